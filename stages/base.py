@@ -1,0 +1,122 @@
+"""The base model: the language model that supervised fine-tuning starts from and that the report compares with.
+
+`base.model: scratch` trains a byte-level BPE tokenizer and a small GPT-2 on the corpus. Anything else is loaded as it
+is: a folder below models/pretrained, or a hub id at a pinned revision. Either way the tokenizer leaves with a pad token
+that is not its EOS.
+"""
+
+import torch
+from datasets import Dataset
+from tokenizers import ByteLevelBPETokenizer
+from transformers import (
+    DataCollatorForSeq2Seq,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    Trainer,
+    TrainingArguments,
+)
+
+from rlhf_sentiment.config import Device, Seed, Settings
+from rlhf_sentiment.models import PAD, encode, load_policy, load_tokenizer, make_deterministic, quiet, resolve_device, save
+from rlhf_sentiment.records import read_rows
+from rlhf_sentiment.run import stage
+from rlhf_sentiment.settings.base import BaseSettings
+from rlhf_sentiment.settings.report import ReportTo
+from rlhf_sentiment.training import arguments, train
+
+READS = ["data/prepared/corpus.jsonl", "models/pretrained"]
+WRITES = ["models/base"]
+EOS = "<|endoftext|>"
+
+
+class Params(Settings):
+    seed: Seed
+    device: Device
+    report_to: ReportTo
+    base: BaseSettings
+
+
+def main(params: Params) -> str:
+    quiet()
+    make_deterministic(params.seed)
+    device = resolve_device(params.device)
+    if params.base.model == "scratch":
+        texts = [row["text"] for row in read_rows(READS[0], ["text"])]
+        tokenizer = train_tokenizer(texts, params.base.vocab_size)
+        model, result = train_model(texts, tokenizer, params, device)
+    else:
+        tokenizer = load_tokenizer(params.base.model, params.base.revision)
+        model = load_policy(params.base.model, revision=params.base.revision)
+        result = f"{params.base.model} as it is"
+    give_pad_token(model, tokenizer)
+    save(model, tokenizer, "models/base")
+    return f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} million parameters, {result}"
+
+
+def train_tokenizer(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE, as GPT-2's: it writes any text, and every token is text."""
+    bpe = ByteLevelBPETokenizer()
+    bpe.train_from_iterator(texts, vocab_size=vocab_size, special_tokens=[EOS, PAD], show_progress=False)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe._tokenizer, bos_token=EOS, eos_token=EOS, pad_token=PAD, padding_side="left"
+    )
+
+
+def train_model(
+    texts: list[str], tokenizer: PreTrainedTokenizerFast, params: Params, device: torch.device
+) -> tuple[PreTrainedModel, str]:
+    """A GPT-2 of the given size, trained on whole texts, each ending with EOS; a longer one is cut into blocks."""
+    base = params.base
+    model = GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=len(tokenizer),
+            n_positions=base.context,
+            n_embd=base.width,
+            n_layer=base.layers,
+            n_head=base.heads,
+            activation_function="gelu_pytorch_tanh",  # the same function as gelu_new, in one kernel
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    blocks = []
+    for text in texts:
+        ids = [*encode(tokenizer, text), tokenizer.eos_token_id]
+        blocks += [ids[start : start + base.context] for start in range(0, len(ids), base.context)]
+    # The collator pads labels with -100, so that EOS is learned and padding is not.
+    rows = Dataset.from_dict({"input_ids": blocks, "labels": blocks})
+    with arguments(device, params.seed, len(rows), base, params.report_to) as common:
+        trainer = Trainer(
+            model=model,
+            args=TrainingArguments(**common, adam_beta2=base.adam_beta2, train_sampling_strategy="group_by_length"),
+            train_dataset=rows,
+            data_collator=DataCollatorForSeq2Seq(tokenizer),
+        )
+        curve = train(trainer, "base", {"loss": "loss"})
+    return model, f"trained on {len(rows)} blocks, loss {curve[0]['loss']:.2f} -> {curve[-1]['loss']:.2f} nats per token"
+
+
+def give_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """A pad token that is not EOS, in tokenizer, embeddings and configuration; a chat's stop token stays EOS.
+
+    With pad = EOS a reward model reads its score at the wrong token, and a mask made from pad ids hides the real EOS.
+    """
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        tokenizer.add_special_tokens({"pad_token": PAD})
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(len(tokenizer))
+    for config in (model.config, model.generation_config):
+        config.bos_token_id = tokenizer.bos_token_id
+        config.eos_token_id = tokenizer.eos_token_id
+        config.pad_token_id = tokenizer.pad_token_id
+
+
+if __name__ == "__main__":
+    stage("base", __doc__, Params, main, READS, WRITES)

@@ -1,0 +1,71 @@
+"""The judge: a sentiment classifier that is nobody's pupil.
+
+It learns from labelled texts that the reward model never sees, nor near-duplicates of them, and it is of another kind:
+n-grams and logistic regression. What it can and cannot do is measured here, on texts it has not seen: whole, cut to the
+length of a response, and negated; beside it stands a lexicon (vaderSentiment) that was trained on nothing of ours.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+
+from rlhf_sentiment.config import Settings
+from rlhf_sentiment.judge import Judge, is_negated
+from rlhf_sentiment.records import read_rows, write_metrics
+from rlhf_sentiment.run import StageError, stage
+from rlhf_sentiment.settings.judge import JudgeSettings
+from rlhf_sentiment.text import cut_words
+
+READS = ["data/prepared/labelled.jsonl"]
+WRITES = ["models/judge", "metrics/judge.json"]
+
+
+class Params(Settings):
+    judge: JudgeSettings
+
+
+def main(params: Params) -> str:
+    settings = params.judge
+    rows = read_rows("data/prepared/labelled.jsonl", ["text", "label", "split"])
+    texts = {split: [row["text"] for row in rows if row["split"] == split] for split in ("train", "test")}
+    labels = {split: np.array([row["label"] for row in rows if row["split"] == split]) for split in ("train", "test")}
+    for split, found in labels.items():
+        if set(found) != {0, 1}:
+            raise StageError(f"data/prepared/labelled.jsonl: {split} needs texts of both labels, 0 and 1")
+
+    judge = Judge.train(texts["train"], labels["train"], settings.ngrams, settings.min_count, settings.strength)
+    judge.save("models/judge")
+
+    held_out = texts["test"]
+    cut = [cut_words(text, settings.cut_words) for text in held_out]
+    negated = np.array([is_negated(text) for text in held_out])
+    vader = SentimentIntensityAnalyzer()
+
+    def lexicon(texts: Sequence[str]) -> np.ndarray:
+        return np.array([(vader.polarity_scores(text)["compound"] + 1) / 2 for text in texts])
+
+    def accuracies(opinion: Callable[[Sequence[str]], np.ndarray]) -> dict[str, float]:
+        whole = (opinion(held_out) > 0.5) == labels["test"]
+        return {
+            "accuracy": float(whole.mean()),
+            "accuracy_cut": float(((opinion(cut) > 0.5) == labels["test"]).mean()),
+            "accuracy_negated": float(whole[negated].mean()) if negated.any() else 0.0,
+        }
+
+    classifier = accuracies(judge.positive)
+    metrics = {
+        "texts": len(texts["train"]),
+        "texts_held_out": len(held_out),
+        "texts_negated": int(negated.sum()),
+        "cut_words": settings.cut_words,
+        "classifier": classifier,
+        "lexicon": accuracies(lexicon),
+        "strongest": {side: ", ".join(terms) for side, terms in judge.strongest(12).items()},
+    }
+    write_metrics("metrics/judge.json", metrics)
+    return "accuracy {accuracy:.3f}, cut {accuracy_cut:.3f}, negated {accuracy_negated:.3f}".format(**classifier)
+
+
+if __name__ == "__main__":
+    stage("judge", __doc__, Params, main, READS, WRITES)

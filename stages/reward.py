@@ -1,0 +1,117 @@
+"""The reward model: a score for a response, learned from preference pairs.
+
+trl's RewardTrainer: the fine-tuned model with a scalar head in place of the vocabulary, trained so that the chosen
+response scores above the rejected one (Bradley-Terry; Ouyang et al. 2022, 2203.02155, equation 1). Both end with EOS,
+where the score is read.
+"""
+
+import torch
+from datasets import Dataset
+from scipy.stats import binomtest
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from trl import RewardConfig, RewardTrainer
+
+from rlhf_sentiment.config import Device, Seed, Settings
+from rlhf_sentiment.models import (
+    encode,
+    load_reward_model,
+    load_tokenizer,
+    make_deterministic,
+    quiet,
+    resolve_device,
+    reward_scores,
+    save,
+)
+from rlhf_sentiment.records import Row, read_rows, write_metrics, write_table
+from rlhf_sentiment.run import StageError, stage
+from rlhf_sentiment.settings.report import ReportTo
+from rlhf_sentiment.settings.reward import RewardSettings
+from rlhf_sentiment.training import arguments, train
+
+READS = ["models/sft", "data/prepared/preferences.jsonl"]
+WRITES = ["models/reward", "metrics/reward.json", "plots/reward.csv"]
+
+
+class Params(Settings):
+    seed: Seed
+    device: Device
+    report_to: ReportTo
+    reward: RewardSettings
+
+
+def main(params: Params) -> str:
+    quiet()
+    make_deterministic(params.seed)
+    device = resolve_device(params.device)
+    model, tokenizer = load_reward_model("models/sft", device), load_tokenizer("models/sft")
+
+    # 1. Pairs, encoded; those with a side that is too long are left out and counted (trl would drop them in silence).
+    pairs = read_rows("data/prepared/preferences.jsonl", ["prompt", "chosen", "rejected", "split"])
+    encoded = {split: encode_pairs(pairs, split, tokenizer, params.reward.max_length) for split in ("train", "validation")}
+    for split, rows in encoded.items():
+        if not rows["chosen_ids"]:
+            raise StageError(
+                f"data/prepared/preferences.jsonl: no {split} pair has at most {params.reward.max_length} tokens a side; "
+                "raise reward.max_length"
+            )
+    train_rows = Dataset.from_dict(encoded["train"])
+
+    # 2. Train.
+    with arguments(device, params.seed, len(train_rows), params.reward, params.report_to) as common:
+        trainer = RewardTrainer(
+            model=model,
+            args=RewardConfig(**common, max_length=params.reward.max_length),
+            train_dataset=train_rows,
+            processing_class=tokenizer,
+        )
+        curve = train(trainer, "reward", {"loss": "loss", "accuracy": "accuracy", "margin": "margin"})
+
+    # 3. How often it prefers what was preferred, on pairs whose prompts it has not seen.
+    chosen, rejected = (score(model, encoded["validation"][side], tokenizer) for side in ("chosen_ids", "rejected_ids"))
+    right = int((chosen > rejected).sum())
+    interval = binomtest(right, len(chosen)).proportion_ci(method="wilson")
+
+    # 4. Write.
+    save(model, tokenizer, "models/reward")
+    write_table("plots/reward.csv", curve)
+    metrics = {
+        "pairs": len(train_rows),
+        "pairs_held_out": len(chosen),
+        "pairs_too_long": len(pairs) - len(train_rows) - len(chosen),
+        "accuracy": right / len(chosen),
+        "accuracy_low": interval.low,
+        "accuracy_high": interval.high,
+        "margin": float((chosen - rejected).mean()),
+        "score_std": float(torch.cat([chosen, rejected]).std()),
+    }
+    write_metrics("metrics/reward.json", metrics)
+    return f"accuracy {metrics['accuracy']:.3f} on held-out pairs [{interval.low:.3f}, {interval.high:.3f}]"
+
+
+def encode_pairs(
+    pairs: list[Row], split: str, tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> dict[str, list[list[int]]]:
+    """Token ids of prompt, response and EOS of both sides, of the pairs of `split` that fit."""
+    columns: dict[str, list[list[int]]] = {"chosen_ids": [], "rejected_ids": []}
+    for row in pairs:
+        prompt = encode(tokenizer, row["prompt"])
+        sides = [[*prompt, *encode(tokenizer, row[side]), tokenizer.eos_token_id] for side in ("chosen", "rejected")]
+        if row["split"] == split and max(map(len, sides)) <= max_length:
+            columns["chosen_ids"].append(sides[0])
+            columns["rejected_ids"].append(sides[1])
+    return columns
+
+
+@torch.no_grad()
+def score(model: PreTrainedModel, sequences: list[list[int]], tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
+    """The score of each sequence. (N,)"""
+    model.eval()
+    scores = []
+    for start in range(0, len(sequences), 64):
+        batch = tokenizer.pad({"input_ids": sequences[start : start + 64]}, return_tensors="pt").to(model.device)
+        scores.append(reward_scores(model, batch["input_ids"], batch["attention_mask"]).cpu())
+    return torch.cat(scores)
+
+
+if __name__ == "__main__":
+    stage("reward", __doc__, Params, main, READS, WRITES)

@@ -1,0 +1,76 @@
+"""What a model writes after a prompt, as `sample` and `compare` ask for it.
+
+The random numbers of an answer come from (seed, prompt, sample): the same prompt gets the same answer in any order, in
+any company, from the stage and from the command line.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from tqdm import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from .models import encode
+from .rollout import respond, uniforms
+from .run import StageError
+
+
+class Answer(NamedTuple):
+    """A response: its text without special tokens, its token ids with EOS, and whether EOS came before the limit."""
+
+    prompt: str
+    response: str
+    tokens: list[int]
+    finished: bool
+
+
+def answer(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    seed: int,
+    max_new_tokens: int,
+    temperature: float,
+    top_p: float,
+    batch_size: int,
+    sample: int = 0,
+    title: str | None = None,
+) -> list[Answer]:
+    """One answer to each prompt, in the order of the prompts.
+
+    Args:
+        sample: the number of this answer among several to the same prompt.
+        title: shows a progress bar of that name.
+
+    Raises:
+        StageError: an empty prompt, or one that leaves no room for `max_new_tokens`.
+    """
+    encoded = [encode(tokenizer, prompt) for prompt in prompts]
+    room = model.config.max_position_embeddings
+    for prompt, ids in zip(prompts, encoded, strict=True):
+        if not ids:
+            raise StageError("an empty prompt has no next word; give at least one")
+        if len(ids) + max_new_tokens > room:
+            raise StageError(
+                f"the prompt {prompt[:40]!r}... has {len(ids)} tokens: with generation.max_new_tokens {max_new_tokens} "
+                f"more than the model's {room} positions"
+            )
+    answers: list[Answer | None] = [None] * len(prompts)
+    by_length = sorted(range(len(prompts)), key=lambda row: len(encoded[row]))  # little padding
+    with tqdm(total=len(prompts), desc=title, unit=" prompts", disable=None if title else True) as bar:
+        for start in range(0, len(by_length), batch_size):
+            rows = by_length[start : start + batch_size]
+            noise = torch.stack([uniforms(max_new_tokens, seed, _number(prompts[row]), sample) for row in rows])
+            batch = respond(
+                model, [encoded[row] for row in rows], noise, tokenizer.eos_token_id, tokenizer.pad_token_id, temperature, top_p
+            )
+            for row, tokens, finished in zip(rows, batch.tokens(), batch.finished.tolist(), strict=True):
+                answers[row] = Answer(prompts[row], tokenizer.decode(tokens, skip_special_tokens=True), tokens, finished)
+            bar.update(len(rows))
+    return [one for one in answers if one is not None]
+
+
+def _number(prompt: str) -> int:
+    return int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:8], "big")

@@ -1,0 +1,194 @@
+"""One PPO step in two halves: collect experience with the policy as it is, then learn from it.
+
+The numbers in comments are the steps of Ziegler et al. 2019 (1909.08593) as Huang et al. 2024 (2403.17031) list them.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from . import ppo
+from .models import Critic, reward_scores
+from .rollout import Responses, log_probs, respond
+from .run import StageError
+from .settings.ppo import PPOSettings
+
+
+@dataclass
+class Actors:
+    """The four models of PPO, on one device, dropout off. Only policy and critic learn."""
+
+    policy: PreTrainedModel
+    critic: Critic
+    reference: PreTrainedModel
+    reward: PreTrainedModel
+    eos: int
+    pad: int
+    score_mean: float = 0.0
+    score_std: float = 1.0
+
+
+class Experience(NamedTuple):
+    """What a batch of B responses of at most T tokens was worth. Nothing here has a vocabulary's width.
+
+    | field          | shape  | what                                                                  |
+    |----------------|--------|-----------------------------------------------------------------------|
+    | batch          |        | the responses, see `rollout.Responses`                                |
+    | log_probs      | (B, T) | under the policy that sampled them                                    |
+    | values         | (B, T) | of the state before each token                                        |
+    | advantages     | (B, T) | whitened over the whole batch                                         |
+    | returns        | (B, T) | what the critic should have said                                      |
+    | scores         | (B,)   | the reward model's, as it gives them                                  |
+    | kl_k1, kl_k3   | (B,)   | nats per response against the reference: as charged, and never negative |
+    | entropy        | ()     | mean over tokens, nats                                                |
+    """
+
+    batch: Responses
+    log_probs: Tensor
+    values: Tensor
+    advantages: Tensor
+    returns: Tensor
+    scores: Tensor
+    kl_k1: Tensor
+    kl_k3: Tensor
+    entropy: Tensor
+
+
+def chunks(rows: Tensor, size: int) -> Iterator[Tensor]:
+    """Runs of `size` row numbers."""
+    return iter(rows.split(size))
+
+
+def take(batch: Responses, rows: Tensor) -> Responses:
+    """Some rows of a batch, without the columns that only padding fills."""
+    sequences, attention, mask, finished = (field[rows] for field in batch)
+    prompt_width = attention.shape[1] - mask.shape[1]
+    first = int(attention.argmax(dim=1).min())  # the longest prompt starts here
+    last = prompt_width + int(mask.sum(dim=1).max())
+    return Responses(sequences[:, first:last], attention[:, first:last], mask[:, : last - prompt_width], finished)
+
+
+def _padded(parts: list[Tensor], width: int) -> Tensor:
+    """Stack parts of different widths, zeros on the right. [(b, t)] -> (B, width)"""
+    return torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in parts])
+
+
+@torch.no_grad()
+def collect(
+    actors: Actors, prompts: Sequence[Sequence[int]], noise: Tensor, settings: PPOSettings, kl_coef: float
+) -> Experience:
+    """Sample a response to each prompt and work out what each token was worth.
+
+    Args:
+        prompts: token ids. [B]
+        noise: one uniform number for each token. (B, T)
+    """
+    # 1. Sample from the plain tempered distribution: no top-k, no top-p, or the KL below would be of another policy.
+    batch = respond(actors.policy, prompts, noise, actors.eos, actors.pad, settings.temperature)
+    device, mask = batch.sequences.device, batch.response_mask
+
+    # 2. Score, by micro-batches: policy, reference, critic, reward model.
+    parts: dict[str, list[Tensor]] = {name: [] for name in ("log_probs", "reference", "values", "entropy", "scores")}
+    for rows in chunks(torch.arange(len(prompts), device=device), settings.micro_batch_size):
+        part = take(batch, rows)
+        own, entropy = log_probs(actors.policy, part, settings.temperature)
+        reference, _ = log_probs(actors.reference, part, settings.temperature)
+        parts["log_probs"].append(own)
+        parts["entropy"].append(entropy)
+        parts["reference"].append(reference)
+        parts["values"].append(actors.critic(part.sequences, part.attention_mask, part.length))
+        parts["scores"].append(reward_scores(actors.reward, part.sequences, part.attention_mask))
+    own, reference, values, entropy = (
+        _padded(parts[name], batch.length) for name in ("log_probs", "reference", "values", "entropy")
+    )
+    scores = torch.cat(parts["scores"])
+
+    # 3. Reward: the normalised score at the last real token, less a penalty where EOS is missing, less KL at each token.
+    worth = (scores - actors.score_mean) / actors.score_std
+    if settings.missing_eos_penalty is not None:
+        worth = torch.where(batch.finished, worth, worth - settings.missing_eos_penalty)
+    k1 = ppo.kl_k1(own, reference)
+    rewards = ppo.token_rewards(worth, k1, mask, kl_coef)
+
+    # 4. Advantages, whitened over the whole batch.
+    advantages, returns = ppo.gae(rewards, values, mask, settings.gamma, settings.lam)
+    real = mask.bool()
+    return Experience(
+        batch=batch,
+        log_probs=own,
+        values=values,
+        advantages=ppo.whiten(advantages, mask),
+        returns=returns,
+        scores=scores,
+        kl_k1=torch.where(real, k1, 0.0).sum(dim=1),
+        kl_k3=torch.where(real, ppo.kl_k3(own, reference), 0.0).sum(dim=1),
+        entropy=ppo.masked_mean(entropy, mask),
+    )
+
+
+def learn(
+    actors: Actors,
+    optimizer: torch.optim.Optimizer,
+    accelerator: Accelerator,
+    experience: Experience,
+    settings: PPOSettings,
+    coordinates: tuple[int, ...],
+) -> dict[str, float]:
+    """Several epochs of clipped PPO over one batch of experience.
+
+    A loss is the sum over the minibatch's real tokens divided by their number, however many micro-batches the sum is
+    made of.
+
+    Args:
+        coordinates: seed and step, from which the shuffle of each epoch is drawn.
+
+    Returns:
+        policy_loss, value_loss, approx_kl, clip_fraction, grad_norm: means over optimizer steps; first_ratio_error:
+        max |ratio - 1| of the first minibatch, 0 but for rounding.
+
+    Raises:
+        StageError: a loss or a gradient is not finite; the policy is as the last good step left it.
+    """
+    size = settings.batch_size // settings.minibatches
+    parameters = [*actors.policy.parameters(), *actors.critic.parameters()]
+    totals = dict.fromkeys(("policy_loss", "value_loss", "approx_kl", "clip_fraction", "grad_norm"), 0.0)
+    first_ratio_error = 0.0
+    optimizer_steps = settings.ppo_epochs * settings.minibatches
+    device = experience.log_probs.device
+
+    for epoch in range(settings.ppo_epochs):
+        order = np.random.default_rng((*coordinates, epoch)).permutation(settings.batch_size)
+        for number, minibatch in enumerate(chunks(torch.from_numpy(order).to(device), size)):
+            tokens = experience.batch.response_mask[minibatch].sum()
+            sums = torch.zeros(4, device=device)
+            for rows in chunks(minibatch, min(settings.micro_batch_size, size)):
+                part = take(experience.batch, rows)
+                mask, width = part.response_mask, part.length
+                own, _ = log_probs(actors.policy, part, settings.temperature)
+                values = actors.critic(part.sequences, part.attention_mask, width)
+                policy = ppo.policy_loss(
+                    own, experience.log_probs[rows, :width], experience.advantages[rows, :width], mask, settings.clip_range
+                )
+                value = ppo.value_loss(
+                    values, experience.values[rows, :width], experience.returns[rows, :width], mask, settings.clip_range_value
+                )
+                accelerator.backward((policy.loss + settings.vf_coef * value) / tokens)
+                sums += torch.stack([policy.loss, value, policy.approx_kl, policy.clipped]).detach() / tokens
+                if epoch == number == 0:
+                    first_ratio_error = max(first_ratio_error, float(policy.ratio_error))
+            norm = accelerator.clip_grad_norm_(parameters, settings.max_grad_norm)
+            figures = dict(zip(totals, [*sums.tolist(), float(norm)], strict=True))
+            for name, figure in figures.items():
+                if not math.isfinite(figure):
+                    raise StageError(f"{name} is {figure} in epoch {epoch + 1}; lower ppo.learning_rate")
+                totals[name] += figure / optimizer_steps
+            optimizer.step()
+            optimizer.zero_grad()
+    return totals | {"first_ratio_error": first_ratio_error}

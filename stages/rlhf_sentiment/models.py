@@ -1,0 +1,174 @@
+"""Models and tokenizers: which device, how they are loaded and saved, and the reward model's and critic's scores.
+
+Everything is float32, dropout is off in whatever is loaded, and every tokenizer has a pad token that is not its EOS.
+"""
+
+import os
+import random
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers import logging as transformers_logging
+
+from .run import StageError, writing
+
+PAD = "<|pad|>"
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device that the setting `device` means: `auto` is CUDA where there is one, else MPS, else the CPU.
+
+    Raises:
+        StageError: the device is not there.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, is_there in there.items() if is_there))
+    device = torch.device(name)
+    if not there[device.type] or (device.index or 0) >= max(torch.cuda.device_count(), 1):
+        have = ", ".join(kind for kind, is_there in there.items() if is_there)
+        raise StageError(f"device: {name} is not there (this machine has {have}); set `device: auto`")
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
+    return device
+
+
+def make_deterministic(seed: int) -> None:
+    """Seed every generator, and ask torch for the algorithms that give the same bits each time.
+
+    An operation with no deterministic algorithm warns and runs: on some devices there is no other.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def quiet() -> None:
+    """Leave the terminal to the stage's own lines."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+def load_tokenizer(folder: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """A tokenizer that pads on the left, from a local folder or the hub."""
+    return _load(AutoTokenizer, folder, revision=revision, padding_side="left")
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Token ids of `text` as it stands: no BOS, no EOS. Prompt and response are always encoded apart."""
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def load_policy(folder: str | Path, device: torch.device | str = "cpu", revision: str | None = None) -> PreTrainedModel:
+    """A causal language model in float32, in evaluation mode: its distribution is the one that rollouts see."""
+    return _load(AutoModelForCausalLM, folder, revision=revision, dtype=torch.float32).to(device).eval()
+
+
+def load_reward_model(folder: str | Path, device: torch.device | str = "cpu") -> PreTrainedModel:
+    """A reward model (a sequence classifier with one output); from a policy's folder its head is new and random."""
+    return _load(AutoModelForSequenceClassification, folder, num_labels=1, dtype=torch.float32).to(device).eval()
+
+
+def _load(auto: Any, folder: str | Path, **options: Any) -> Any:
+    try:
+        return auto.from_pretrained(str(folder), **options)
+    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise StageError(f"{folder} cannot be loaded: {first}; delete it and run `dvc repro`") from None
+
+
+def save(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path, critic: "Critic | None" = None
+) -> None:
+    """Write a model that plain `from_pretrained` loads: weights, configuration, tokenizer; a critic in a file beside."""
+    with writing(folder) as aside:
+        model.save_pretrained(aside)
+        tokenizer.save_pretrained(aside)
+        if critic is not None:
+            save_file({name: tensor.contiguous() for name, tensor in critic.state_dict().items()}, aside / "critic.safetensors")
+
+
+def positions(attention_mask: Tensor) -> Tensor:
+    """Position ids that start at 0 on each row's first real token, wherever padding puts it. (B, L) -> (B, L)."""
+    return (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
+
+
+def reward_scores(model: PreTrainedModel, sequences: Tensor, attention_mask: Tensor) -> Tensor:
+    """The reward model's score of each sequence, read at its last real token.
+
+    Args:
+        sequences: token ids, padded on either side or both. (B, L)
+        attention_mask: 1 on real tokens. (B, L)
+
+    Returns:
+        scores. (B,)
+    """
+    hidden = model.base_model(
+        input_ids=sequences, attention_mask=attention_mask, position_ids=positions(attention_mask), use_cache=False
+    ).last_hidden_state  # (B, L, D)
+    places = torch.arange(sequences.shape[1], device=sequences.device)
+    last = (places * attention_mask).argmax(dim=1)  # (B,)
+    return model.score(hidden[torch.arange(len(sequences)), last]).squeeze(-1)
+
+
+class Critic(nn.Module):
+    """The value of each state: a transformer's trunk with a scalar head, started from the reward model.
+
+    The reward model already knows how a whole review sounds; its trunk and head are the natural first guess of the
+    score that an unfinished one will get (Stiennon et al. 2020, 2009.01325, section 3.4).
+    """
+
+    def __init__(self, trunk: PreTrainedModel, head: Tensor) -> None:
+        """Take over `trunk`; `head` is the weight of the reward model's score. (1, D)"""
+        super().__init__()
+        self.trunk = trunk
+        self.head = nn.Linear(head.shape[1], 1)
+        with torch.no_grad():
+            self.head.weight.copy_(head)
+            self.head.bias.zero_()
+
+    @classmethod
+    def from_reward_model(cls, model: PreTrainedModel) -> "Critic":
+        """A critic that takes over the reward model's weights (pass a copy where the model is still needed)."""
+        return cls(model.base_model, model.score.weight)
+
+    def rescale(self, mean: float, std: float) -> None:
+        """Predict (score - mean) / std wherever the head predicted score."""
+        with torch.no_grad():
+            self.head.weight.div_(std)
+            self.head.bias.sub_(mean).div_(std)
+
+    def load(self, path: Path) -> None:
+        """Restore what `save` wrote beside a policy."""
+        self.load_state_dict(load_file(path))
+
+    def forward(self, sequences: Tensor, attention_mask: Tensor, response: int) -> Tensor:
+        """V of the state before each of the last `response` tokens: the value at t has not seen token t.
+
+        Args:
+            sequences, attention_mask: (B, P + T)
+            response: T.
+
+        Returns:
+            values. (B, T)
+        """
+        hidden = self.trunk(
+            input_ids=sequences, attention_mask=attention_mask, position_ids=positions(attention_mask), use_cache=False
+        ).last_hidden_state
+        return self.head(hidden[:, -response - 1 : -1]).squeeze(-1)

@@ -1,0 +1,190 @@
+"""Sampling responses, and scoring their tokens under a model.
+
+A batch is one tensor of token ids: prompts padded on the left, responses on the right. Masks come from lengths, never
+from pad ids: a model may sample the pad token, and a tokenizer may call its EOS pad.
+
+Randomness is drawn ahead, one uniform number for each token, from coordinates such as (seed, prompt, sample): what a
+row samples depends on no other row, and not on how rows are batched.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import (
+    DynamicCache,
+    LogitsProcessorList,
+    PreTrainedModel,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from .models import positions
+
+
+class Responses(NamedTuple):
+    """B prompts of at most P tokens, each with a response of at most T tokens.
+
+    | field          | shape      | what                                                             |
+    |----------------|------------|------------------------------------------------------------------|
+    | sequences      | (B, P + T) | token ids: pads, prompt, response, pads                          |
+    | attention_mask | (B, P + T) | 1 on prompt and response tokens                                  |
+    | response_mask  | (B, T)     | 1 on response tokens, EOS among them                             |
+    | finished       | (B,)       | whether the response ends with EOS (else it was cut off at T)    |
+    """
+
+    sequences: Tensor
+    attention_mask: Tensor
+    response_mask: Tensor
+    finished: Tensor
+
+    @property
+    def length(self) -> int:
+        """T, the longest response in tokens."""
+        return self.response_mask.shape[1]
+
+    @property
+    def responses(self) -> Tensor:
+        """Token ids of the responses. (B, T)"""
+        return self.sequences[:, -self.length :]
+
+    def tokens(self) -> list[list[int]]:
+        """The response of each row, EOS included, padding not."""
+        lengths = self.response_mask.sum(dim=1).tolist()
+        return [row[:length] for row, length in zip(self.responses.tolist(), lengths, strict=True)]
+
+
+def uniforms(length: int, *coordinates: int) -> Tensor:
+    """`length` numbers in [0, 1), always the same for the same coordinates (numpy's SeedSequence). (length,)"""
+    return torch.from_numpy(np.random.default_rng(coordinates).random(length, dtype=np.float32))
+
+
+def pad_prompts(prompts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+    """Prompts padded on the left, and their mask, made from lengths. ([B], pad) -> (B, P), (B, P)."""
+    longest = max(len(prompt) for prompt in prompts)
+    ids = [[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
+    mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    return torch.tensor(ids), torch.tensor(mask)
+
+
+def batch_of(
+    prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], pad: int, device: torch.device | str
+) -> Responses:
+    """Prompts and given responses as one batch. `finished` is not known of a response that was given: it is False."""
+    ids, mask = pad_prompts(prompts, pad)
+    longest = max(len(response) for response in responses)
+    response_ids = torch.tensor([[*response, *[pad] * (longest - len(response))] for response in responses])
+    response_mask = torch.tensor([[1] * len(response) + [0] * (longest - len(response)) for response in responses])
+    return Responses(
+        torch.cat([ids, response_ids], dim=1).to(device),
+        torch.cat([mask, response_mask], dim=1).to(device),
+        response_mask.to(device),
+        torch.zeros(len(prompts), dtype=torch.bool, device=device),
+    )
+
+
+@torch.no_grad()
+def respond(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    noise: Tensor,
+    eos: int,
+    pad: int,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+) -> Responses:
+    """Sample a response to each prompt, up to its EOS or T tokens.
+
+    Args:
+        prompts: token ids, no padding, none empty. [B]
+        noise: one uniform number for each token. (B, T)
+        eos, pad: token ids.
+        temperature: divides the logits; with top_p = 1 this is the plain tempered distribution that PPO assumes.
+        top_p: keeps the smallest set of tokens that has this probability (Holtzman et al. 2020).
+    """
+    device = model.device
+    noise = noise.to(device)
+    warpers = LogitsProcessorList()
+    if temperature != 1.0:
+        warpers.append(TemperatureLogitsWarper(temperature))
+    if top_p < 1.0:
+        warpers.append(TopPLogitsWarper(top_p))
+
+    ids, mask = (part.to(device) for part in pad_prompts(prompts, pad))  # (B, P)
+    alive = torch.ones(len(prompts), dtype=torch.bool, device=device)
+    chosen: list[Tensor] = []
+    alive_at: list[Tensor] = []
+    cache = DynamicCache(config=model.config)
+    step_ids, places = ids, positions(mask)
+    for t in range(noise.shape[1]):
+        logits = model(
+            input_ids=step_ids,
+            attention_mask=mask,
+            position_ids=places,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]  # (B, V)
+        tokens = _draw(warpers(step_ids, logits.float()).softmax(dim=-1), noise[:, t])
+        tokens = torch.where(alive, tokens, pad)
+        chosen.append(tokens)
+        alive_at.append(alive)
+        mask = torch.cat([mask, alive[:, None].long()], dim=1)
+        alive = alive & (tokens != eos)
+        if not alive.any():
+            break
+        step_ids, places = tokens[:, None], places[:, -1:] + 1
+    sequences = torch.cat([ids, torch.stack(chosen, dim=1)], dim=1)
+    return Responses(sequences, mask, torch.stack(alive_at, dim=1).long(), ~alive)
+
+
+def _draw(probabilities: Tensor, noise: Tensor) -> Tensor:
+    """The token at which the cumulative probability passes the noise. (B, V), (B,) -> (B,)
+
+    The target is kept below the last cumulative sum, so that rounding never draws a token of probability 0.
+    """
+    cumulative = probabilities.cumsum(dim=-1)
+    total = cumulative[:, -1]
+    target = torch.minimum(noise * total, torch.nextafter(total, torch.zeros_like(total)))
+    return torch.searchsorted(cumulative, target[:, None], right=True).squeeze(1)
+
+
+def _distributions(model: PreTrainedModel, batch: Responses, temperature: float) -> Tensor:
+    """Log-probabilities of the whole vocabulary before each response token. (B, T, V)"""
+    logits = model(
+        input_ids=batch.sequences,
+        attention_mask=batch.attention_mask,
+        position_ids=positions(batch.attention_mask),
+        use_cache=False,
+        logits_to_keep=batch.length + 1,
+    ).logits[:, :-1]
+    return (logits.float() / temperature).log_softmax(dim=-1)
+
+
+def log_probs(model: PreTrainedModel, batch: Responses, temperature: float) -> tuple[Tensor, Tensor]:
+    """Log-probability of each response token, and the entropy of the distribution it was drawn from.
+
+    The vocabulary's logits live for one call: only (B, T) tensors leave it. Values under padding mean nothing.
+
+    Returns:
+        log-probabilities (B, T), entropies in nats, without gradient (B, T).
+    """
+    everything = _distributions(model, batch, temperature)
+    chosen = everything.gather(-1, batch.responses[:, :, None]).squeeze(-1)
+    with torch.no_grad():
+        entropy = -(everything.exp() * everything).sum(dim=-1)
+    return chosen, entropy
+
+
+@torch.no_grad()
+def exact_kl(model: PreTrainedModel, reference: PreTrainedModel, batch: Responses, temperature: float) -> Tensor:
+    """KL(model || reference) of each response in nats: at each token the sum over the vocabulary, not one sample of it.
+
+    Over responses sampled from `model` its mean estimates the KL of the two models' distributions of responses, as the
+    mean log-ratio does, with less noise. (B,)
+    """
+    own, other = (_distributions(each, batch, temperature) for each in (model, reference))
+    kl = (own.exp() * (own - other)).sum(dim=-1)  # (B, T)
+    return torch.where(batch.response_mask.bool(), kl, 0.0).sum(dim=1)

@@ -1,0 +1,125 @@
+"""How a stage runs: its command line, its first and last line, its errors, and outputs that are whole or absent.
+
+A stage script says what it reads, what it writes and which settings it loads, then calls `stage(...)`. dvc.yaml says
+the same to DVC, and a test holds the two equal.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel
+
+from .config import ConfigError, load
+
+
+class StageError(RuntimeError):
+    """A stage cannot go on. The message says, in one line, what is wrong, where, and what would be right."""
+
+
+S = TypeVar("S", bound=BaseModel)
+
+
+def stage(
+    name: str,
+    doc: str | None,
+    schema: type[S],
+    main: Callable[[S], str],
+    reads: Sequence[str] = (),
+    writes: Sequence[str] = (),
+) -> None:
+    """Parse the command line, load the settings, run `main` and exit.
+
+    Args:
+        name: the stage's name, as dvc.yaml has it.
+        doc: the script's docstring; `--help` prints it.
+        schema: the sections of params.yaml that the stage loads.
+        main: the stage; returns what its last line says (a figure worth seeing).
+        reads: files and folders that must be there, relative to the current folder.
+        writes: files and folders that `main` writes.
+
+    Exit status: 0 done, 1 the stage failed, 2 the settings or an input are wrong, 130 interrupted.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"python stages/{name}.py",
+        description=f"{doc}\nReads   {', '.join(reads) or 'no data'}\nWrites  {', '.join(writes)}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE", help="default: %(default)s")
+    arguments = parser.parse_args()
+    with one_line_errors(name):
+        settings = load(schema, arguments.params, whole=name == "check")
+        for path in reads:
+            require(Path(path))
+        print(f"{name}: reads {', '.join(map(str, reads)) or arguments.params}", flush=True)
+        result = main(settings)
+        print(f"{name}: wrote {', '.join(map(str, writes))}; {result}", flush=True)
+
+
+@contextmanager
+def one_line_errors(name: str) -> Iterator[None]:
+    """Turn the errors that users cause into a line on stderr and an exit status; let bugs keep their traceback."""
+    try:
+        yield
+    except ConfigError as error:
+        for line in str(error).splitlines():
+            print(f"{name}: {line}", file=sys.stderr)
+        sys.exit(2)
+    except StageError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        if error.filename is None and error.errno is None:
+            raise
+        print(f"{name}: {error.filename or 'input/output'}: {error.strerror}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted; outputs that were not finished are absent", file=sys.stderr)
+        sys.exit(130)
+
+
+# What makes a folder a model: half a model is refused before any work, not met as a traceback in the middle of it.
+_MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json")
+
+
+def require(path: Path) -> None:
+    """Refuse an input that is absent, empty, or half there.
+
+    Raises:
+        StageError: naming the path and the stage that would write it.
+    """
+    if not path.exists():
+        raise StageError(f"{path} is missing; `dvc repro` writes what is missing, in order")
+    if path.is_file() and path.stat().st_size == 0:
+        raise StageError(f"{path} is empty; delete it and run `dvc repro`")
+    if path.is_dir() and path.parent == Path("models") and path.name not in ("judge", "pretrained"):
+        absent = [file for file in _MODEL_FILES if not (path / file).is_file()]
+        if absent:
+            raise StageError(f"{path} is half there: {', '.join(absent)} missing; delete it and run `dvc repro`")
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[Path]:
+    """A path beside `path` to write a file or a folder to; it takes the name `path` only when the block ends well.
+
+    Example:
+        with writing("models/sft") as folder:
+            model.save_pretrained(folder)
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield aside
+        if path.is_dir():
+            shutil.rmtree(path)
+        aside.replace(path)
+    finally:
+        if aside.is_dir():
+            shutil.rmtree(aside)
+        aside.unlink(missing_ok=True)

@@ -1,0 +1,14 @@
+"""The section `generation`: how `sample` and `compare` write. PPO has its own temperature and never truncates."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from ..config import Settings
+
+
+class GenerationSettings(Settings):
+    max_new_tokens: Annotated[int, Field(ge=1, le=131_072)]
+    temperature: Annotated[float, Field(gt=0, le=10)]
+    top_p: Annotated[float, Field(gt=0, le=1)]
+    batch_size: Annotated[int, Field(ge=1, le=65_536)]

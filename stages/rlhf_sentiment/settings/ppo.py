@@ -1,0 +1,49 @@
+"""The section `ppo`: reinforcement learning from the reward model."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from ..config import Settings
+
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class PPOSettings(Settings):
+    steps: Annotated[int, Field(ge=1, le=1_000_000)]
+    batch_size: Annotated[int, Field(ge=2, le=65_536)]
+    minibatches: Annotated[int, Field(ge=1, le=65_536)]
+    micro_batch_size: Annotated[int, Field(ge=1, le=65_536)]
+    ppo_epochs: Annotated[int, Field(ge=1, le=100)]
+    learning_rate: Annotated[float, Field(gt=0, le=0.1)]
+    max_grad_norm: Positive
+    max_new_tokens: Annotated[int, Field(ge=1, le=131_072)]
+    temperature: Annotated[float, Field(gt=0, le=10)]
+    kl_coef: Annotated[float, Field(ge=0, le=100)]
+    kl_target: Positive | None
+    kl_horizon: Annotated[int, Field(ge=1)]
+    kl_stop: Positive | None
+    gamma: Share
+    lam: Share
+    clip_range: Positive
+    clip_range_value: Positive
+    vf_coef: Annotated[float, Field(ge=0)]
+    normalise_reward: bool
+    missing_eos_penalty: Annotated[float, Field(ge=0)] | None
+    validation_every: Annotated[int, Field(ge=1)]
+    validation_prompts: Annotated[int, Field(ge=1)]
+
+    @model_validator(mode="after")
+    def _batches_divide(self) -> Self:
+        if self.batch_size % self.minibatches:
+            raise ValueError(
+                f"ppo.minibatches must divide ppo.batch_size, and {self.minibatches} does not divide {self.batch_size}"
+            )
+        minibatch = self.batch_size // self.minibatches
+        if minibatch % min(self.micro_batch_size, minibatch):
+            raise ValueError(
+                f"ppo.micro_batch_size must divide the minibatch of {minibatch} responses (ppo.batch_size / ppo.minibatches), "
+                f"and {self.micro_batch_size} does not"
+            )
+        return self

@@ -1,0 +1,74 @@
+"""Supervised fine-tuning: the base model learns to answer a prompt with one response and to stop.
+
+trl's SFTTrainer on prompt and response rows; the loss is on the response and its EOS alone. Dropout is as the base
+model's configuration has it.
+"""
+
+from datasets import Dataset
+from trl import SFTConfig, SFTTrainer
+
+from rlhf_sentiment.config import Device, Seed, Settings
+from rlhf_sentiment.models import encode, load_policy, load_tokenizer, make_deterministic, quiet, resolve_device, save
+from rlhf_sentiment.records import read_rows, write_metrics, write_table
+from rlhf_sentiment.run import StageError, stage
+from rlhf_sentiment.settings.report import ReportTo
+from rlhf_sentiment.settings.sft import SFTSettings
+from rlhf_sentiment.training import arguments, train
+
+READS = ["models/base", "data/prepared/sft.jsonl"]
+WRITES = ["models/sft", "metrics/sft.json", "plots/sft.csv"]
+
+
+class Params(Settings):
+    seed: Seed
+    device: Device
+    report_to: ReportTo
+    sft: SFTSettings
+
+
+def main(params: Params) -> str:
+    quiet()
+    make_deterministic(params.seed)
+    device = resolve_device(params.device)
+    model, tokenizer = load_policy("models/base", device), load_tokenizer("models/base")
+
+    # 1. Prompt and response, encoded apart; those that are too long are left out and counted.
+    prompts, responses = [], []
+    demonstrations = read_rows("data/prepared/sft.jsonl", ["prompt", "response"])
+    for row in demonstrations:
+        prompt, response = encode(tokenizer, row["prompt"]), [*encode(tokenizer, row["response"]), tokenizer.eos_token_id]
+        if len(prompt) + len(response) <= params.sft.max_length:
+            prompts.append(prompt)
+            responses.append(response)
+    if not prompts:
+        raise StageError(f"data/prepared/sft.jsonl: no row has at most {params.sft.max_length} tokens; raise sft.max_length")
+    rows = Dataset.from_dict(
+        {
+            "input_ids": [prompt + response for prompt, response in zip(prompts, responses, strict=True)],
+            "completion_mask": [
+                [0] * len(prompt) + [1] * len(response) for prompt, response in zip(prompts, responses, strict=True)
+            ],
+        }
+    )
+
+    # 2. Train.
+    with arguments(device, params.seed, len(rows), params.sft, params.report_to) as common:
+        trainer = SFTTrainer(
+            model=model,
+            args=SFTConfig(**common, max_length=params.sft.max_length, completion_only_loss=True),
+            train_dataset=rows,
+            processing_class=tokenizer,
+        )
+        curve = train(trainer, "sft", {"loss": "loss", "mean_token_accuracy": "token_accuracy"})
+
+    # 3. Write.
+    save(model, tokenizer, "models/sft")
+    write_table("plots/sft.csv", curve)
+    last = curve[-1]
+    metrics = {"rows": len(rows), "rows_too_long": len(demonstrations) - len(rows), **last}
+    write_metrics("metrics/sft.json", metrics)
+    return f"loss {curve[0]['loss']:.3f} -> {last['loss']:.3f} nats per token"
+
+
+if __name__ == "__main__":
+    stage("sft", __doc__, Params, main, READS, WRITES)

@@ -1,0 +1,50 @@
+"""What a stage really needs, read from its source: the modules it imports, the files it reads, the settings it loads."""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+STAGES = ROOT / "stages"
+PACKAGE = STAGES / "rlhf_sentiment"
+
+
+def imports(file: Path) -> set[Path]:
+    """The project's own modules that `file` imports by itself, at any depth of its code but under `if TYPE_CHECKING`."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    skipped = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for inner in ast.walk(node)
+    }
+    found: set[Path] = set()
+    for node in ast.walk(tree):
+        if node in skipped:
+            continue
+        if isinstance(node, ast.ImportFrom):
+            if node.level:
+                folder = file.parents[node.level - 1]
+            elif (node.module or "").split(".")[0] == "rlhf_sentiment":
+                folder = STAGES
+            else:
+                continue
+            target = folder.joinpath(*(node.module or "").split(".")) if node.module else folder
+            found |= {path for path in [target.with_suffix(".py")] if path.is_file()}
+            found |= {path for alias in node.names if (path := target / f"{alias.name}.py").is_file()}
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                path = STAGES.joinpath(*alias.name.split(".")).with_suffix(".py")
+                found |= {path} if path.is_file() else set()
+    return found
+
+
+def closure(file: Path) -> set[Path]:
+    """`file` and all of the project's modules that running it imports, but the package's `__init__`, which runs nothing."""
+    seen: set[Path] = set()
+    waiting = [file]
+    while waiting:
+        one = waiting.pop()
+        if one not in seen:
+            seen.add(one)
+            waiting += imports(one)
+    return seen

@@ -1,0 +1,140 @@
+"""Tiny models for the exact tests, and a tiny world for those that run the real scripts."""
+
+import copy
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "stages"))
+
+# The tiny world: ordinary settings, only small, so that tests walk the production path.
+TINY: dict[str, dict[str, Any]] = {
+    "data": {
+        "corpus_texts": 300,
+        "sft_rows": 64,
+        "pairs": 64,
+        "pairs_held_out": 16,
+        "labelled_texts": 200,
+        "labelled_held_out": 60,
+        "prompts_train": 32,
+        "prompts_validation": 8,
+        "prompts_test": 20,
+    },
+    "base": {"vocab_size": 300, "layers": 1, "width": 16, "heads": 2, "context": 160, "epochs": 1, "batch_size": 32},
+    "sft": {"max_length": 160},
+    "reward": {"max_length": 160},
+    "ppo": {"steps": 2, "batch_size": 8, "micro_batch_size": 4, "ppo_epochs": 2, "max_new_tokens": 12, "validation_prompts": 8},
+    "generation": {"max_new_tokens": 12},
+    "evaluate": {"num_samples": 20, "resamples": 199, "listed_prompts": 5},
+}
+
+
+def tiny_params() -> dict[str, Any]:
+    """params.yaml with the tiny world's sizes."""
+    tree: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
+    tree = copy.deepcopy(tree)
+    for section, changes in TINY.items():
+        assert changes.keys() <= tree[section].keys()
+        tree[section].update(changes)
+    return tree
+
+
+class World:
+    """A checkout in a temporary folder, with the commands that people type."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __truediv__(self, path: str) -> Path:
+        return self.folder / path
+
+    def run(self, *command: str, status: int = 0) -> str:
+        """Run a command and return what it printed; fail where its exit status is another."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "GIT_"))}
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env=environment | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "120"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == status, f"{' '.join(command)} -> {done.returncode}\n{done.stdout}"
+        return done.stdout
+
+    def stages_run(self, output: str) -> list[str]:
+        """The names of the stages that DVC says it ran."""
+        return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage '")]
+
+    def set(self, key: str, value: Any) -> None:
+        """Change a setting in params.yaml."""
+        tree = yaml.safe_load((self / "params.yaml").read_text())
+        *sections, last = key.split(".")
+        inner = tree
+        for section in sections:
+            inner = inner[section]
+        inner[last] = value
+        (self / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+
+    def commit(self, message: str) -> None:
+        self.run("git", "add", "-A")
+        self.run("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", message)
+
+
+@pytest.fixture(scope="session")
+def finished_world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """The tiny world after one `dvc repro`, committed. Not to be changed: copy it with `world`."""
+    folder = tmp_path_factory.mktemp("finished") / "repository"
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    for name in listed:
+        if (ROOT / name).is_file() and not name.startswith(("metrics/", "plots/")) and name != "dvc.lock":
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    (folder / "params.yaml").write_text(yaml.safe_dump(tiny_params(), sort_keys=False))
+    world = World(folder)
+    world.run("git", "init", "-q", "-b", "main")
+    world.commit("the tiny world")
+    world.first_output = world.run("dvc", "repro")  # type: ignore[attr-defined]
+    world.commit("the first run")
+    return world
+
+
+@pytest.fixture
+def world(finished_world: World, tmp_path: Path) -> World:
+    """A copy of the finished tiny world, to be changed at will."""
+    folder = tmp_path / "repository"
+    shutil.copytree(finished_world.folder, folder, symlinks=True)
+    return World(folder)
+
+
+@pytest.fixture
+def tiny_model() -> Callable[..., Any]:
+    """A function that makes a random GPT-2 of 40 tokens: `tiny_model("causal")` or `tiny_model("reward")`."""
+    import torch
+    from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
+
+    def make(kind: str, seed: int = 0, **changes: Any) -> Any:
+        torch.manual_seed(seed)
+        size = {"vocab_size": 40, "n_positions": 64, "n_embd": 16, "n_layer": 2, "n_head": 2}
+        ids = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}
+        config = GPT2Config(**size | ids | changes, num_labels=1)
+        model = GPT2LMHeadModel(config) if kind == "causal" else GPT2ForSequenceClassification(config)
+        # Larger weights than GPT-2 starts with, so that distributions are not all but flat.
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(4.0)
+        return model.eval()
+
+    return make

@@ -1,0 +1,124 @@
+"""Settings: what `check` takes and what it refuses, in which words."""
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import check
+from rlhf_sentiment.config import ConfigError, load, read_yaml
+
+from .conftest import ROOT, tiny_params
+
+
+def refusal(tmp_path: Path, tree: Any) -> str:
+    file = tmp_path / "params.yaml"
+    file.write_text(tree if isinstance(tree, str) else yaml.safe_dump(tree))
+    with pytest.raises(ConfigError) as error:
+        load(check.Params, file, whole=True)
+    return str(error.value).replace(f"{file}", "params.yaml")
+
+
+def changed(key: str, value: Any) -> dict[str, Any]:
+    tree = tiny_params()
+    *sections, last = key.split(".")
+    inner = tree
+    for section in sections:
+        inner = inner[section]
+    inner[last] = value
+    return tree
+
+
+@pytest.mark.parametrize("text", ["1e-05", "1E-5", "1.0e-5", "1.e-5", "+1e-05"])
+def test_a_number_as_dvc_writes_it_is_a_number(tmp_path: Path, text: str) -> None:
+    (tmp_path / "params.yaml").write_text(f"rate: {text}")
+    rate = read_yaml(tmp_path / "params.yaml")["rate"]
+    assert isinstance(rate, float)
+    assert math.isclose(rate, 1e-5)
+
+
+def test_what_is_no_number_stays_text(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("a: 1e\nb: e5\nc: 1-e5\nd: 2290a62e")
+    assert all(isinstance(value, str) for value in read_yaml(tmp_path / "params.yaml").values())
+
+
+@pytest.mark.parametrize("file", ["params.yaml", *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("profiles/*.yaml"))])
+def test_the_committed_params_are_in_order(file: str) -> None:
+    load(check.Params, ROOT / file, whole=True)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("ppo.stepz", 3, "params.yaml: ppo.stepz: unknown key; did you mean steps?"),
+        ("ppoo", {}, "params.yaml: ppoo: unknown key; did you mean ppo?"),
+        ("ppo.steps", "many", "params.yaml: ppo.steps: should be a valid integer (got 'many')"),
+        ("ppo.steps", 2.5, "ppo.steps: should be a valid integer"),
+        ("ppo.steps", True, "ppo.steps: should be a valid integer"),
+        ("ppo.steps", 0, "params.yaml: ppo.steps: should be greater than or equal to 1 (got 0)"),
+        ("ppo.learning_rate", "1e-5x", "ppo.learning_rate: should be a valid number"),
+        ("ppo.kl_coef", float("nan"), "ppo.kl_coef: should be a finite number"),
+        ("evaluate.judged", "whole", "evaluate.judged: should be 'response' or 'prompt and response' (got 'whole')"),
+        ("device", "gpu", "device: should be auto, cpu, mps, cuda or cuda:N (got 'gpu')"),
+        ("base.model", "../elsewhere", "base.model: should be scratch, models/pretrained/NAME or a hub id"),
+        ("base.heads", 3, "base.width must be a multiple of base.heads, and 16 is not one of 3"),
+        ("ppo.minibatches", 3, "ppo.minibatches must divide ppo.batch_size, and 3 does not divide 8"),
+        ("ppo.micro_batch_size", 3, "ppo.micro_batch_size must divide the minibatch of 8 responses"),
+        ("evaluate.num_samples", 21, "evaluate.num_samples (21) must be at most data.prompts_test (20)"),
+        ("ppo.batch_size", 64, "ppo.batch_size (64) must be at most data.prompts_train (32)"),
+        ("ppo.validation_prompts", 9, "ppo.validation_prompts (9) must be at most data.prompts_validation (8)"),
+        ("ppo.max_new_tokens", 160, "ppo.max_new_tokens + 1 (161) must be at most base.context (160)"),
+        ("sft.max_length", 161, "sft.max_length (161) must be at most base.context (160)"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_would_be_right(tmp_path: Path, key: str, value: Any, said: str) -> None:
+    message = refusal(tmp_path, changed(key, value))
+    assert said in message
+    assert len(message.splitlines()) == 1
+
+
+def test_a_missing_key_is_named(tmp_path: Path) -> None:
+    tree = tiny_params()
+    del tree["ppo"]["lam"]
+    assert refusal(tmp_path, tree) == "params.yaml: ppo.lam: missing; it has no default"
+
+
+def test_each_fault_has_its_line(tmp_path: Path) -> None:
+    tree = changed("ppo.steps", 0)
+    tree["seed"] = -1
+    assert len(refusal(tmp_path, tree).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("ppo: [1, 2", "params.yaml: not YAML at line 1, column"),
+        ("just text", "params.yaml: holds str, not sections"),
+        ("", "params.yaml: holds NoneType, not sections"),
+        ("a: !!python/object/apply:os.getcwd []", "params.yaml: not YAML at line 1"),
+    ],
+)
+def test_a_file_that_is_not_settings_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    assert said in refusal(tmp_path, text)
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file"):
+        load(check.Params, tmp_path / "none.yaml")
+
+
+def test_every_key_has_its_manual() -> None:
+    """Each line of params.yaml with a key stands below a comment, or below keys that do."""
+    covered = False
+    for number, line in enumerate((ROOT / "params.yaml").read_text().splitlines(), start=1):
+        if not line.strip():
+            covered = False
+        elif line.lstrip().startswith("#"):
+            covered = True
+        elif re.match(r"^\w+:$", line):  # a section
+            covered = False
+        else:
+            assert covered, f"params.yaml, line {number}: {line.strip()} has no comment above it"

@@ -1,0 +1,54 @@
+"""The judge: it hears negation, and it is the same judge after it was stored."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rlhf_sentiment.judge import Judge, is_negated
+from rlhf_sentiment.run import StageError
+
+TEXTS = [f"it was {word} {noun}" for word in ("warm", "not dull") for noun in ("film", "plot", "cast")]
+TEXTS += [f"it was {word} {noun}" for word in ("dull", "not warm") for noun in ("film", "plot", "cast")]
+LABELS = np.array([1] * 6 + [0] * 6)
+
+
+@pytest.fixture(scope="module")
+def judge() -> Judge:
+    return Judge.train(TEXTS, LABELS, ngrams=2, min_count=1, strength=100.0)
+
+
+def test_negation_counts(judge: Judge) -> None:
+    positive = judge.positive(["it was warm", "it was dull", "it was not warm", "it was not dull"])
+    assert (positive > 0.5).tolist() == [True, False, False, True]
+    words = Judge.train(TEXTS, LABELS, ngrams=1, min_count=1, strength=100.0).positive(["it was warm", "it was not warm"])
+    assert words[0] - words[1] < positive[0] - positive[2], "single words cannot tell"
+
+
+def test_a_stored_judge_is_the_same_judge(judge: Judge, tmp_path: Path) -> None:
+    judge.save(tmp_path / "judge")
+    again = Judge.load(tmp_path / "judge")
+    texts = [*TEXTS, "", "nothing known", "Warm, WARM film!"]
+    assert np.array_equal(judge.positive(texts), again.positive(texts))
+    assert sorted(path.name for path in (tmp_path / "judge").iterdir()) == ["judge.json", "judge.safetensors"]
+
+
+def test_a_damaged_judge_is_refused(judge: Judge, tmp_path: Path) -> None:
+    judge.save(tmp_path / "judge")
+    (tmp_path / "judge/judge.safetensors").write_bytes(b"no")
+    with pytest.raises(StageError, match="judge cannot be loaded"):
+        Judge.load(tmp_path / "judge")
+
+
+def test_the_strongest_terms(judge: Judge) -> None:
+    strongest = judge.strongest(3)
+    assert "warm" in " ".join(strongest["positive"])
+    assert "not warm" in strongest["negative"]
+
+
+@pytest.mark.parametrize(
+    ("text", "negated"),
+    [("not dull", True), ("I didn't", True), ("I didn’t", True), ("Nobody", True), ("a knot", False), ("notable", False)],
+)
+def test_what_negation_is(text: str, negated: bool) -> None:
+    assert is_negated(text) == negated

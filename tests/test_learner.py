@@ -1,0 +1,194 @@
+"""A PPO step as a whole: identities of the first update, micro-batches that change nothing, and a task it must learn."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from rlhf_sentiment.learner import Actors, Experience, collect, learn, take
+from rlhf_sentiment.models import Critic
+from rlhf_sentiment.rollout import batch_of, uniforms
+from rlhf_sentiment.run import StageError
+from rlhf_sentiment.settings.ppo import PPOSettings
+
+EOS, PAD = 0, 1
+PROMPTS = [[5], [7, 8, 9, 10], [11, 12], [6, 6, 6], [9], [5, 5], [13, 2, 3], [20]]
+SETTINGS = PPOSettings(
+    steps=1,
+    batch_size=8,
+    minibatches=1,
+    micro_batch_size=8,
+    ppo_epochs=1,
+    learning_rate=1e-3,
+    max_grad_norm=1.0,
+    max_new_tokens=6,
+    temperature=0.9,
+    kl_coef=0.1,
+    kl_target=None,
+    kl_horizon=1000,
+    kl_stop=None,
+    gamma=1.0,
+    lam=0.95,
+    clip_range=0.2,
+    clip_range_value=0.2,
+    vf_coef=0.1,
+    normalise_reward=False,
+    missing_eos_penalty=None,
+    validation_every=1,
+    validation_prompts=1,
+)
+
+
+def actors_of(tiny_model: Callable[..., Any]) -> Actors:
+    policy, reward = tiny_model("causal"), tiny_model("reward", seed=1)
+    return Actors(
+        policy=policy,
+        reference=copy.deepcopy(policy).requires_grad_(False),
+        reward=reward.requires_grad_(False),
+        critic=Critic.from_reward_model(copy.deepcopy(reward)).requires_grad_(True),
+        eos=EOS,
+        pad=PAD,
+    )
+
+
+def settings(**changes: Any) -> PPOSettings:
+    return PPOSettings(**SETTINGS.model_dump() | changes)
+
+
+def noise(step: int = 0, rows: int = 8, length: int = 6) -> torch.Tensor:
+    return torch.stack([uniforms(length, 1, step, row) for row in range(rows)])
+
+
+def optimizer_of(actors: Actors, rate: float = 1e-3) -> torch.optim.Optimizer:
+    return torch.optim.AdamW([*actors.policy.parameters(), *actors.critic.parameters()], lr=rate, eps=1e-5, weight_decay=0)
+
+
+def learned(actors: Actors, experience: Experience, with_settings: PPOSettings) -> dict[str, float]:
+    return learn(actors, optimizer_of(actors), Accelerator(cpu=True), experience, with_settings, (1, 2))
+
+
+@pytest.mark.parametrize("scoring", [8, 4, 1])
+@pytest.mark.parametrize("training", [8, 2])
+def test_the_first_minibatch_has_ratio_one(tiny_model: Callable[..., Any], scoring: int, training: int) -> None:
+    actors = actors_of(tiny_model)
+    experience = collect(actors, PROMPTS, noise(), settings(micro_batch_size=scoring), 0.1)
+    assert (experience.kl_k1 == 0).all(), "the policy is still its reference"
+    figures = learned(actors, experience, settings(micro_batch_size=training))
+    assert figures["first_ratio_error"] < 1e-5
+    assert figures["approx_kl"] == pytest.approx(0, abs=1e-6)
+    assert figures["clip_fraction"] == 0
+
+
+def test_micro_batches_change_nothing(tiny_model: Callable[..., Any]) -> None:
+    after = []
+    for micro in (8, 2):
+        actors = actors_of(tiny_model)
+        with_settings = settings(micro_batch_size=micro, ppo_epochs=2, minibatches=1)
+        figures = learned(actors, collect(actors, PROMPTS, noise(), with_settings, 0.1), with_settings)
+        after.append((figures, [p.detach().clone() for p in actors.policy.parameters()]))
+    (one, weights), (other, other_weights) = after
+    for name in ("policy_loss", "value_loss", "grad_norm"):
+        assert one[name] == pytest.approx(other[name], rel=1e-4, abs=1e-7)
+    for a, b in zip(weights, other_weights, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_there_are_epochs_times_minibatches_optimizer_steps(tiny_model: Callable[..., Any]) -> None:
+    actors = actors_of(tiny_model)
+    with_settings = settings(ppo_epochs=3, minibatches=4, micro_batch_size=2)
+    optimizer = optimizer_of(actors)
+    experience = collect(actors, PROMPTS, noise(), with_settings, 0.1)
+    learn(actors, optimizer, Accelerator(cpu=True), experience, with_settings, (1, 2))
+    assert {int(state["step"]) for state in optimizer.state.values()} == {12}
+
+
+def test_scores_and_penalties_are_on_the_right_rows(tiny_model: Callable[..., Any]) -> None:
+    actors = actors_of(tiny_model)
+    actors.eos = 39  # a token that some rows sample and some do not
+    free = collect(actors, PROMPTS, noise(), settings(gamma=1.0, lam=1.0), 0.0)
+    charged = collect(actors, PROMPTS, noise(), settings(gamma=1.0, lam=1.0, missing_eos_penalty=5.0), 0.0)
+    finished = free.batch.finished
+    assert finished.any()
+    assert not finished.all()
+    # With gamma = lambda = 1 and no KL, each real token's return is its row's score, less the penalty.
+    for row, length in enumerate(free.batch.response_mask.sum(1).tolist()):
+        for experience, penalty in ((free, 0.0), (charged, 0.0 if finished[row] else 5.0)):
+            expected = torch.full((length,), float(free.scores[row]) - penalty)
+            torch.testing.assert_close(experience.returns[row, :length], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_every_figure_is_unchanged_by_extra_padding(tiny_model: Callable[..., Any]) -> None:
+    figures = []
+    for extra in (0, 5):
+        actors = actors_of(tiny_model)
+        experience = collect(actors, PROMPTS, noise(), SETTINGS, 0.1)
+        wide = {
+            name: torch.nn.functional.pad(getattr(experience, name), (0, extra), value=float("nan"))
+            for name in ("log_probs", "values", "advantages", "returns")
+        }
+        tokens = experience.batch.tokens()
+        padded = batch_of(PROMPTS, tokens, PAD, "cpu")
+        mask = torch.nn.functional.pad(padded.response_mask, (0, extra))
+        sequences = torch.nn.functional.pad(padded.sequences, (2, extra), value=PAD)
+        attention = torch.nn.functional.pad(padded.attention_mask, (2, extra))
+        batch = padded._replace(sequences=sequences, attention_mask=attention, response_mask=mask)
+        figures.append(learned(actors, experience._replace(batch=batch, **wide), SETTINGS))
+    for name, figure in figures[0].items():
+        assert figures[1][name] == pytest.approx(figure, rel=1e-5, abs=1e-7), name
+
+
+def test_take_drops_only_padding(tiny_model: Callable[..., Any]) -> None:
+    batch = batch_of(PROMPTS, [[3, 4, 0], [6], [9, 9], [2], [3], [4], [5], [6]], PAD, "cpu")
+    part = take(batch, torch.tensor([2, 1]))
+    assert part.sequences.tolist() == [[1, 1, 11, 12, 9, 9], [7, 8, 9, 10, 6, 1]]
+    assert part.attention_mask.tolist() == [[0, 0, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0]]
+    assert part.response_mask.tolist() == [[1, 1], [1, 0]]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tiny_model: Callable[..., Any]) -> None:
+    actors = actors_of(tiny_model)
+    experience = collect(actors, PROMPTS, noise(), SETTINGS, 0.1)
+    before = [p.detach().clone() for p in actors.policy.parameters()]
+    broken = experience._replace(advantages=torch.full_like(experience.advantages, float("nan")))
+    with pytest.raises(StageError, match="policy_loss is nan in epoch 1"):
+        learned(actors, broken, SETTINGS)
+    assert all(torch.equal(a, b) for a, b in zip(before, actors.policy.parameters(), strict=True))
+
+
+def test_it_must_learn_to_write_one_class_of_tokens(tiny_model: Callable[..., Any]) -> None:
+    """The reward is the share of even tokens. A random model writes about half; PPO must bring it above 90 %."""
+
+    class EvenTokens(torch.nn.Module):
+        """Stands in for a reward model's trunk and head: the score of a place is the share of even tokens up to it."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.base_model = self.forward
+
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **_: Any) -> Any:
+            even = ((input_ids % 2 == 0) * attention_mask).cumsum(1) / attention_mask.cumsum(1).clamp(min=1)
+            return type("Output", (), {"last_hidden_state": even[:, :, None]})
+
+        def score(self, hidden: torch.Tensor) -> torch.Tensor:
+            return hidden
+
+    actors = actors_of(tiny_model)
+    actors.reward = EvenTokens()
+    actors.score_std = 0.1
+    with_settings = settings(batch_size=64, micro_batch_size=64, ppo_epochs=4, max_new_tokens=8, kl_coef=0.0)
+    optimizer, accelerator = optimizer_of(actors, 3e-3), Accelerator(cpu=True)
+
+    def share(experience: Experience) -> float:
+        mask = experience.batch.response_mask.bool()
+        return float((experience.batch.responses[mask] % 2 == 0).float().mean())
+
+    shares = []
+    for step in range(30):
+        experience = collect(actors, PROMPTS * 8, noise(step, 64, 8), with_settings, 0.0)
+        shares.append(share(experience))
+        learn(actors, optimizer, accelerator, experience, with_settings, (1, step))
+    assert shares[0] < 0.7
+    assert sum(shares[-3:]) / 3 > 0.9

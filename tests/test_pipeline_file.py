@@ -1,0 +1,86 @@
+"""dvc.yaml says what the code does: deps are import closures and files read, params are the sections loaded."""
+
+import ast
+import importlib
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import yaml
+
+import rlhf_sentiment
+
+from .closure import PACKAGE, ROOT, STAGES, closure
+
+PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+# Settings that cannot change a stage's bytes.
+NO_DEP = {"report_to"}
+
+
+def names(entries: list[Any]) -> list[str]:
+    return [entry if isinstance(entry, str) else next(iter(entry)) for entry in entries]
+
+
+def test_every_stage_is_declared() -> None:
+    scripts = {file.stem for file in STAGES.glob("*.py")} - {"compare"}
+    assert set(PIPELINE) == scripts
+    for name, stage in PIPELINE.items():
+        assert stage["cmd"] == f"python stages/{name}.py"
+
+
+@pytest.mark.parametrize("name", PIPELINE)
+def test_deps_are_the_import_closure_and_the_files_read(name: str) -> None:
+    code = {path.relative_to(ROOT).as_posix() for path in closure(STAGES / f"{name}.py")}
+    reads = getattr(importlib.import_module(name), "READS", [])
+    deps = PIPELINE[name]["deps"]
+    assert len(deps) == len(set(deps))
+    assert set(deps) == code | set(reads)
+
+
+@pytest.mark.parametrize("name", PIPELINE)
+def test_outs_are_what_the_stage_says_it_writes(name: str) -> None:
+    stage = PIPELINE[name]
+    outs = [*names(stage.get("outs", [])), *names(stage.get("metrics", [])), *names(stage.get("plots", []))]
+    assert sorted(outs) == sorted(importlib.import_module(name).WRITES)
+    for kind in ("metrics", "plots"):
+        for entry in stage.get(kind, []):
+            (options,) = entry.values()
+            assert options["cache"] is False, "reviews work from git alone"
+    assert all(isinstance(entry, str) for entry in stage.get("outs", [])), "cache: false would turn off the run cache"
+
+
+@pytest.mark.parametrize("name", PIPELINE)
+def test_params_are_the_sections_loaded(name: str) -> None:
+    loaded = set(importlib.import_module(name).Params.model_fields)
+    if name == "check":
+        assert PIPELINE[name]["params"] == [{"params.yaml": None}]
+    else:
+        assert set(PIPELINE[name].get("params", [])) == loaded - NO_DEP
+
+
+def test_the_closure_is_what_python_imports() -> None:
+    """The reader of imports against Python itself, for every stage."""
+    for name in PIPELINE:
+        program = f"import sys; sys.path.insert(0, {str(STAGES)!r}); import {name}; print(*sys.modules)"
+        loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+        own = {f"rlhf_sentiment.{'.'.join(path.relative_to(PACKAGE).with_suffix('').parts)}" for path in PACKAGE.rglob("*.py")}
+        found = {module for module in loaded if module in own}
+        files = {STAGES.joinpath(*module.split(".")).with_suffix(".py") for module in found}
+        assert files == closure(STAGES / f"{name}.py") - {STAGES / f"{name}.py"}, name
+
+
+def test_ppo_depends_on_no_picture() -> None:
+    assert not {PACKAGE / "plots.py", PACKAGE / "evaluation.py", PACKAGE / "report.py"} & closure(STAGES / "ppo.py")
+
+
+def test_importing_the_package_runs_nothing() -> None:
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module != "typing"]
+    program = f"import sys; sys.path.insert(0, {str(STAGES)!r}); import rlhf_sentiment; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+    for name, module in rlhf_sentiment._NAMES.items():
+        assert getattr(rlhf_sentiment, name) is getattr(importlib.import_module(f"rlhf_sentiment.{module}"), name)
+    with pytest.raises(AttributeError, match="no attribute 'Jugde'"):
+        rlhf_sentiment.Jugde  # noqa: B018

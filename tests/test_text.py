@@ -1,0 +1,54 @@
+"""Splits, cuts and near-duplicates."""
+
+from collections import Counter
+
+import pytest
+
+from rlhf_sentiment.text import cut_words, near_duplicates, normalised, shingles, split_of
+
+
+def test_the_same_text_is_the_same_text() -> None:
+    assert normalised("  The FILM\n was\u00a0fine ") == normalised("the film was fine")
+    assert normalised("the film was fine!") != normalised("the film was fine")
+
+
+def test_a_split_is_of_the_text_alone() -> None:
+    texts = [f"prompt {number}" for number in range(5000)]
+    counts = Counter(split_of(text, validation=0.1, test=0.2) for text in texts)
+    assert counts["validation"] == pytest.approx(500, abs=100)
+    assert counts["test"] == pytest.approx(1000, abs=130)
+    assert split_of("A Prompt", 0.1, 0.2) == split_of("a  prompt", 0.1, 0.2)
+    assert {split_of(text, 0, 0) for text in texts} == {"train"}
+
+
+def test_a_cut_keeps_white_space() -> None:
+    assert cut_words(" one  two three four", 3) == " one  two three"
+    assert cut_words("one two", 5) == "one two"
+    assert cut_words("", 5) == ""
+
+
+def test_shingles() -> None:
+    assert shingles("The film, was fine.") == {"the film was", "film was fine"}
+    assert shingles("Fine film") == {"fine film"}
+
+
+def test_near_duplicates_are_found_and_others_are_not() -> None:
+    of = ["one two three four five six seven eight", "a b c d e f g h"]
+    texts = [
+        "One two three four five six seven nine",  # 5 of 7 shingles in common: 5 / 7 = 0.71
+        "one two three x four five six seven",  # {123, 456, 567} of 6 + 6 - 3 = 9: 0.33
+        "a b c d e f g h",  # the same
+        "nothing in common with any of them",
+    ]
+    assert near_duplicates(texts, of, threshold=0.6) == {0, 2}
+    assert near_duplicates(texts, of, threshold=0.3) == {0, 1, 2}
+    assert near_duplicates(texts, of, threshold=1.0) == {2}
+
+
+def test_hardly_any_near_duplicate_is_missed() -> None:
+    # 600 texts of 20 words, each with a copy whose last 4 words differ: 14 of 18 + 18 - 14 = 22 shingles, 0.636.
+    words = [[f"w{row}x{place}" for place in range(20)] for row in range(600)]
+    of = [" ".join(row) for row in words]
+    texts = [" ".join([*row[:16], *(f"v{word}" for word in row[16:])]) for row in words]
+    assert len(near_duplicates(texts, of, threshold=0.6)) == 600
+    assert near_duplicates(texts, of, threshold=0.65) == set()

@@ -1,0 +1,253 @@
+"""The real scripts and the real DVC in a tiny world: what reruns, what reviews see, what standalone stages say."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from .conftest import ROOT, World
+
+ALL = ["check", "prepare", "base", "sft", "reward", "judge", "ppo", "sample", "evaluate"]
+LIGHT = ["check", "prepare", "judge"]
+
+
+def outs(world: World, *folders: str) -> dict[str, bytes]:
+    return {
+        path.relative_to(world.folder).as_posix(): path.read_bytes()
+        for folder in folders
+        for path in sorted((world / folder).rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_the_first_run_runs_every_stage(finished_world: World) -> None:
+    output = finished_world.first_output  # type: ignore[attr-defined]
+    ran = finished_world.stages_run(output)
+    assert sorted(ran) == sorted(ALL)
+    for name in ALL:
+        assert f"{name}: reads" in output
+        assert f"{name}: wrote" in output
+    assert "Base against RLHF" in output
+    assert "For this model and seed, " in output
+
+
+def test_the_report_has_what_people_look_for(finished_world: World) -> None:
+    result = json.loads((finished_world / "metrics/evaluation.json").read_text())
+    shape = {"mean_positive", "std_positive", "positive_ratio", "lexicon_positive", "reward", "perplexity", "distinct_2"}
+    for model in ("base", "sft", "rlhf"):
+        assert shape | {"response_tokens", "samples", "duplicated", "grammar_parses"} <= result[model].keys()
+        assert result[model]["samples"] == 20
+    assert "kl_to_sft" in result["rlhf"]
+    for key, other in (("improvement", "base"), ("improvement_over_sft", "sft")):
+        gain = result[key]
+        difference = result["rlhf"]["mean_positive"] - result[other]["mean_positive"]
+        assert gain["mean_positive"] == pytest.approx(difference, abs=2e-4)
+        assert gain["ci_low"] <= gain["mean_positive"] <= gain["ci_high"]
+        assert {"p_value", "effect_size", "positive_ratio", "positive_ratio_ci_low", "positive_ratio_ci_high"} <= gain.keys()
+    report = (finished_world / "reports/report.md").read_text()
+    assert report.count("- rlhf (") == 3, "three samples side by side"
+    for picture in ("training", "ppo", "comparison", "distribution"):
+        assert (finished_world / f"plots/{picture}.png").read_bytes().startswith(b"\x89PNG")
+    rows = list(csv.DictReader((finished_world / "plots/samples.csv").open()))
+    assert len(rows) == 5
+
+
+def test_the_judge_is_nobodys_pupil(finished_world: World) -> None:
+    """No text that trains the judge, nor a near-duplicate, trains the reward model: all pairs compared, exactly."""
+    from rlhf_sentiment.text import shingles
+
+    def rows(name: str) -> list[dict[str, str]]:
+        return [json.loads(line) for line in (finished_world / f"data/prepared/{name}.jsonl").read_text().splitlines()]
+
+    pupils = [row["prompt"] + row[side] for row in rows("preferences") for side in ("chosen", "rejected")]
+    judges = [row["text"] for row in rows("labelled")]
+    assert len(pupils) == 160
+    assert len(judges) > 200
+    for text in judges:
+        for other in pupils:
+            one, two = shingles(text), shingles(other)
+            assert len(one & two) / len(one | two) < 0.6, (text, other)
+
+
+def test_no_test_prompt_is_trained_on(finished_world: World) -> None:
+    def rows(name: str) -> list[dict[str, str]]:
+        return [json.loads(line) for line in (finished_world / f"data/prepared/{name}.jsonl").read_text().splitlines()]
+
+    test = {row["prompt"] for row in rows("prompts") if row["split"] == "test"}
+    assert len(test) == 20
+    for name in ("corpus", "sft", "preferences"):
+        assert not test & {row["prompt"] for row in rows(name)}
+    assert not test & {row["prompt"] for row in rows("prompts") if row["split"] != "test"}
+
+
+def test_accounts_add_up(finished_world: World) -> None:
+    metrics = json.loads((finished_world / "metrics/data.json").read_text())
+    account = metrics["files"]["grammar"]
+    parts = ("rows_kept", "rows_rejected", "duplicates_dropped", "overlap_dropped")
+    assert account["rows_read"] == sum(account[part] for part in parts)
+    assert account["rows_kept"] == sum(sum(split.values()) for split in metrics["splits"].values())
+    dropped = (finished_world / "data/prepared/rejected.jsonl").read_text().splitlines()
+    assert len(dropped) == account["duplicates_dropped"] + account["overlap_dropped"]
+
+
+def test_nothing_machine_dependent_is_written(finished_world: World) -> None:
+    for name, content in outs(finished_world, "data", "models", "metrics", "plots", "reports").items():
+        assert str(finished_world.folder).encode() not in content, name
+        assert b"/tmp/" not in content, name
+        assert Path(name).suffix not in {".bin", ".pt", ".pkl"}, name
+
+
+def test_a_finished_run_does_nothing_again(world: World) -> None:
+    output = world.run("dvc", "repro")
+    assert world.stages_run(output) == []
+    assert "Data and pipelines are up to date." in output
+
+
+def test_the_same_seed_gives_the_same_bytes(world: World) -> None:
+    before = outs(world, "data", "models", "metrics", "plots", "reports")
+    output = world.run("dvc", "repro", "--force", "--no-run-cache")
+    assert sorted(world.stages_run(output)) == sorted(ALL)
+    after = outs(world, "data", "models", "metrics", "plots", "reports")
+    assert before.keys() == after.keys()
+    assert [name for name in before if before[name] != after[name]] == []
+    assert world.run("git", "status", "--porcelain") == ""
+
+
+def test_a_change_of_evaluate_reruns_check_and_evaluate(world: World) -> None:
+    world.set("evaluate.confidence", 0.9)
+    assert world.stages_run(world.run("dvc", "repro")) == ["check", "evaluate"]
+
+
+def test_report_to_retrains_nothing(world: World) -> None:
+    world.set("report_to", "tensorboard")
+    assert world.stages_run(world.run("dvc", "repro")) == ["check"]
+
+
+def test_a_change_in_a_picture_retrains_nothing(world: World) -> None:
+    file = world / "stages/rlhf_sentiment/plots.py"
+    file.write_text(file.read_text() + "\n# another line\n")
+    assert world.stages_run(world.run("dvc", "repro")) == ["evaluate"]
+
+
+def test_a_typo_is_found_before_any_work(world: World) -> None:
+    world.set("evaluate.confidense", 0.9)
+    output = world.run("dvc", "repro", status=255)
+    assert "check: params.yaml: evaluate.confidense: unknown key; did you mean confidence?" in output
+    assert world.stages_run(output) == ["check"]
+    assert "Traceback" not in output
+
+
+def test_experiments_and_reviews(world: World, tmp_path: Path) -> None:
+    """`dvc exp run -S`, and `dvc metrics diff` and `dvc plots diff` between two commits of a clone with no cache."""
+    output = world.run("dvc", "exp", "run", "-S", "ppo.steps=3", "-S", "ppo.learning_rate=1e-5")
+    assert world.stages_run(output) == ["check", "ppo", "sample", "evaluate"]
+    assert "1e-05" in (world / "params.yaml").read_text(), "DVC writes it so, and it was read as a number"
+    assert json.loads((world / "metrics/ppo.json").read_text())["steps"] == 3
+    world.commit("three steps")
+
+    clone = World(tmp_path / "clone")
+    subprocess.run(["git", "clone", "-q", str(world.folder), str(clone.folder)], check=True)
+    assert not (clone / ".dvc/cache").exists()
+    difference = json.loads(clone.run("dvc", "metrics", "diff", "HEAD~1", "--json"))
+    assert difference["metrics/ppo.json"]["steps"] == {"old": 2, "new": 3, "diff": 1}
+    assert "metrics/evaluation.json" in clone.run("dvc", "metrics", "diff", "HEAD~1")
+    page = clone.run("dvc", "plots", "diff", "HEAD~1")
+    assert "index.html" in page
+    assert "failed to load" not in page.lower()
+    html = (clone / "dvc_plots/index.html").read_text()
+    for name in ("ppo.csv", "comparison.csv", "distribution.csv", "samples.csv", "ppo.png", "comparison.png"):
+        assert name in html or name in "".join(p.name for p in (clone / "dvc_plots").rglob("*")), name
+
+
+@pytest.mark.parametrize("name", [*ALL, "compare"])
+def test_help_says_what_a_stage_does(name: str) -> None:
+    done = subprocess.run([sys.executable, f"stages/{name}.py", "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "--params FILE" in done.stdout
+    assert name == "compare" or ("Reads   " in done.stdout and "Writes  " in done.stdout)
+    assert len(done.stdout.splitlines()) > 8
+
+
+def test_a_stage_runs_alone_with_other_params(world: World) -> None:
+    tree = yaml.safe_load((world / "params.yaml").read_text())
+    tree["judge"]["ngrams"] = 1
+    (world / "other.yaml").write_text(yaml.safe_dump(tree))
+    before = (world / "metrics/judge.json").read_bytes()
+    output = world.run("python", "stages/judge.py", "--params", "other.yaml")
+    assert output.startswith("judge: reads data/prepared/labelled.jsonl\njudge: wrote models/judge")
+    assert (world / "metrics/judge.json").read_bytes() != before
+
+
+def test_compare_shows_every_model(world: World) -> None:
+    output = world.run(
+        "python", "stages/compare.py", "--prompt", "The film was", "--prompt", "I", "--samples", "3", "--csv", "answers.csv"
+    )
+    assert output.index("The film was") < output.index("P(positive)")
+    rows = list(csv.DictReader((world / "answers.csv").open()))
+    assert len(rows) == 2 * 3 * 3
+    assert {row["model"] for row in rows} == {"base", "sft", "rlhf"}
+    assert all(0 <= float(row["positive"]) <= 1 for row in rows)
+    assert len({row["response"] for row in rows}) > 9
+
+
+def test_compare_says_what_the_stage_said(world: World) -> None:
+    """A test prompt gets from the command line the answers that `sample` wrote."""
+    sampled = [json.loads(line) for line in (world / "data/samples/rlhf.jsonl").read_text().splitlines()]
+    one = sampled[7]
+    world.run("python", "stages/compare.py", "--prompt", one["prompt"], "--csv", "answers.csv")
+    (row,) = [row for row in csv.DictReader((world / "answers.csv").open()) if row["model"] == "rlhf"]
+    assert row["response"] == one["response"]
+
+
+@pytest.mark.parametrize(
+    ("stage", "spoil", "said"),
+    [
+        ("judge", lambda w: (w / "data/prepared/labelled.jsonl").unlink(), "data/prepared/labelled.jsonl is missing"),
+        ("judge", lambda w: (w / "data/prepared/labelled.jsonl").write_text(""), "data/prepared/labelled.jsonl is empty"),
+        (
+            "judge",
+            lambda w: (w / "data/prepared/labelled.jsonl").write_text('{"text": "a", "label": 1, "split": "train"}\n{"te'),
+            "data/prepared/labelled.jsonl, line 2: not JSON",
+        ),
+        (
+            "sft",
+            lambda w: (w / "data/prepared/sft.jsonl").write_text('{"prompt": "a"}\n'),
+            "data/prepared/sft.jsonl, line 1: lacks response; it has prompt",
+        ),
+        ("ppo", lambda w: (w / "models/sft/model.safetensors").unlink(), "models/sft is half there: model.safetensors missing"),
+        (
+            "ppo",
+            lambda w: (w / "models/sft/model.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{}"),
+            "models/sft cannot be loaded",
+        ),
+        ("compare", lambda w: shutil.rmtree(w / "models/ppo"), "models/ppo is missing"),
+        ("compare", lambda w: (w / "models/judge/judge.json").write_text("{"), "models/judge cannot be loaded"),
+        ("judge", lambda w: (w / "params.yaml").write_text("judge: ["), "params.yaml: not YAML at line 1"),
+        ("judge", lambda w: (w / "params.yaml").unlink(), "params.yaml: no such file"),
+        ("ppo", lambda w: w.set("device", "cuda:7"), "device: cuda:7 is not there"),
+        ("ppo", lambda w: w.set("ppo.max_new_tokens", 150), "lower ppo.max_new_tokens to"),
+    ],
+)
+def test_bad_input_is_one_clear_line(world: World, stage: str, spoil: object, said: str) -> None:
+    # A link to the cache would pass the damage on to it.
+    for name in ("data", "models"):
+        copy = world.folder / f"{name}.copy"
+        shutil.copytree(world / name, copy)
+        shutil.rmtree(world / name)
+        copy.rename(world / name)
+    spoil(world)  # type: ignore[operator]
+    before = outs(world, "data", "models", "metrics", "plots")
+    more = ["--prompt", "The film was"] if stage == "compare" else []
+    done = subprocess.run(
+        [sys.executable, f"stages/{stage}.py", *more], cwd=world.folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode in (1, 2), done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith(f"{stage}: ")]
+    assert len(errors) == 1, done.stderr
+    assert said in errors[0]
+    assert "Traceback" not in done.stderr
+    assert outs(world, "data", "models", "metrics", "plots") == before, "nothing that existed before is lost"
