@@ -129,13 +129,11 @@ def main(params: Params) -> str:
     ):
         for name in MODELS:
             low, high = interval(values[name], **certainty)
-            bars.append({"model": name, "figure": figure, "value": values[name].mean(), "low": low, "high": high})
+            bar = {"value": values[name].mean(), "low": low, "high": high}
+            bars.append({"bar": f"{figure}, {name}", "model": name, "figure": figure, **bar})
     bins = np.linspace(0, 1, 21)
-    spread = [
-        {"model": name, "P(positive)": round(left, 2), "share": count / len(values)}
-        for name, values in positive.items()
-        for left, count in zip(bins[:-1], np.histogram(values, bins)[0], strict=True)
-    ]
+    shares = {name: np.histogram(values, bins)[0] / len(values) for name, values in positive.items()}
+    spread = pd.DataFrame({"P(positive)": bins[:-1], **shares})
     listed = [
         {"prompt": samples["base"][i]["prompt"]}
         | {name: samples[name][i]["response"] for name in MODELS}

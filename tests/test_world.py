@@ -160,8 +160,15 @@ def test_experiments_and_reviews(world: World, tmp_path: Path) -> None:
     assert "index.html" in page
     assert "failed to load" not in page.lower()
     html = (clone / "dvc_plots/index.html").read_text()
-    for name in ("ppo.csv", "comparison.csv", "distribution.csv", "samples.csv", "ppo.png", "comparison.png"):
-        assert name in html or name in "".join(p.name for p in (clone / "dvc_plots").rglob("*")), name
+    pipeline = yaml.safe_load((clone / "dvc.yaml").read_text())["stages"]
+    declared = {name: how for stage in pipeline.values() for plot in stage.get("plots", []) for name, how in plot.items()}
+    assert len(declared) > 8
+    for name, how in declared.items():
+        if name.endswith(".png"):
+            for revision in ("HEAD~1", "workspace"):
+                assert f"{revision}_plots_{Path(name).name}" in html
+        else:
+            assert html.count(f'"title": "{how["title"]}"') == 1, name
 
 
 @pytest.mark.parametrize("name", [*ALL, "compare"])
