@@ -32,7 +32,8 @@ format: setup
 
 # Resolve requirements.in anew. torch is pinned without the tag of the build at hand ("+cpu"), to install anywhere.
 pins: setup
-	pip-compile --quiet --upgrade --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+	python -m pip install pip-tools==7.6.2
+	pip-compile --quiet --upgrade --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 		--output-file requirements.txt requirements.in
 	sed -i.bak 's/^\(torch==[0-9.]*\)+[a-z0-9]*/\1/' requirements.txt && rm requirements.txt.bak
 

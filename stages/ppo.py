@@ -55,6 +55,8 @@ def main(params: Params) -> str:
     accelerator = Accelerator(
         cpu=device.type == "cpu", log_with=None if params.report_to == "none" else params.report_to, project_dir="runs"
     )
+    if accelerator.num_processes > 1:
+        raise StageError(f"started as {accelerator.num_processes} processes; PPO runs in one, as `python stages/ppo.py`")
     accelerator.init_trackers("ppo")
 
     # 1. Four models. The policy and its reference start equal; the critic starts from the reward model.
@@ -108,7 +110,7 @@ def main(params: Params) -> str:
         row = {
             "step": step,
             "score": float(experience.scores.mean()),
-            "reward": float(((experience.scores - actors.score_mean) / actors.score_std - kl_coef * experience.kl_k1).mean()),
+            "reward": float(experience.rewards.mean()),
             "kl_penalty": kl,
             "kl_k3": float(experience.kl_k3.mean()),
             "kl_coef": kl_coef,

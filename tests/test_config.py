@@ -61,6 +61,8 @@ def test_the_committed_params_are_in_order(file: str) -> None:
         ("ppo.steps", 0, "params.yaml: ppo.steps: should be greater than or equal to 1 (got 0)"),
         ("ppo.learning_rate", "1e-5x", "ppo.learning_rate: should be a valid number"),
         ("ppo.kl_coef", float("nan"), "ppo.kl_coef: should be a finite number"),
+        ("report_to", "mlflow", "report_to: should be 'none', 'tensorboard', 'wandb' or 'trackio' (got 'mlflow')"),
+        ("report_to", "trackio", "report_to: trackio is not installed; `pip install trackio`, or set report_to: none"),
         ("evaluate.judged", "whole", "evaluate.judged: should be 'response' or 'prompt and response' (got 'whole')"),
         ("device", "gpu", "device: should be auto, cpu, mps, cuda or cuda:N (got 'gpu')"),
         ("base.model", "../elsewhere", "base.model: should be scratch, models/pretrained/NAME or a hub id"),

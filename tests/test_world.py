@@ -128,6 +128,16 @@ def test_report_to_retrains_nothing(world: World) -> None:
     assert world.stages_run(world.run("dvc", "repro")) == ["check"]
 
 
+def test_training_reports_where_it_is_told(world: World) -> None:
+    world.set("report_to", "tensorboard")
+    before = outs(world, "models", "metrics", "plots")
+    for name in ("sft", "ppo"):
+        world.run("python", f"stages/{name}.py")
+        assert list((world / "runs").rglob("events.out.tfevents.*"))
+        shutil.rmtree(world / "runs")
+    assert outs(world, "models", "metrics", "plots") == before, "and changes nothing else"
+
+
 def test_a_change_in_a_picture_retrains_nothing(world: World) -> None:
     file = world / "stages/rlhf_sentiment/plots.py"
     file.write_text(file.read_text() + "\n# another line\n")

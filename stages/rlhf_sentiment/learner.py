@@ -4,7 +4,7 @@ The numbers in comments are the steps of Ziegler et al. 2019 (1909.08593) as Hua
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -46,6 +46,7 @@ class Experience(NamedTuple):
     | advantages     | (B, T) | whitened over the whole batch                                         |
     | returns        | (B, T) | what the critic should have said                                      |
     | scores         | (B,)   | the reward model's, as it gives them                                  |
+    | rewards        | (B,)   | what PPO maximises: normalised score, less penalty, less priced KL    |
     | kl_k1, kl_k3   | (B,)   | nats per response against the reference: as charged, and never negative |
     | entropy        | ()     | mean over tokens, nats                                                |
     """
@@ -56,14 +57,10 @@ class Experience(NamedTuple):
     advantages: Tensor
     returns: Tensor
     scores: Tensor
+    rewards: Tensor
     kl_k1: Tensor
     kl_k3: Tensor
     entropy: Tensor
-
-
-def chunks(rows: Tensor, size: int) -> Iterator[Tensor]:
-    """Runs of `size` row numbers."""
-    return iter(rows.split(size))
 
 
 def take(batch: Responses, rows: Tensor) -> Responses:
@@ -96,7 +93,7 @@ def collect(
 
     # 2. Score, by micro-batches: policy, reference, critic, reward model.
     parts: dict[str, list[Tensor]] = {name: [] for name in ("log_probs", "reference", "values", "entropy", "scores")}
-    for rows in chunks(torch.arange(len(prompts), device=device), settings.micro_batch_size):
+    for rows in torch.arange(len(prompts), device=device).split(settings.micro_batch_size):
         part = take(batch, rows)
         own, entropy = log_probs(actors.policy, part, settings.temperature)
         reference, _ = log_probs(actors.reference, part, settings.temperature)
@@ -127,6 +124,7 @@ def collect(
         advantages=ppo.whiten(advantages, mask),
         returns=returns,
         scores=scores,
+        rewards=rewards.sum(dim=1),
         kl_k1=torch.where(real, k1, 0.0).sum(dim=1),
         kl_k3=torch.where(real, ppo.kl_k3(own, reference), 0.0).sum(dim=1),
         entropy=ppo.masked_mean(entropy, mask),
@@ -165,10 +163,10 @@ def learn(
 
     for epoch in range(settings.ppo_epochs):
         order = np.random.default_rng((*coordinates, epoch)).permutation(settings.batch_size)
-        for number, minibatch in enumerate(chunks(torch.from_numpy(order).to(device), size)):
+        for number, minibatch in enumerate(torch.from_numpy(order).to(device).split(size)):
             tokens = experience.batch.response_mask[minibatch].sum()
             sums = torch.zeros(4, device=device)
-            for rows in chunks(minibatch, min(settings.micro_batch_size, size)):
+            for rows in minibatch.split(settings.micro_batch_size):
                 part = take(experience.batch, rows)
                 mask, width = part.response_mask, part.length
                 own, _ = log_probs(actors.policy, part, settings.temperature)

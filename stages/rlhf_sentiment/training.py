@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from datasets import disable_progress_bars
 from tqdm import tqdm
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
@@ -30,6 +31,7 @@ def arguments(device: torch.device, seed: int, rows: int, settings: Any, report_
     """
     steps = math.ceil(rows / settings.batch_size * settings.epochs)
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", "runs")
+    disable_progress_bars()  # the bar of `train` is enough
     with tempfile.TemporaryDirectory() as scratch:
         yield {
             "output_dir": scratch,

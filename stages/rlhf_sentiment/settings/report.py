@@ -1,5 +1,15 @@
 """The setting `report_to`: where else the training stages report, beside their own metrics and plots."""
 
-from typing import Literal
+from importlib.util import find_spec
+from typing import Annotated, Literal
 
-ReportTo = Literal["none", "tensorboard", "wandb", "trackio"]
+from pydantic import AfterValidator
+
+
+def _installed(name: str) -> str:
+    if name != "none" and find_spec(name) is None:
+        raise ValueError(f"{name} is not installed; `pip install {name}`, or set report_to: none")
+    return name
+
+
+ReportTo = Annotated[Literal["none", "tensorboard", "wandb", "trackio"], AfterValidator(_installed)]
