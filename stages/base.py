@@ -5,6 +5,8 @@ is: a folder below models/pretrained, or a hub id at a pinned revision. Either w
 that is not its EOS.
 """
 
+from pathlib import Path
+
 import torch
 from datasets import Dataset
 from tokenizers import ByteLevelBPETokenizer
@@ -22,7 +24,7 @@ from transformers import (
 from rlhf_sentiment.config import Device, Seed, Settings
 from rlhf_sentiment.models import PAD, encode, load_policy, load_tokenizer, make_deterministic, quiet, resolve_device, save
 from rlhf_sentiment.records import read_rows
-from rlhf_sentiment.run import stage
+from rlhf_sentiment.run import require, stage
 from rlhf_sentiment.settings.base import BaseSettings
 from rlhf_sentiment.settings.report import ReportTo
 from rlhf_sentiment.training import arguments, train
@@ -44,10 +46,12 @@ def main(params: Params) -> str:
     make_deterministic(params.seed)
     device = resolve_device(params.device)
     if params.base.model == "scratch":
-        texts = [row["text"] for row in read_rows(READS[0], ["text"])]
+        texts = [row["text"] for row in read_rows(READS[0], {"text": str})]
         tokenizer = train_tokenizer(texts, params.base.vocab_size)
         model, result = train_model(texts, tokenizer, params, device)
     else:
+        if params.base.model.startswith("models/"):
+            require(Path(params.base.model))
         tokenizer = load_tokenizer(params.base.model, params.base.revision)
         model = load_policy(params.base.model, revision=params.base.revision)
         result = f"{params.base.model} as it is"

@@ -31,13 +31,19 @@ from rlhf_sentiment.models import (
     resolve_device,
     reward_scores,
 )
-from rlhf_sentiment.records import Row, read_json, read_rows, write_metrics, write_table
+from rlhf_sentiment.records import Row, read_json, read_rows, read_table, write_metrics, write_table
 from rlhf_sentiment.report import markdown
 from rlhf_sentiment.rollout import batch_of, exact_kl, log_probs
 from rlhf_sentiment.run import StageError, stage, writing
 from rlhf_sentiment.settings.evaluate import EvaluateSettings
 
 MODELS = ("base", "sft", "rlhf")
+CURVES = {
+    "sft": ("step", "loss"),
+    "reward": ("step", "loss", "accuracy"),
+    "ppo": ("step", "score", "kl_penalty", "kl_k3", "entropy"),
+    "ppo_validation": ("step", "score"),
+}
 READS = [
     *(f"data/samples/{name}.jsonl" for name in (*MODELS, "rlhf_rollout")),
     "models/base",
@@ -47,10 +53,7 @@ READS = [
     "models/judge",
     "metrics/data.json",
     "metrics/ppo.json",
-    "plots/sft.csv",
-    "plots/reward.csv",
-    "plots/ppo.csv",
-    "plots/ppo_validation.csv",
+    *(f"plots/{name}.csv" for name in CURVES),
 ]
 WRITES = [
     "metrics/evaluation.json",
@@ -77,8 +80,12 @@ def main(params: Params) -> str:
     settings, device = params.evaluate, resolve_device(params.device)
     certainty: dict[str, Any] = {"confidence": settings.confidence, "resamples": settings.resamples, "seed": params.seed}
     samples = {name: read_samples(name, settings.num_samples) for name in (*MODELS, "rlhf_rollout")}
+    if any([row["prompt"] for row in rows] != [row["prompt"] for row in samples["base"]] for rows in samples.values()):
+        raise StageError("data/samples: the models answered different prompts, so nothing is paired; run `dvc repro`")
     rollouts = samples.pop("rlhf_rollout")
-    synthetic = read_json("metrics/data.json", ["source"])["source"] == "synthetic"
+    temperature = read_json("metrics/ppo.json", {"temperature": float})["temperature"]
+    curves = {name: read_table(f"plots/{name}.csv", columns) for name, columns in CURVES.items()}
+    synthetic = read_json("metrics/data.json", {"source": str})["source"] == "synthetic"
 
     # 1. What each judge thinks of each response, and how each model's text differs from the base model's.
     judge, vader, tokenizer = Judge.load("models/judge"), SentimentIntensityAnalyzer(), load_tokenizer("models/base")
@@ -111,7 +118,6 @@ def main(params: Params) -> str:
 
     # 2. KL of the RLHF model from the fine-tuned one, on untruncated samples at the rollouts' temperature.
     rlhf, sft = load_policy("models/ppo", device), load_policy("models/sft", device)
-    temperature = read_json("metrics/ppo.json", ["temperature"])["temperature"]
     result["rlhf"]["kl_to_sft"] = np.mean(
         np.concatenate([exact_kl(rlhf, sft, part, temperature).cpu() for part in batches(rollouts, tokenizer, device)])
     )
@@ -145,8 +151,8 @@ def main(params: Params) -> str:
     write_table("plots/samples.csv", listed, digits=4)
     plots.comparison("plots/comparison.png", pd.DataFrame(bars))
     plots.distribution("plots/distribution.png", positive, bins)
-    plots.training("plots/training.png", pd.read_csv("plots/sft.csv"), pd.read_csv("plots/reward.csv"))
-    plots.ppo("plots/ppo.png", pd.read_csv("plots/ppo.csv"), pd.read_csv("plots/ppo_validation.csv"))
+    plots.training("plots/training.png", curves["sft"], curves["reward"])
+    plots.ppo("plots/ppo.png", curves["ppo"], curves["ppo_validation"])
 
     # 5. The report, in a file and on the terminal.
     report = markdown(plain(result), listed[: settings.shown_samples], settings.confidence)
@@ -163,7 +169,7 @@ def read_samples(name: str, count: int) -> list[Row]:
     Raises:
         StageError: there are fewer.
     """
-    rows = read_rows(f"data/samples/{name}.jsonl", ["prompt", "response", "tokens", "finished"])
+    rows = read_rows(f"data/samples/{name}.jsonl", {"prompt": str, "response": str, "tokens": list, "finished": bool})
     if len(rows) < count:
         raise StageError(
             f"evaluate.num_samples is {count}, and data/samples/{name}.jsonl has {len(rows)}; "

@@ -27,7 +27,7 @@ class Params(Settings):
 
 def main(params: Params) -> str:
     settings = params.judge
-    rows = read_rows("data/prepared/labelled.jsonl", ["text", "label", "split"])
+    rows = read_rows("data/prepared/labelled.jsonl", {"text": str, "label": int, "split": str})
     texts = {split: [row["text"] for row in rows if row["split"] == split] for split in ("train", "test")}
     labels = {split: np.array([row["label"] for row in rows if row["split"] == split]) for split in ("train", "test")}
     for split, found in labels.items():

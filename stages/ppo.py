@@ -74,7 +74,7 @@ def main(params: Params) -> str:
         raise StageError("models/reward has another tokenizer than models/sft; delete it and run `dvc repro`")
 
     # 2. Prompts, and one integer schedule: a step is one batch of prompts, taken from shuffles of all of them.
-    rows = read_rows("data/prepared/prompts.jsonl", ["prompt", "split"])
+    rows = read_rows("data/prepared/prompts.jsonl", {"prompt": str, "split": str})
     train = prompts_of(rows, "train", tokenizer, settings, actors)
     validation = prompts_of(rows, "validation", tokenizer, settings, actors)[: settings.validation_prompts]
     passes = -(-settings.steps * settings.batch_size // len(train))

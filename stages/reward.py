@@ -46,7 +46,7 @@ def main(params: Params) -> str:
     model, tokenizer = load_reward_model("models/sft", device), load_tokenizer("models/sft")
 
     # 1. Pairs, encoded; those with a side that is too long are left out and counted (trl would drop them in silence).
-    pairs = read_rows("data/prepared/preferences.jsonl", ["prompt", "chosen", "rejected", "split"])
+    pairs = read_rows("data/prepared/preferences.jsonl", dict.fromkeys(("prompt", "chosen", "rejected", "split"), str))
     encoded = {split: encode_pairs(pairs, split, tokenizer, params.reward.max_length) for split in ("train", "validation")}
     for split, rows in encoded.items():
         if not rows["chosen_ids"]:

@@ -8,7 +8,7 @@ from rlhf_sentiment.answers import answer
 from rlhf_sentiment.config import Device, Seed, Settings
 from rlhf_sentiment.models import load_policy, load_tokenizer, make_deterministic, quiet, resolve_device
 from rlhf_sentiment.records import read_json, read_rows, write_rows
-from rlhf_sentiment.run import stage
+from rlhf_sentiment.run import StageError, stage
 from rlhf_sentiment.settings.generation import GenerationSettings
 
 READS = ["models/base", "models/sft", "models/ppo", "metrics/ppo.json", "data/prepared/prompts.jsonl"]
@@ -31,9 +31,11 @@ def main(params: Params) -> str:
     quiet()
     make_deterministic(params.seed)
     device = resolve_device(params.device)
-    rows = read_rows("data/prepared/prompts.jsonl", ["prompt", "split"])
+    rows = read_rows("data/prepared/prompts.jsonl", {"prompt": str, "split": str})
     prompts = [row["prompt"] for row in rows if row["split"] == "test"]
-    rollout = read_json("metrics/ppo.json", ["temperature", "max_new_tokens"])
+    if not prompts:
+        raise StageError("data/prepared/prompts.jsonl: no prompt in test")
+    rollout = read_json("metrics/ppo.json", {"temperature": float, "max_new_tokens": int})
     finished = {}
     for name, folder in FOLDERS.items():
         model, tokenizer = load_policy(folder, device), load_tokenizer(folder)

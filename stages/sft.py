@@ -34,7 +34,7 @@ def main(params: Params) -> str:
 
     # 1. Prompt and response, encoded apart; those that are too long are left out and counted.
     prompts, responses = [], []
-    demonstrations = read_rows("data/prepared/sft.jsonl", ["prompt", "response"])
+    demonstrations = read_rows("data/prepared/sft.jsonl", {"prompt": str, "response": str})
     for row in demonstrations:
         prompt, response = encode(tokenizer, row["prompt"]), [*encode(tokenizer, row["response"]), tokenizer.eos_token_id]
         if len(prompt) + len(response) <= params.sft.max_length:

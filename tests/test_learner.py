@@ -105,6 +105,16 @@ def test_there_are_epochs_times_minibatches_optimizer_steps(tiny_model: Callable
     assert {int(state["step"]) for state in optimizer.state.values()} == {12}
 
 
+def test_no_step_sees_the_gradient_of_another(tiny_model: Callable[..., Any]) -> None:
+    norms = []
+    for epochs in (1, 3):
+        actors, with_settings = actors_of(tiny_model), settings(ppo_epochs=epochs)
+        experience = collect(actors, PROMPTS, noise(), with_settings, 0.1)
+        still = optimizer_of(actors, rate=0.0)
+        norms.append(learn(actors, still, Accelerator(cpu=True), experience, with_settings, (1, 2))["grad_norm"])
+    assert norms[1] == pytest.approx(norms[0], rel=1e-5), "weights stand still, so each epoch has the same gradient"
+
+
 def test_scores_and_penalties_are_on_the_right_rows(tiny_model: Callable[..., Any]) -> None:
     actors = actors_of(tiny_model)
     actors.eos = 39  # a token that some rows sample and some do not

@@ -113,7 +113,7 @@ def test_half_a_model_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
     rows = [{"text": 'שלום 🎬 "quoted"\n', "label": 1}, {"text": "é", "label": 0}]
     write_rows(tmp_path / "rows.jsonl", rows)
-    assert read_rows(tmp_path / "rows.jsonl", ["text", "label"]) == rows
+    assert read_rows(tmp_path / "rows.jsonl", {"text": str, "label": int}) == rows
 
 
 def test_metrics_are_rounded_and_finite(tmp_path: Path) -> None:

@@ -89,8 +89,8 @@ def _load(auto: Any, folder: str | Path, **options: Any) -> Any:
     try:
         return auto.from_pretrained(str(folder), **options)
     except (OSError, SafetensorError, ValueError, RuntimeError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise StageError(f"{folder} cannot be loaded: {first}; delete it and run `dvc repro`") from None
+        mend = "delete it and run `dvc repro`" if Path(folder).parent == Path("models") else "see base.model in params.yaml"
+        raise StageError(f"{folder} cannot be loaded: {str(error).strip().splitlines()[0]}; {mend}") from None
 
 
 def save(

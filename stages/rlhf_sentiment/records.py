@@ -12,41 +12,76 @@ from .run import StageError, writing
 Row = dict[str, Any]
 
 
-def read_rows(path: str | Path, columns: Sequence[str]) -> list[Row]:
+# What a column or key holds -> its name in a message.
+_KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", list: "a list"}
+
+
+def read_rows(path: str | Path, columns: dict[str, type]) -> list[Row]:
     """The rows of a JSON-lines file.
 
+    Args:
+        columns: what each row must have, and of which type. Others may be there.
+
     Raises:
-        StageError: a line that is no JSON object or lacks one of `columns` (with its number), or no row at all.
+        StageError: a line that is no JSON object, or lacks a column, or holds another type there (with its number); not
+            UTF-8; no row at all.
     """
     rows = []
-    with open(path, encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise StageError(f"{path}, line {number}: not JSON: {error.msg} at column {error.colno}") from None
-            if not isinstance(row, dict):
-                raise StageError(f"{path}, line {number}: holds {type(row).__name__}, not an object")
-            absent = [column for column in columns if column not in row]
-            if absent:
-                raise StageError(f"{path}, line {number}: lacks {', '.join(absent)}; it has {', '.join(row)}")
-            rows.append(row)
+    try:
+        with open(path, encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                rows.append(_checked(json.loads(line), columns, f"{path}, line {number}"))
+    except json.JSONDecodeError as error:
+        raise StageError(f"{path}, line {len(rows) + 1}: not JSON: {error.msg} at column {error.colno}") from None
+    except UnicodeDecodeError as error:
+        raise StageError(f"{path}: not UTF-8, after about {len(rows)} lines: {error.reason}") from None
     if not rows:
         raise StageError(f"{path}: holds no rows")
     return rows
 
 
-def read_json(path: str | Path, keys: Sequence[str]) -> Row:
+def read_json(path: str | Path, keys: dict[str, type]) -> Row:
     """The values of `keys` in a JSON file.
 
     Raises:
-        StageError: not a JSON object, or a key is missing.
+        StageError: not a JSON object in UTF-8, or a key is missing or of another type.
     """
     try:
         tree = json.loads(Path(path).read_text(encoding="utf-8"))
-        return {key: tree[key] for key in keys}
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise StageError(f"{path}: not a JSON object with {', '.join(keys)} ({error!r}); run `dvc repro`") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise StageError(f"{path}: not JSON: {error}; run `dvc repro`") from None
+    _checked(tree, keys, str(path))
+    return {key: tree[key] for key in keys}
+
+
+def _checked(row: Any, columns: dict[str, type], where: str) -> Row:
+    if not isinstance(row, dict):
+        raise StageError(f"{where}: holds {type(row).__name__}, not an object")
+    absent = [column for column in columns if column not in row]
+    if absent:
+        raise StageError(f"{where}: lacks {', '.join(absent)}; it has {', '.join(row)}")
+    for column, kind in columns.items():
+        value = row[column]
+        whole_for_float = kind is float and type(value) is int
+        if type(value) is not kind and not whole_for_float:
+            raise StageError(f"{where}: {column} should be {_KINDS[kind]} (got {value!r:.60})")
+    return row
+
+
+def read_table(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
+    """A CSV that has `columns`.
+
+    Raises:
+        StageError: not a CSV, or without one of them.
+    """
+    try:
+        table = pd.read_csv(path)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise StageError(f"{path}: not a CSV: {error}; run `dvc repro`") from None
+    absent = [column for column in columns if column not in table]
+    if absent:
+        raise StageError(f"{path}: lacks {', '.join(absent)}; it has {', '.join(map(str, table))}; run `dvc repro`")
+    return table
 
 
 def write_rows(path: str | Path, rows: Iterable[Row]) -> None:

@@ -143,12 +143,11 @@ def respond(
 def _draw(probabilities: Tensor, noise: Tensor) -> Tensor:
     """The token at which the cumulative probability passes the noise. (B, V), (B,) -> (B,)
 
-    The target is kept below the last cumulative sum, so that rounding never draws a token of probability 0.
+    Noise below 1 in float32 is at most 1 - 2^-24, so that even rounded its product with the total is below the total:
+    a token of probability 0 is never drawn.
     """
     cumulative = probabilities.cumsum(dim=-1)
-    total = cumulative[:, -1]
-    target = torch.minimum(noise * total, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(cumulative, target[:, None], right=True).squeeze(1)
+    return torch.searchsorted(cumulative, noise[:, None] * cumulative[:, -1:], right=True).squeeze(1)
 
 
 def _distributions(model: PreTrainedModel, batch: Responses, temperature: float) -> Tensor:

@@ -94,7 +94,9 @@ def require(path: Path) -> None:
         StageError: naming the path and the stage that would write it.
     """
     if not path.exists():
-        raise StageError(f"{path} is missing; `dvc repro` writes what is missing, in order")
+        pretrained = path.parent == Path("models/pretrained")
+        mend = "put a model's folder there" if pretrained else "`dvc repro` writes what is missing, in order"
+        raise StageError(f"{path} is missing; {mend}")
     if path.is_file() and path.stat().st_size == 0:
         raise StageError(f"{path} is empty; delete it and run `dvc repro`")
     if path.is_dir() and path.parent == Path("models") and path.name not in ("judge", "pretrained"):
