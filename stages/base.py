@@ -64,8 +64,9 @@ def train_tokenizer(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFas
     """A byte-level BPE, as GPT-2's: it writes any text, and every token is text."""
     bpe = ByteLevelBPETokenizer()
     bpe.train_from_iterator(texts, vocab_size=vocab_size, special_tokens=[EOS, PAD], show_progress=False)
+    # Pads on the right, as training wants it: positions start at 0. Sampling pads on the left and says so.
     return PreTrainedTokenizerFast(
-        tokenizer_object=bpe._tokenizer, bos_token=EOS, eos_token=EOS, pad_token=PAD, padding_side="left"
+        tokenizer_object=bpe._tokenizer, bos_token=EOS, eos_token=EOS, pad_token=PAD, padding_side="right"
     )
 
 

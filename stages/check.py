@@ -45,6 +45,11 @@ class Params(Settings):
                 f"evaluate.num_samples ({self.evaluate.num_samples}) must be at most "
                 f"data.prompts_test ({self.data.prompts_test})"
             )
+        if self.evaluate.shown_samples > self.evaluate.listed_prompts:
+            raise ValueError(
+                f"evaluate.shown_samples ({self.evaluate.shown_samples}) must be at most "
+                f"evaluate.listed_prompts ({self.evaluate.listed_prompts})"
+            )
         if self.ppo.batch_size > self.data.prompts_train:
             raise ValueError(
                 f"ppo.batch_size ({self.ppo.batch_size}) must be at most data.prompts_train ({self.data.prompts_train})"

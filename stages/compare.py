@@ -41,12 +41,15 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.samples < 1:
         parser.error(f"--samples: {arguments.samples} is not at least 1")
+    if arguments.csv and (arguments.csv.is_dir() or not arguments.csv.parent.is_dir()):
+        parser.error(f"--csv: {arguments.csv} is no file in a folder that exists")
+    prompts = list(dict.fromkeys(arguments.prompt))
     with one_line_errors("compare"):
         params = load(Params, arguments.params)
         for folder in (*FOLDERS.values(), "models/judge"):
             require(Path(folder))
-        rows = answers(params, arguments.prompt, arguments.samples)
-        for prompt in dict.fromkeys(arguments.prompt):
+        rows = answers(params, prompts, arguments.samples)
+        for prompt in prompts:
             show(Console(), prompt, [row for row in rows if row["prompt"] == prompt])
         if arguments.csv:
             write_table(arguments.csv, rows)

@@ -149,7 +149,7 @@ def main(params: Params) -> str:
     write_table("plots/comparison.csv", bars)
     write_table("plots/distribution.csv", spread)
     write_table("plots/samples.csv", listed, digits=4)
-    plots.comparison("plots/comparison.png", pd.DataFrame(bars))
+    plots.comparison("plots/comparison.png", pd.DataFrame(bars), settings.confidence)
     plots.distribution("plots/distribution.png", positive, bins)
     plots.training("plots/training.png", curves["sft"], curves["reward"])
     plots.ppo("plots/ppo.png", curves["ppo"], curves["ppo_validation"])

@@ -7,6 +7,7 @@ texts, which train the judge, have no near-duplicate among the pairs: the judge 
 """
 
 import random
+import re
 from collections import Counter
 from collections.abc import Callable
 
@@ -51,13 +52,14 @@ def main(params: Params) -> str:
     preferences = ledger.take("preferences, train", data.pairs, pair(data.disagreement), "train")
     preferences += ledger.take("preferences, validation", data.pairs_held_out, pair(data.disagreement), "validation")
 
-    # 4. Labelled texts for the judge, none of them nearly a text that the reward model sees.
+    # 4. Labelled texts for the judge, none of them nearly a text that the reward model sees, nor a sentence of one.
     labelled = []
     for label in (1, 0):
         labelled += ledger.take(f"labelled, train, {label}", data.labelled_texts // 2, labelled_text(label), "train")
         labelled += ledger.take(f"labelled, test, {label}", data.labelled_held_out // 2, labelled_text(label), "test")
     pairs = [row["prompt"] + row[side] for row in preferences for side in ("chosen", "rejected")]
-    labelled = ledger.drop_overlap("labelled", labelled, pairs, data.near_duplicate)
+    sentences = [sentence for text in pairs for sentence in re.split(r"(?<=\.) ", text)]
+    labelled = ledger.drop_overlap("labelled", labelled, [*pairs, *sentences], data.near_duplicate)
 
     # 5. Prompts: PPO and every choice of a setting see train and validation; only `sample` reads test.
     prompts = ledger.take("prompts, train", data.prompts_train, prompt, "train")

@@ -43,7 +43,7 @@ def main(params: Params) -> str:
     quiet()
     make_deterministic(params.seed)
     device = resolve_device(params.device)
-    model, tokenizer = load_reward_model("models/sft", device), load_tokenizer("models/sft")
+    model, tokenizer = load_reward_model("models/sft", device, new_head=True), load_tokenizer("models/sft")
 
     # 1. Pairs, encoded; those with a side that is too long are left out and counted (trl would drop them in silence).
     pairs = read_rows("data/prepared/preferences.jsonl", dict.fromkeys(("prompt", "chosen", "rejected", "split"), str))

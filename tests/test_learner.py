@@ -10,7 +10,7 @@ from accelerate import Accelerator
 
 from rlhf_sentiment.learner import Actors, Experience, collect, learn, take
 from rlhf_sentiment.models import Critic
-from rlhf_sentiment.rollout import batch_of, uniforms
+from rlhf_sentiment.rollout import batch_of, log_probs, uniforms
 from rlhf_sentiment.run import StageError
 from rlhf_sentiment.settings.ppo import PPOSettings
 
@@ -128,6 +128,35 @@ def test_scores_and_penalties_are_on_the_right_rows(tiny_model: Callable[..., An
         for experience, penalty in ((free, 0.0), (charged, 0.0 if finished[row] else 5.0)):
             expected = torch.full((length,), float(free.scores[row]) - penalty)
             torch.testing.assert_close(experience.returns[row, :length], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_reward_charges_for_kl_and_scales_the_score(tiny_model: Callable[..., Any]) -> None:
+    actors = actors_of(tiny_model)
+    actors.reference = tiny_model("causal", seed=5)
+    actors.score_mean, actors.score_std = 0.5, 2.0
+    experience = collect(actors, PROMPTS, noise(), settings(lam=1.0), 0.3)
+    expected_kl = []
+    with torch.no_grad():
+        for prompt, tokens in zip(PROMPTS, experience.batch.tokens(), strict=True):
+            one = batch_of([prompt], [tokens], PAD, "cpu")
+            own, other = (log_probs(model, one, 0.9)[0].sum() for model in (actors.policy, actors.reference))
+            expected_kl.append(own - other)
+    kl = torch.stack(expected_kl)
+    torch.testing.assert_close(experience.kl_k1, kl, rtol=1e-4, atol=1e-4)
+    assert kl.abs().min() > 0.01
+    torch.testing.assert_close(experience.rewards, (experience.scores - 0.5) / 2 - 0.3 * kl, rtol=1e-4, atol=1e-4)
+    # With gamma = lambda = 1 the first return is the sum of all rewards, and the value is the critic's own.
+    torch.testing.assert_close(experience.returns[:, 0], experience.rewards, rtol=1e-4, atol=1e-4)
+    values = actors.critic(experience.batch.sequences, experience.batch.attention_mask, experience.batch.length)
+    torch.testing.assert_close(experience.values, values, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("vf_coef", [0.0, 0.5])
+def test_the_critic_learns_where_its_loss_has_weight(tiny_model: Callable[..., Any], vf_coef: float) -> None:
+    actors, with_settings = actors_of(tiny_model), settings(vf_coef=vf_coef)
+    before = actors.critic.head.weight.detach().clone()
+    learned(actors, collect(actors, PROMPTS, noise(), with_settings, 0.1), with_settings)
+    assert torch.equal(actors.critic.head.weight, before) == (vf_coef == 0.0)
 
 
 def test_every_figure_is_unchanged_by_extra_padding(tiny_model: Callable[..., Any]) -> None:

@@ -106,8 +106,7 @@ def test_reward_and_value_do_not_see_padding(tiny_model: Callable[..., Any], ext
     reward = tiny_model("reward")
     critic = Critic.from_reward_model(tiny_model("reward"))
     responses = [[3, 4, 0], [6], [9, 9]]
-    longest = [prompt + [1] * 0 for prompt in PROMPTS]
-    batch = batch_of([*longest, [2] * (4 + extra)], [*responses, [2] * (3 + extra)], PAD, "cpu")
+    batch = batch_of([*PROMPTS, [2] * (4 + extra)], [*responses, [2] * (3 + extra)], PAD, "cpu")
     scores = reward_scores(reward, batch.sequences, batch.attention_mask)
     values = critic(batch.sequences, batch.attention_mask, batch.length)
     for row, (prompt, response) in enumerate(zip(PROMPTS, responses, strict=True)):

@@ -36,6 +36,14 @@ def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "deep/model").iterdir()] == ["two"]
 
 
+def test_a_file_never_takes_the_place_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious/thesis.txt").write_text("years")
+    with pytest.raises(StageError, match="a folder is in the way"):
+        write_table(tmp_path / "precious", [{"a": 1}])
+    assert (tmp_path / "precious/thesis.txt").read_text() == "years"
+
+
 @pytest.mark.parametrize(
     ("cuda", "mps", "name", "expected"),
     [
@@ -106,7 +114,7 @@ def test_half_a_model_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models/sft").mkdir(parents=True)
     (tmp_path / "models/sft/config.json").touch()
-    with pytest.raises(StageError, match=r"models/sft is half there: model.safetensors, tokenizer.json missing"):
+    with pytest.raises(StageError, match=r"models/sft is half there: model.safetensors, tokenizer.json, tokenizer_conf"):
         require(Path("models/sft"))
 
 

@@ -13,7 +13,6 @@ import yaml
 from .conftest import ROOT, World
 
 ALL = ["check", "prepare", "base", "sft", "reward", "judge", "ppo", "sample", "evaluate"]
-LIGHT = ["check", "prepare", "judge"]
 
 
 def outs(world: World, *folders: str) -> dict[str, bytes]:
@@ -249,6 +248,16 @@ def test_compare_says_what_the_stage_said(world: World) -> None:
             "data/samples: the models answered different prompts",
         ),
         ("base", lambda w: w.set("base.model", "models/pretrained/none"), "models/pretrained/none is missing; put a model"),
+        (
+            "ppo",
+            lambda w: (w / "models/sft/model.safetensors").write_bytes(b"\2" + b"\0" * 7 + b"{}"),
+            "models/sft lacks weights, such as transformer.",
+        ),
+        (
+            "ppo",
+            lambda w: shutil.copytree(w / "models/sft", w / "models/reward", dirs_exist_ok=True),
+            "models/reward lacks weights, such as score.weight",
+        ),
         ("ppo", lambda w: (w / "models/sft/model.safetensors").unlink(), "models/sft is half there: model.safetensors missing"),
         (
             "ppo",

@@ -45,6 +45,16 @@ class _Loader(yaml.SafeLoader):
     """
 
 
+def _no_duplicates(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    """A mapping whose keys differ: YAML says they must, and PyYAML would keep the last in silence."""
+    keys = [loader.construct_object(key) for key, _ in node.value]
+    for number, key in enumerate(keys):
+        if key in keys[:number]:
+            raise yaml.MarkedYAMLError(problem=f"the key {key} stands twice", problem_mark=node.value[number][0].start_mark)
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _no_duplicates)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$"),
@@ -67,7 +77,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ConfigError(f"{path}: not YAML{where}: {getattr(error, 'problem', error)}") from None
+        raise ConfigError(f"{path}: not YAML{where}: {str(getattr(error, 'problem', error)).splitlines()[0]}") from None
+    except (ValueError, RecursionError) as error:  # a date or a number that cannot be; a bottomless nest
+        raise ConfigError(f"{path}: not settings: {str(error).splitlines()[0]}") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: holds {type(tree).__name__}, not sections such as `ppo:`")
     return tree
@@ -108,6 +120,8 @@ def _explain(fault: Any, schema: type[BaseModel]) -> str:
     if fault["type"] == "missing":
         return f"{key}: missing; it has no default"
     message = fault["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if fault["type"] == "model_type":
+        return f"{key}: should be a section with keys of its own (got {fault['input']!r:.60})"
     if fault["type"] == "value_error":
         return f"{key}: {message}"
     return f"{key}: {message} (got {fault['input']!r})"

@@ -6,6 +6,7 @@ Everything is float32, dropout is off in whatever is loaded, and every tokenizer
 import os
 import random
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +78,26 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 def load_policy(folder: str | Path, device: torch.device | str = "cpu", revision: str | None = None) -> PreTrainedModel:
     """A causal language model in float32, in evaluation mode: its distribution is the one that rollouts see."""
-    return _load(AutoModelForCausalLM, folder, revision=revision, dtype=torch.float32).to(device).eval()
+    model, info = _load(AutoModelForCausalLM, folder, revision=revision, dtype=torch.float32, output_loading_info=True)
+    _refuse_missing(folder, info["missing_keys"])
+    return model.to(device).eval()
 
 
-def load_reward_model(folder: str | Path, device: torch.device | str = "cpu") -> PreTrainedModel:
-    """A reward model (a sequence classifier with one output); from a policy's folder its head is new and random."""
-    return _load(AutoModelForSequenceClassification, folder, num_labels=1, dtype=torch.float32).to(device).eval()
+def load_reward_model(folder: str | Path, device: torch.device | str = "cpu", new_head: bool = False) -> PreTrainedModel:
+    """A reward model: a sequence classifier with one output.
+
+    Args:
+        new_head: `folder` has a policy, whose trunk gets a new, random head.
+    """
+    model, info = _load(AutoModelForSequenceClassification, folder, num_labels=1, dtype=torch.float32, output_loading_info=True)
+    _refuse_missing(folder, {key for key in info["missing_keys"] if not (new_head and key.startswith("score."))})
+    return model.to(device).eval()
+
+
+def _refuse_missing(folder: str | Path, missing: Collection[str]) -> None:
+    """transformers would fill what a file lacks with random numbers, in silence."""
+    if missing:
+        raise StageError(f"{folder} lacks weights, such as {min(missing)}; delete it and run `dvc repro`")
 
 
 def _load(auto: Any, folder: str | Path, **options: Any) -> Any:

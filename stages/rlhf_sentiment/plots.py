@@ -69,11 +69,12 @@ def ppo(path: str, curve: pd.DataFrame, validation: pd.DataFrame) -> None:
         right.set(title="Entropy", xlabel="PPO step", ylabel="nats per token", ylim=(0, None))
 
 
-def comparison(path: str, table: pd.DataFrame) -> None:
+def comparison(path: str, table: pd.DataFrame, confidence: float) -> None:
     """Bars of the models with intervals.
 
     Args:
         table: columns model, figure ("mean P(positive)" or "positive ratio"), value, low, high.
+        confidence: of the intervals.
     """
     with _picture(path, 2, 3.4) as (_, axes):
         for panel, (figure, rows) in zip(axes, table.groupby("figure", sort=True), strict=True):
@@ -82,7 +83,7 @@ def comparison(path: str, table: pd.DataFrame) -> None:
             for bar, model in zip(bars, rows["model"], strict=True):
                 bar.set(hatch=HATCHES[model], edgecolor="white")
             panel.bar_label(bars, fmt="%.2f", padding=3)
-            panel.set(title=f"{figure}, 95 % interval", ylabel=figure, ylim=(0, 1.12))
+            panel.set(title=f"{figure}, {100 * confidence:g} % interval", ylabel=figure, ylim=(0, 1.12))
             panel.grid(axis="x", visible=False)
 
 

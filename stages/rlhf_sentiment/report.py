@@ -53,7 +53,7 @@ def markdown(result: Row, samples: Sequence[Row], confidence: float) -> str:
             lines.append(f"| {title} | {' | '.join(cells)} |")
     lines += [
         "",
-        f"{result['rlhf']['samples']} test prompts; intervals at {confidence:.0%}, of differences paired by prompt.",
+        f"{result['rlhf']['samples']} test prompts; intervals at {100 * confidence:g} %, of differences paired by prompt.",
         "",
         "| improvement of RLHF | mean P(positive) | positive ratio | effect size | p |",
         "|---|---:|---:|---:|---:|",

@@ -43,7 +43,7 @@ def stage(
         reads: files and folders that must be there, relative to the current folder.
         writes: files and folders that `main` writes.
 
-    Exit status: 0 done, 1 the stage failed, 2 the settings or an input are wrong, 130 interrupted.
+    Exit status: 0 done, 1 an input is wrong or the stage failed, 2 the settings are wrong, 130 interrupted.
     """
     parser = argparse.ArgumentParser(
         prog=f"python stages/{name}.py",
@@ -84,7 +84,7 @@ def one_line_errors(name: str) -> Iterator[None]:
 
 
 # What makes a folder a model: half a model is refused before any work, not met as a traceback in the middle of it.
-_MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json")
+_MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
 
 def require(path: Path) -> None:
@@ -118,6 +118,8 @@ def writing(path: str | Path) -> Iterator[Path]:
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield aside
+        if path.is_dir() != aside.is_dir() and path.exists():
+            raise StageError(f"{path}: a {'folder' if path.is_dir() else 'file'} is in the way; name another path")
         if path.is_dir():
             shutil.rmtree(path)
         aside.replace(path)

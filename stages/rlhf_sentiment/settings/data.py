@@ -13,7 +13,7 @@ class DataSettings(Settings):
     source: Literal["synthetic"]
     seed: Seed
     corpus_texts: Count
-    sft_rows: Annotated[int, Field(ge=2, le=10_000_000)]
+    sft_rows: Annotated[int, Field(ge=2, le=10_000_000, multiple_of=2)]
     pairs: Count
     pairs_held_out: Count
     disagreement: Annotated[float, Field(ge=0, lt=0.5)]

@@ -46,4 +46,9 @@ class PPOSettings(Settings):
                 f"ppo.micro_batch_size must divide the minibatch of {minibatch} responses (ppo.batch_size / ppo.minibatches), "
                 f"and {self.micro_batch_size} does not"
             )
+        if self.kl_target is not None and (self.kl_coef == 0 or self.kl_horizon < self.batch_size):
+            raise ValueError(
+                "with ppo.kl_target, ppo.kl_coef must be above 0 and ppo.kl_horizon at least ppo.batch_size, "
+                "or the coefficient could not move or would lose its sign"
+            )
         return self
