@@ -251,7 +251,7 @@ def test_compare_says_what_the_stage_said(world: World) -> None:
         (
             "ppo",
             lambda w: (w / "models/sft/model.safetensors").write_bytes(b"\2" + b"\0" * 7 + b"{}"),
-            "models/sft lacks weights, such as transformer.",
+            "models/sft lacks weights, such as lm_head.weight",
         ),
         (
             "ppo",
