@@ -5,7 +5,10 @@ BIN := $(VENV)/bin
 # The stages call plain `python`, so that an experiment in another folder uses the same environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup repro test lint format pins clean
+# Where `local-data` finds data/ and models/.
+SHARED ?= ../shared
+
+.PHONY: setup repro test lint format local-data pins clean
 
 setup: $(VENV)/.installed
 
@@ -29,6 +32,19 @@ lint: setup
 format: setup
 	ruff check --fix .
 	ruff format .
+
+# Bring what profiles/imdb-local.yaml and profiles/stories-llama.yaml use: reviews below data/raw, models below models/pretrained.
+local-data:
+	@for source in data/imdb models/imdb-gpt2-10m models/stories260K; do test -d "$(SHARED)/$$source" || { \
+		echo "local-data: $(SHARED)/$$source is missing; name the folder that has it: make local-data SHARED=FOLDER" >&2; \
+		echo "The reviews are public: the Large Movie Review Dataset (Maas et al. 2011, https://ai.stanford.edu/~amaas/data/sentiment)." >&2; \
+		echo "Without files, set data.source: stanfordnlp/imdb and base.model: distilbert/distilgpt2, as profiles/distilgpt2-imdb.yaml." >&2; \
+		exit 1; }; done
+	@mkdir -p data/raw/imdb models/pretrained/imdb-gpt2-10m models/pretrained/stories260K
+	@cp -f "$(SHARED)"/data/imdb/*.jsonl.gz data/raw/imdb/
+	@for model in imdb-gpt2-10m stories260K; do cp -f "$(SHARED)"/models/$$model/* models/pretrained/$$model/; done
+	@chmod -R u+w data/raw models/pretrained
+	@echo "local-data: data/raw/imdb, models/pretrained/imdb-gpt2-10m, models/pretrained/stories260K"
 
 # Resolve requirements.in anew. torch is pinned without the tag of the build at hand ("+cpu"), to install anywhere.
 pins: setup

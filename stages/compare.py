@@ -1,13 +1,15 @@
 """Compare: type a prompt, see every model's answers and how positive the judge finds them.
 
-    python stages/compare.py --prompt "The film was" --samples 3
+    python stages/compare.py --prompt "The film was" --prompt "I saw this" --samples 3
 
 Needs the models of a finished run (`dvc repro`); writes nothing but the file named by --csv.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
+import pandas as pd
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -17,7 +19,7 @@ from rlhf_sentiment.answers import answer
 from rlhf_sentiment.config import Device, Seed, Settings, load
 from rlhf_sentiment.judge import Judge
 from rlhf_sentiment.models import load_policy, load_tokenizer, make_deterministic, quiet, resolve_device
-from rlhf_sentiment.records import write_table
+from rlhf_sentiment.records import Row, write_table
 from rlhf_sentiment.run import one_line_errors, require
 from rlhf_sentiment.settings.generation import GenerationSettings
 
@@ -44,46 +46,61 @@ def main() -> None:
     if arguments.csv and (arguments.csv.is_dir() or not arguments.csv.parent.is_dir()):
         parser.error(f"--csv: {arguments.csv} is no file in a folder that exists")
     prompts = list(dict.fromkeys(arguments.prompt))
+    for prompt in prompts:
+        if any("\ud800" <= letter <= "\udfff" for letter in prompt):
+            parser.error(f"--prompt: {prompt!r} is not UTF-8")
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal that lacks a letter shows "?"
+    console = Console()
     with one_line_errors("compare"):
         params = load(Params, arguments.params)
         for folder in (*FOLDERS.values(), "models/judge"):
             require(Path(folder))
-        rows = answers(params, prompts, arguments.samples)
+        table = pd.DataFrame(answers(params, prompts, arguments.samples, console))
         for prompt in prompts:
-            show(Console(), prompt, [row for row in rows if row["prompt"] == prompt])
+            show(console, prompt, table[table["prompt"] == prompt])
+        if len(table) > len(FOLDERS):
+            means = table.groupby("model", sort=False)["positive"].mean()
+            console.print(Text(f" mean P(positive) of {len(table) // len(FOLDERS)} answers each: "), end="")
+            console.print(Text(", ").join(Text(f"{name} ").append(coloured(mean)) for name, mean in means.items()))
         if arguments.csv:
-            write_table(arguments.csv, rows)
+            write_table(arguments.csv, table)
 
 
-def answers(params: Params, prompts: list[str], samples: int) -> list[dict[str, object]]:
+def answers(params: Params, prompts: list[str], samples: int, console: Console) -> list[Row]:
     """Every model's answers, with the judge's P(positive)."""
     quiet()
     make_deterministic(params.seed)
     device, judge = resolve_device(params.device), Judge.load("models/judge")
-    rows: list[dict[str, object]] = []
-    for model_name, folder in FOLDERS.items():
-        model, tokenizer = load_policy(folder, device), load_tokenizer(folder)
-        for sample in range(samples):
-            written = answer(model, tokenizer, prompts, params.seed, **params.generation.model_dump(), sample=sample)
-            positive = judge.positive([one.response for one in written])
-            for one, score in zip(written, positive, strict=True):
-                rows.append(
-                    {"prompt": one.prompt, "model": model_name, "sample": sample, "positive": score, "response": one.response}
-                )
+    rows: list[Row] = []
+    for name, folder in FOLDERS.items():
+        with console.status(f"{name} writes"):
+            model, tokenizer = load_policy(folder, device), load_tokenizer(folder)
+            for sample in range(samples):
+                written = answer(model, tokenizer, prompts, params.seed, **params.generation.model_dump(), sample=sample)
+                positive = judge.positive([one.response for one in written])
+                rows += [
+                    {"prompt": one.prompt, "model": name, "sample": sample, "positive": score, "response": one.response}
+                    for one, score in zip(written, positive, strict=True)
+                ]
     return rows
 
 
-def show(console: Console, prompt: str, rows: list[dict[str, object]]) -> None:
-    """A table of the answers to one prompt, coloured by score where the terminal can."""
-    table = Table(title=Text(prompt, style="bold"), title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("model")
-    table.add_column("P(positive)", justify="right")
-    table.add_column("response", overflow="fold")
-    for row in rows:
-        score = float(str(row["positive"]))
-        colour = "green" if score > 2 / 3 else "red" if score < 1 / 3 else "yellow"
-        table.add_row(str(row["model"]), Text(f"{score:.2f}", style=colour), Text(str(row["response"]).strip()))
+def show(console: Console, prompt: str, answers: pd.DataFrame) -> None:
+    """The answers to one prompt, model by model, aligned with those to other prompts."""
+    table = Table(title=Text(prompt, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, expand=True)
+    table.add_column("model", width=5)
+    table.add_column("P(positive)", justify="right", width=11)
+    table.add_column("response", overflow="fold", ratio=1)
+    for name, rows in answers.groupby("model", sort=False):
+        for number, (score, response) in enumerate(zip(rows["positive"], rows["response"], strict=True)):
+            table.add_row("" if number else str(name), coloured(score), Text(" ".join(response.split())))
+        table.add_section()
     console.print(table)
+
+
+def coloured(score: float) -> Text:
+    """P(positive) in green, yellow or red, where the terminal can."""
+    return Text(f"{score:.2f}", style="green" if score > 2 / 3 else "red" if score < 1 / 3 else "yellow")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from rlhf_sentiment import ppo as equations
 from rlhf_sentiment.config import Device, Seed, Settings
-from rlhf_sentiment.learner import Actors, collect, learn
+from rlhf_sentiment.learner import Actors, collect, learn, take
 from rlhf_sentiment.models import (
     Critic,
     encode,
@@ -29,7 +29,7 @@ from rlhf_sentiment.models import (
     save,
 )
 from rlhf_sentiment.records import Row, read_rows, write_metrics, write_table
-from rlhf_sentiment.rollout import uniforms
+from rlhf_sentiment.rollout import exact_kl, uniforms
 from rlhf_sentiment.run import StageError, stage
 from rlhf_sentiment.settings.ppo import PPOSettings
 from rlhf_sentiment.settings.report import ReportTo
@@ -150,11 +150,11 @@ def main(params: Params) -> str:
         "score_std": actors.score_std,
         "validation_score_before": before["score"],
         "validation_score": after["score"],
-        "validation_kl": after["kl_k3"],
+        "validation_kl": after["kl"],
         **{name: curve[-1][name] for name in ("kl_penalty", "kl_k3", "entropy", "explained_variance", "first_ratio_error")},
     }
     write_metrics("metrics/ppo.json", metrics)
-    return f"validation score {before['score']:.2f} -> {after['score']:.2f} at {after['kl_k3']:.2f} nats of KL per response"
+    return f"validation score {before['score']:.2f} -> {after['score']:.2f} at {after['kl']:.2f} nats of KL per response"
 
 
 def prompts_of(
@@ -180,7 +180,11 @@ def prompts_of(
 def validate(actors: Actors, prompts: list[list[int]], noise: torch.Tensor, settings: PPOSettings) -> Row:
     """The reward model's mean score and the KL on validation prompts, with the same random numbers each time."""
     experience = collect(actors, prompts, noise, settings, 0.0)
-    return {"score": float(experience.scores.mean()), "kl_k3": float(experience.kl_k3.mean())}
+    kl = [
+        exact_kl(actors.policy, actors.reference, take(experience.batch, rows), settings.temperature)
+        for rows in torch.arange(len(prompts), device=actors.policy.device).split(settings.micro_batch_size)
+    ]
+    return {"score": float(experience.scores.mean()), "kl": float(torch.cat(kl).mean())}
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The reward model: a score for a response, learned from preference pairs.
 
 trl's RewardTrainer: the fine-tuned model with a scalar head in place of the vocabulary, trained so that the chosen
-response scores above the rejected one (Bradley-Terry; Ouyang et al. 2022, 2203.02155, equation 1). Both end with EOS,
-where the score is read.
+response scores above the rejected one (Bradley-Terry; Ouyang et al. 2022, 2203.02155, equation 1). The score is read at
+the last token: EOS, or the one before the cut where a long text is cut to the length that responses have.
 """
 
 import torch
@@ -13,11 +13,12 @@ from trl import RewardConfig, RewardTrainer
 
 from rlhf_sentiment.config import Device, Seed, Settings
 from rlhf_sentiment.models import (
-    encode,
+    encode_pair,
     load_reward_model,
     load_tokenizer,
     make_deterministic,
     quiet,
+    refuse_longer,
     resolve_device,
     reward_scores,
     save,
@@ -45,9 +46,14 @@ def main(params: Params) -> str:
     device = resolve_device(params.device)
     model, tokenizer = load_reward_model("models/sft", device, new_head=True), load_tokenizer("models/sft")
 
-    # 1. Pairs, encoded; those with a side that is too long are left out and counted (trl would drop them in silence).
+    refuse_longer(model, params.reward.max_length, "reward.max_length")
+
+    # 1. Pairs, encoded; a side that is too long is cut, or its pair left out, and counted (trl would drop it in silence).
     pairs = read_rows("data/prepared/preferences.jsonl", dict.fromkeys(("prompt", "chosen", "rejected", "split"), str))
-    encoded = {split: encode_pairs(pairs, split, tokenizer, params.reward.max_length) for split in ("train", "validation")}
+    encoded, too_long = {}, 0
+    for split in ("train", "validation"):
+        encoded[split], longer = encode_pairs(pairs, split, tokenizer, params.reward)
+        too_long += longer
     for split, rows in encoded.items():
         if not rows["chosen_ids"]:
             raise StageError(
@@ -77,7 +83,7 @@ def main(params: Params) -> str:
     metrics = {
         "pairs": len(train_rows),
         "pairs_held_out": len(chosen),
-        "pairs_too_long": len(pairs) - len(train_rows) - len(chosen),
+        "pairs_too_long": too_long,
         "accuracy": right / len(chosen),
         "accuracy_low": interval.low,
         "accuracy_high": interval.high,
@@ -89,17 +95,27 @@ def main(params: Params) -> str:
 
 
 def encode_pairs(
-    pairs: list[Row], split: str, tokenizer: PreTrainedTokenizerBase, max_length: int
-) -> dict[str, list[list[int]]]:
-    """Token ids of prompt, response and EOS of both sides, of the pairs of `split` that fit."""
+    pairs: list[Row], split: str, tokenizer: PreTrainedTokenizerBase, settings: RewardSettings
+) -> tuple[dict[str, list[list[int]]], int]:
+    """Token ids of prompt, response and EOS of both sides of the pairs of `split`, and how many pairs are too long.
+
+    Those are cut to `settings.max_length`, or left out.
+    """
     columns: dict[str, list[list[int]]] = {"chosen_ids": [], "rejected_ids": []}
+    too_long = 0
     for row in pairs:
-        prompt = encode(tokenizer, row["prompt"])
-        sides = [[*prompt, *encode(tokenizer, row[side]), tokenizer.eos_token_id] for side in ("chosen", "rejected")]
-        if row["split"] == split and max(map(len, sides)) <= max_length:
-            columns["chosen_ids"].append(sides[0])
-            columns["rejected_ids"].append(sides[1])
-    return columns
+        if row["split"] != split:
+            continue
+        sides = []
+        for side in ("chosen", "rejected"):
+            prompt, response = encode_pair(tokenizer, row["prompt"], row[side])
+            sides.append([*prompt, *response, tokenizer.eos_token_id])
+        fits = max(map(len, sides)) <= settings.max_length
+        too_long += not fits
+        if fits or (settings.cut and len(prompt) < settings.max_length):
+            columns["chosen_ids"].append(sides[0][: settings.max_length])
+            columns["rejected_ids"].append(sides[1][: settings.max_length])
+    return columns, too_long
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """Supervised fine-tuning: the base model learns to answer a prompt with one response and to stop.
 
-trl's SFTTrainer on prompt and response rows; the loss is on the response and its EOS alone. Dropout is as the base
+trl's SFTTrainer on prompt and response rows; the loss is on the response and its EOS alone. A row that is too long is
+left out, or cut, and then has no EOS: the model must not learn to stop where the scissors did. Dropout is as the base
 model's configuration has it.
 """
 
@@ -8,7 +9,16 @@ from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
 from rlhf_sentiment.config import Device, Seed, Settings
-from rlhf_sentiment.models import encode, load_policy, load_tokenizer, make_deterministic, quiet, resolve_device, save
+from rlhf_sentiment.models import (
+    encode_pair,
+    load_policy,
+    load_tokenizer,
+    make_deterministic,
+    quiet,
+    refuse_longer,
+    resolve_device,
+    save,
+)
 from rlhf_sentiment.records import read_rows, write_metrics, write_table
 from rlhf_sentiment.run import StageError, stage
 from rlhf_sentiment.settings.report import ReportTo
@@ -32,16 +42,20 @@ def main(params: Params) -> str:
     device = resolve_device(params.device)
     model, tokenizer = load_policy("models/base", device), load_tokenizer("models/base")
 
-    # 1. Prompt and response, encoded apart; those that are too long are left out and counted.
-    prompts, responses = [], []
-    demonstrations = read_rows("data/prepared/sft.jsonl", {"prompt": str, "response": str})
-    for row in demonstrations:
-        prompt, response = encode(tokenizer, row["prompt"]), [*encode(tokenizer, row["response"]), tokenizer.eos_token_id]
-        if len(prompt) + len(response) <= params.sft.max_length:
+    longest = params.sft.max_length
+    refuse_longer(model, longest, "sft.max_length")
+
+    # 1. Prompt and response; those that are too long are left out or cut, and counted.
+    prompts, responses, too_long = [], [], 0
+    for row in read_rows("data/prepared/sft.jsonl", {"prompt": str, "response": str}):
+        prompt, response = encode_pair(tokenizer, row["prompt"], row["response"])
+        whole = [*response, tokenizer.eos_token_id]
+        too_long += len(prompt) + len(whole) > longest
+        if len(prompt) + len(whole) <= longest or (params.sft.cut and len(prompt) < longest):
             prompts.append(prompt)
-            responses.append(response)
+            responses.append(whole[: longest - len(prompt)])
     if not prompts:
-        raise StageError(f"data/prepared/sft.jsonl: no row has at most {params.sft.max_length} tokens; raise sft.max_length")
+        raise StageError(f"data/prepared/sft.jsonl: no row has at most {longest} tokens; raise sft.max_length")
     rows = Dataset.from_dict(
         {
             "input_ids": [prompt + response for prompt, response in zip(prompts, responses, strict=True)],
@@ -55,7 +69,7 @@ def main(params: Params) -> str:
     with arguments(device, params.seed, len(rows), params.sft, params.report_to) as common:
         trainer = SFTTrainer(
             model=model,
-            args=SFTConfig(**common, max_length=params.sft.max_length, completion_only_loss=True),
+            args=SFTConfig(**common, max_length=longest, completion_only_loss=True),
             train_dataset=rows,
             processing_class=tokenizer,
         )
@@ -65,7 +79,7 @@ def main(params: Params) -> str:
     save(model, tokenizer, "models/sft")
     write_table("plots/sft.csv", curve)
     last = curve[-1]
-    metrics = {"rows": len(rows), "rows_too_long": len(demonstrations) - len(rows), **last}
+    metrics = {"rows": len(rows), "rows_too_long": too_long, **last}
     write_metrics("metrics/sft.json", metrics)
     return f"loss {curve[0]['loss']:.3f} -> {last['loss']:.3f} nats per token"
 

@@ -1,7 +1,9 @@
 """Tiny models for the exact tests, and a tiny world for those that run the real scripts."""
 
 import copy
+import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -14,6 +16,9 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "stages"))
+
+# Real data and models, where they are at hand; tests that use them skip where they are not.
+SHARED = Path(os.environ.get("RLHF_SHARED", ROOT.parent / "shared")).resolve()
 
 # The tiny world: ordinary settings, only small, so that tests walk the production path.
 TINY: dict[str, dict[str, Any]] = {
@@ -45,6 +50,48 @@ def tiny_params() -> dict[str, Any]:
         assert changes.keys() <= tree[section].keys()
         tree[section].update(changes)
     return tree
+
+
+def write_reviews(folder: Path, train: int, test: int) -> None:
+    """A folder of labelled reviews, as people bring them, written by the grammar: all different, half of each label."""
+    from rlhf_sentiment import grammar
+
+    rng = random.Random(0)
+    texts: dict[str, int] = {}
+    while len(texts) < train + test:
+        polarity = (grammar.POSITIVE, grammar.NEGATIVE)[len(texts) % 2]
+        review = grammar.write_review(polarity, rng)
+        texts[f"{review.prompt}{review.response} {grammar.write_sentence(polarity, rng)}"] = int(polarity == grammar.POSITIVE)
+    rows = [json.dumps({"text": text, "label": label}) + "\n" for text, label in texts.items()]
+    folder.mkdir(parents=True)
+    (folder / "train.jsonl").write_text("".join(rows[:train]))
+    (folder / "test.jsonl").write_text("".join(rows[train:]))
+
+
+def write_llama(folder: Path) -> None:
+    """A random Llama of 300 tokens with a SentencePiece tokenizer: BOS before every text, a space before its first word,
+    no pad token."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    from rlhf_sentiment import grammar
+
+    rng = random.Random(0)
+    bpe = Tokenizer(models.BPE(unk_token="<unk>"))  # noqa: S106
+    bpe.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    bpe.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
+    bpe.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    bpe.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    sentences = [grammar.write_sentence(polarity, rng) for polarity in (1, -1) for _ in range(300)]
+    special = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=list(special.values()), show_progress=False)
+    bpe.train_from_iterator(sentences, trainer)
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    config = LlamaConfig(vocab_size=300, max_position_embeddings=160, bos_token_id=1, eos_token_id=2, **size)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=bpe, **special).save_pretrained(folder)
 
 
 class World:
@@ -91,10 +138,8 @@ class World:
         self.run("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", message)
 
 
-@pytest.fixture(scope="session")
-def finished_world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """The tiny world after one `dvc repro`, committed. Not to be changed: copy it with `world`."""
-    folder = tmp_path_factory.mktemp("finished") / "repository"
+def checkout(folder: Path, params: dict[str, Any]) -> World:
+    """A new repository in `folder` with the files of this one, but nothing that a run wrote, and with `params`."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.splitlines()
@@ -102,10 +147,17 @@ def finished_world(tmp_path_factory: pytest.TempPathFactory) -> World:
         if (ROOT / name).is_file() and not name.startswith(("metrics/", "plots/")) and name != "dvc.lock":
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
-    (folder / "params.yaml").write_text(yaml.safe_dump(tiny_params(), sort_keys=False))
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     world = World(folder)
     world.run("git", "init", "-q", "-b", "main")
-    world.commit("the tiny world")
+    world.commit("a world")
+    return world
+
+
+@pytest.fixture(scope="session")
+def finished_world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """The tiny world after one `dvc repro`, committed. Not to be changed: copy it with `world`."""
+    world = checkout(tmp_path_factory.mktemp("finished") / "repository", tiny_params())
     world.first_output = world.run("dvc", "repro")  # type: ignore[attr-defined]
     world.commit("the first run")
     return world

@@ -4,7 +4,20 @@ from collections import Counter
 
 import pytest
 
-from rlhf_sentiment.text import cut_words, near_duplicates, normalised, shingles, split_of
+from rlhf_sentiment.text import cleaned, cut_words, near_duplicates, normalised, place_of, shingles, split_of
+
+
+def test_a_cleaned_text_is_one_line() -> None:
+    assert cleaned(" One.<br /><br />Two\u00a0\n three<BR>four <b>5</b>\t") == "One. Two three four <b>5</b>"
+
+
+def test_a_place_is_of_the_text_and_the_purpose() -> None:
+    places = [place_of(f"text {number}") for number in range(2000)]
+    others = [place_of(f"text {number}", "judge/") for number in range(2000)]
+    assert place_of("TEXT  7") == places[7]
+    assert sum(place < 0.5 for place in places) == pytest.approx(1000, abs=90)  # four standard errors
+    both = sum(a < 0.5 and b < 0.5 for a, b in zip(places, others, strict=True))
+    assert both == pytest.approx(500, abs=78), "one purpose says nothing of another"
 
 
 def test_the_same_text_is_the_same_text() -> None:

@@ -54,6 +54,9 @@ def test_the_report_has_what_people_look_for(finished_world: World) -> None:
         assert (finished_world / f"plots/{picture}.png").read_bytes().startswith(b"\x89PNG")
     rows = list(csv.DictReader((finished_world / "plots/samples.csv").open()))
     assert len(rows) == 5
+    validation = [float(row["kl"]) for row in csv.DictReader((finished_world / "plots/ppo_validation.csv").open())]
+    assert validation[0] == 0, "before the first step the policy is its reference"
+    assert validation[-1] > 0
 
 
 def test_the_judge_is_nobodys_pupil(finished_world: World) -> None:

@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .models import encode
+from .models import decode_response, encode
 from .rollout import respond, uniforms
 from .run import StageError
 
@@ -55,7 +55,7 @@ def answer(
         if len(ids) + max_new_tokens > room:
             raise StageError(
                 f"the prompt {prompt[:40]!r}... has {len(ids)} tokens: with generation.max_new_tokens {max_new_tokens} "
-                f"more than the model's {room} positions"
+                f"more than the model's {room} positions; shorten one of them"
             )
     answers: list[Answer | None] = [None] * len(prompts)
     by_length = sorted(range(len(prompts)), key=lambda row: len(encoded[row]))  # little padding
@@ -67,7 +67,8 @@ def answer(
                 model, [encoded[row] for row in rows], noise, tokenizer.eos_token_id, tokenizer.pad_token_id, temperature, top_p
             )
             for row, tokens, finished in zip(rows, batch.tokens(), batch.finished.tolist(), strict=True):
-                answers[row] = Answer(prompts[row], tokenizer.decode(tokens, skip_special_tokens=True), tokens, finished)
+                response = decode_response(tokenizer, encoded[row], tokens)
+                answers[row] = Answer(prompts[row], response, tokens, finished)
             bar.update(len(rows))
     return [one for one in answers if one is not None]
 

@@ -24,6 +24,20 @@ def matching(pattern: str, what: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def pin(name: str, revision: str | None, section: str, local: bool) -> None:
+    """Refuse a hub id without a revision, and a revision of what is no hub id.
+
+    Raises:
+        ValueError: saying which of the two.
+    """
+    if local and revision is not None:
+        raise ValueError(f"{section}.revision is of a hub id, and {name} is none; set it to null")
+    if not local and revision is None:
+        raise ValueError(
+            f"{section}.revision: pin {name} to a commit hash of the hub (or name a branch, such as main, which may move)"
+        )
+
+
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Device = Annotated[str, matching(r"auto|cpu|mps|cuda(:\d+)?", "auto, cpu, mps, cuda or cuda:N")]
 

@@ -72,8 +72,38 @@ def load_tokenizer(folder: str | Path, revision: str | None = None) -> PreTraine
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Token ids of `text` as it stands: no BOS, no EOS. Prompt and response are always encoded apart."""
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+    """Token ids of `text`: after a BOS where the tokenizer puts one before every text (Llama), and without EOS."""
+    start = [token for token in tokenizer("")["input_ids"] if token == tokenizer.bos_token_id][:1]
+    return start + tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def encode_pair(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str) -> tuple[list[int], list[int]]:
+    """Token ids of a prompt, as `encode` gives them, and of the response that goes on from it.
+
+    The response is a part of the whole text: alone, a SentencePiece tokenizer would put another space before it. Only
+    where the prompt's last token would merge with the response's first is the response encoded apart.
+    """
+    before, whole = encode(tokenizer, prompt), encode(tokenizer, prompt + response)
+    if whole[: len(before)] == before:
+        return before, whole[len(before) :]
+    return before, tokenizer(response, add_special_tokens=False)["input_ids"]
+
+
+def decode_response(tokenizer: PreTrainedTokenizerBase, prompt: list[int], response: list[int]) -> str:
+    """The text that `response` adds to `prompt`, its leading space included, special tokens left out."""
+    before, whole = (tokenizer.decode(ids, skip_special_tokens=True) for ids in (prompt, prompt + response))
+    return whole.removeprefix(before) if whole.startswith(before) else tokenizer.decode(response, skip_special_tokens=True)
+
+
+def refuse_longer(model: PreTrainedModel, tokens: int, setting: str) -> None:
+    """Refuse sequences that the model has no positions for.
+
+    Raises:
+        StageError: naming the setting to lower.
+    """
+    room = model.config.max_position_embeddings
+    if tokens > room:
+        raise StageError(f"{setting} is {tokens}, and the model has {room} positions; lower it to at most {room}")
 
 
 def load_policy(folder: str | Path, device: torch.device | str = "cpu", revision: str | None = None) -> PreTrainedModel:

@@ -1,4 +1,4 @@
-"""Text as the data stages see it: the same text, the split it belongs to, and texts that are nearly the same."""
+"""Text as the data stages see it: cleaned, the same text, the split it belongs to, and texts that are nearly the same."""
 
 import hashlib
 import re
@@ -9,6 +9,11 @@ from datasketch import MinHash, MinHashLSH
 
 _SHINGLE = 3  # words
 _PERMUTATIONS = 128
+
+
+def cleaned(text: str) -> str:
+    """`text` on one line: HTML line breaks and every run of white space become one space."""
+    return " ".join(re.sub(r"<br\s*/?>", " ", text, flags=re.IGNORECASE).split())
 
 
 def normalised(text: str) -> str:
@@ -22,9 +27,14 @@ def split_of(text: str, validation: float, test: float) -> str:
     Args:
         validation, test: shares of all texts, in [0, 1).
     """
-    digest = hashlib.sha256(normalised(text).encode()).digest()
-    place = int.from_bytes(digest[:8], "big") / 2**64
+    place = place_of(text)
     return "test" if place < test else "validation" if place < test + validation else "train"
+
+
+def place_of(text: str, purpose: str = "") -> float:
+    """A number in [0, 1) from a hash of the normalised text; another purpose gives another, independent number."""
+    digest = hashlib.sha256((purpose + normalised(text)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def cut_words(text: str, words: int) -> str:

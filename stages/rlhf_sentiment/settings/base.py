@@ -4,7 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from ..config import Settings, matching
+from ..config import Settings, matching, pin
 
 Rate = Annotated[float, Field(gt=0, le=0.1)]
 
@@ -29,7 +29,8 @@ class BaseSettings(Settings):
     adam_beta2: Annotated[float, Field(ge=0, lt=1)]
 
     @model_validator(mode="after")
-    def _heads_divide_width(self) -> Self:
+    def _is_whole(self) -> Self:
+        pin(self.model, self.revision, "base", self.model == "scratch" or self.model.startswith("models/pretrained/"))
         if self.width % self.heads:
             raise ValueError(f"base.width must be a multiple of base.heads, and {self.width} is not one of {self.heads}")
         return self

@@ -12,3 +12,4 @@ class SFTSettings(Settings):
     batch_size: Annotated[int, Field(ge=1, le=65_536)]
     learning_rate: Annotated[float, Field(gt=0, le=0.1)]
     max_length: Annotated[int, Field(ge=4, le=131_072)]
+    cut: bool

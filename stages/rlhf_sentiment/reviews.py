@@ -1,0 +1,206 @@
+"""The sources with labelled texts, such as film reviews: from `text` and `label` to every table.
+
+A data set's own test split stays the test split. The rest is halved by a hash of the text: one half is the judge's
+alone; of the other come corpus, demonstrations, preference pairs and prompts, a tenth of it being validation. Which
+texts are taken where fewer are asked for is decided by hashes too, so that a new text moves no other.
+
+Each row of a file has one fate: kept, rejected (no text, no label, too short), a duplicate (the same text earlier in
+its split), or an overlap (a test text that also stands in train).
+"""
+
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from datasets import disable_progress_bars, load_dataset
+from datasets.exceptions import DatasetsError
+
+from .records import Prepared, Row
+from .run import StageError, require
+from .settings.data import DataSettings
+from .text import cleaned, near_duplicates, normalised, place_of, split_of
+
+
+class Review(NamedTuple):
+    """A labelled text, split after its first words: `prompt + response` is the text, cleaned; label 1 is positive."""
+
+    prompt: str
+    response: str
+    label: int
+    split: str
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        return self.prompt + self.response
+
+
+def prepare(data: DataSettings) -> Prepared:
+    """Every table, from the labelled texts of `data.source`.
+
+    Raises:
+        StageError: the source cannot be read, has no such columns, or has too few texts.
+    """
+    reviews, files, rejected = account(read(data.source, data.revision), data)
+
+    # 1. Whose is what: the test split, the judge's half of the rest, and the half of everything else.
+    test = [review for review in reviews if review.split == "test"]
+    rest = [review for review in reviews if review.split != "test"]
+    judges = [review for review in rest if place_of(review.text, "judge/") < 0.5]
+    ours = [review for review in rest if place_of(review.text, "judge/") >= 0.5]
+
+    # 2. Prompts. What opens a test prompt opens nothing in training or validation, nor a validation prompt in training.
+    test_prompts = openings(test, data.prompts_test, "prompts_test", data.seed)
+    validation = without(ours, "validation", test_prompts)
+    validation_prompts = openings(validation, data.prompts_validation, "prompts_validation", data.seed)
+    train = without(ours, "train", test_prompts + validation_prompts)
+    prompts = openings(train, data.prompts_train, "prompts_train", data.seed) + validation_prompts + test_prompts
+
+    # 3. Texts for a base model made from scratch; demonstrations, half of each sentiment.
+    corpus: list[Row] = [
+        {"text": r.text, "split": r.split} for r in choose(train, data.corpus_texts, "corpus_texts", data.seed)
+    ]
+    sft: list[Row] = [
+        {"prompt": r.prompt, "response": r.response, "label": r.label, "split": r.split}
+        for r in balanced(train, data.sft_rows, "sft_rows", data.seed)
+    ]
+
+    # 4. Preferences made from labels: a positive text is preferred to a negative one. They share no prompt.
+    preferences = pairs(train, data.pairs, "pairs", data)
+    preferences += pairs(validation, data.pairs_held_out, "pairs_held_out", data)
+
+    # 5. The judge's texts, none of them nearly one that the reward model sees.
+    labelled: list[Row] = [
+        {"text": review.text, "label": review.label, "split": split}
+        for split, texts, count, name in (
+            ("train", judges, data.labelled_texts, "labelled_texts"),
+            ("test", test, data.labelled_held_out, "labelled_held_out"),
+        )
+        for review in balanced(texts, count, name, data.seed)
+    ]
+    seen = [row[side] for row in preferences for side in ("chosen", "rejected")]
+    near = near_duplicates([row["text"] for row in labelled], seen, data.near_duplicate)
+    labelled = [row for number, row in enumerate(labelled) if number not in near]
+
+    tables = {"corpus": corpus, "sft": sft, "preferences": preferences, "labelled": labelled, "prompts": prompts}
+    return Prepared(tables, files, rejected, near_duplicates_dropped=len(near))
+
+
+def read(source: str, revision: str | None) -> dict[str, list[Row]]:
+    """The rows of the splits `train` and `test` (others, such as IMDB's unlabelled one, are not read).
+
+    Raises:
+        StageError: there is no such folder or data set, a file is damaged, or a column is missing.
+    """
+    local = source.startswith("data/raw/")
+    if local:
+        require(Path(source))
+    disable_progress_bars()
+    try:
+        # Local files are small and change: nothing of them stays in the cache of `datasets`.
+        with tempfile.TemporaryDirectory() if local else nullcontext() as scratch:
+            splits = load_dataset(source, revision=revision, cache_dir=scratch, keep_in_memory=local)
+            rows = {name: list(splits[name]) for name in ("train", "test") if name in splits}
+    except (OSError, ValueError, DatasetsError) as error:
+        cause = str(error.__cause__ or error).strip().splitlines()
+        raise StageError(f"data.source {source} cannot be read: {cause[0] if cause else type(error).__name__}") from None
+    if "train" not in rows:
+        raise StageError(f"data.source {source} has no split train, only {', '.join(splits)}; name its file train.*")
+    for name, found in rows.items():
+        absent = [column for column in ("text", "label") if not found or column not in found[0]]
+        if absent:
+            there = ", ".join(found[0]) if found else "no rows"
+            raise StageError(f"{source}, {name}: lacks {', '.join(absent)}; it has {there}")
+    return rows
+
+
+def account(splits: dict[str, list[Row]], data: DataSettings) -> tuple[list[Review], dict[str, dict[str, int]], list[Row]]:
+    """The reviews that are kept, the fates of each split's rows counted, and every row that was dropped."""
+    reviews: list[Review] = []
+    files: dict[str, dict[str, int]] = {}
+    dropped: list[Row] = []
+    seen: dict[str, str] = {}  # normalised text -> the split it stands in
+    for name, rows in splits.items():
+        fates: Counter[str] = Counter()
+        for number, row in enumerate(rows, start=1):
+            fault = fault_of(row, data.prompt_words)
+            text = "" if fault else cleaned(row["text"])
+            same = normalised(text)
+            fate = "kept"
+            if fault:
+                fate = "rejected"
+            elif same in seen:
+                fate = "duplicate" if seen[same] == name else "overlap"
+            fates[fate] += 1
+            if fate != "kept":
+                dropped.append({"file": name, "row": number, "reason": fault or fate})
+                continue
+            seen[same] = name
+            words = text.split(" ")
+            prompt = " ".join(words[: data.prompt_words])
+            split = "test" if name == "test" else split_of(text, validation=0.1, test=0.0 if "test" in splits else 0.1)
+            reviews.append(Review(prompt, text[len(prompt) :], row["label"], split))
+        files[name] = {
+            "rows_read": len(rows),
+            "rows_kept": fates["kept"],
+            "rows_rejected": fates["rejected"],
+            "duplicates_dropped": fates["duplicate"],
+            "overlap_dropped": fates["overlap"],
+        }
+    return reviews, files, dropped
+
+
+def fault_of(row: Row, prompt_words: int) -> str | None:
+    """Why a row cannot be used; None where it can."""
+    if not isinstance(row["text"], str) or not row["text"].strip():
+        return "no text"
+    if row["label"] not in (0, 1):
+        return f"label is {row['label']}, not 0 or 1"
+    words = len(cleaned(row["text"]).split(" "))
+    return f"{words} words, not more than a prompt's {prompt_words}" if words <= prompt_words else None
+
+
+def choose(reviews: Sequence[Review], count: int, name: str, seed: int) -> list[Review]:
+    """`count` of the reviews, in the order of a hash of seed, purpose and text: a new review moves no other.
+
+    Raises:
+        StageError: there are fewer.
+    """
+    if len(reviews) < count:
+        raise StageError(f"data.{name} asks for {count} texts where the source has {len(reviews)}; lower it")
+    return sorted(reviews, key=lambda review: place_of(review.text, f"{seed}/{name}/"))[:count]
+
+
+def balanced(reviews: Sequence[Review], count: int, name: str, seed: int) -> list[Review]:
+    """`count` of the reviews, positive and negative in turn."""
+    sides = [choose([r for r in reviews if r.label == label], count // 2, name, seed) for label in (1, 0)]
+    return [review for both in zip(*sides, strict=True) for review in both]
+
+
+def openings(reviews: Sequence[Review], count: int, name: str, seed: int) -> list[Row]:
+    """`count` different prompts of the reviews."""
+    different = {normalised(review.prompt): review for review in reversed(reviews)}
+    return [{"prompt": r.prompt, "split": r.split} for r in choose(list(different.values()), count, name, seed)]
+
+
+def without(reviews: Sequence[Review], split: str, prompts: Sequence[Row]) -> list[Review]:
+    """The reviews of `split` that open with none of `prompts`."""
+    taken = {normalised(row["prompt"]) for row in prompts}
+    return [review for review in reviews if review.split == split and normalised(review.prompt) not in taken]
+
+
+def pairs(reviews: Sequence[Review], count: int, name: str, data: DataSettings) -> list[Row]:
+    """`count` pairs of a positive and a negative review, no review in two of them.
+
+    A share `data.disagreement` of them is the wrong way round.
+    """
+    rows: list[Row] = []
+    both: list[Any] = balanced(reviews, 2 * count, name, data.seed)
+    for chosen, rejected in zip(both[::2], both[1::2], strict=True):
+        if place_of(chosen.text, f"{data.seed}/disagreement/") < data.disagreement:
+            chosen, rejected = rejected, chosen
+        rows.append({"prompt": "", "chosen": chosen.text, "rejected": rejected.text, "split": chosen.split})
+    return rows

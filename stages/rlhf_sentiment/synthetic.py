@@ -1,0 +1,151 @@
+"""The source `synthetic`: tables drawn from the seeded grammar (grammar.py), so that everything runs with no download.
+
+A prompt belongs to train, validation or test by a hash of its text. Only train prompts are in the corpus, the
+demonstrations and the pairs that train the reward model; its held-out pairs have validation prompts.
+"""
+
+import random
+import re
+from collections import Counter
+from collections.abc import Callable
+
+from tqdm import tqdm
+
+from . import grammar
+from .grammar import NEGATIVE, POSITIVE
+from .records import Prepared, Row
+from .run import StageError
+from .settings.data import DataSettings
+from .text import near_duplicates, normalised, split_of
+
+
+def prepare(data: DataSettings) -> Prepared:
+    """Every table, drawn from the grammar.
+
+    Raises:
+        StageError: the grammar has too few different rows.
+    """
+    ledger = Ledger(data.seed)
+
+    # 1. Texts for the base model to learn the language from: reviews of several sentences, either sentiment.
+    corpus = ledger.take("corpus", data.corpus_texts, document, "train")
+
+    # 2. Demonstrations, half of each sentiment: supervised fine-tuning must not win the game before RLHF plays it.
+    praise, blame = (ledger.take(f"sft, label {label}", data.sft_rows // 2, demonstration(label), "train") for label in (1, 0))
+    sft = [row for both in zip(praise, blame, strict=True) for row in both]
+
+    # 3. Preferences: one prompt, two responses, the positive one chosen, but where the annotator erred.
+    preferences = ledger.take("preferences, train", data.pairs, pair(data.disagreement), "train")
+    preferences += ledger.take("preferences, validation", data.pairs_held_out, pair(data.disagreement), "validation")
+
+    # 4. Labelled texts for the judge, none of them nearly a text that the reward model sees, nor a sentence of one.
+    labelled = []
+    for label in (1, 0):
+        labelled += ledger.take(f"labelled, train, {label}", data.labelled_texts // 2, labelled_text(label), "train")
+        labelled += ledger.take(f"labelled, test, {label}", data.labelled_held_out // 2, labelled_text(label), "test")
+    pairs = [row["prompt"] + row[side] for row in preferences for side in ("chosen", "rejected")]
+    sentences = [sentence for text in pairs for sentence in re.split(r"(?<=\.) ", text)]
+    labelled = ledger.drop_overlap("labelled", labelled, [*pairs, *sentences], data.near_duplicate)
+
+    # 5. Prompts: PPO and every choice of a setting see train and validation; only `sample` reads test.
+    prompts = ledger.take("prompts, train", data.prompts_train, prompt, "train")
+    prompts += ledger.take("prompts, validation", data.prompts_validation, prompt, "validation")
+    prompts += ledger.take("prompts, test", data.prompts_test, prompt, "test")
+
+    tables = {"corpus": corpus, "sft": sft, "preferences": preferences, "labelled": labelled, "prompts": prompts}
+    return Prepared(tables, {"grammar": ledger.account()}, ledger.dropped)
+
+
+# What one row of each table looks like. The first column decides the row's split.
+
+
+def document(rng: random.Random) -> Row:
+    polarity = rng.choice((POSITIVE, NEGATIVE))
+    text, rule = grammar.write_prompt(rng, opened=0.25)
+    more = [grammar.write_sentence(polarity, rng) for _ in range(rng.choice((1, 2, 3)))]
+    return {"prompt": text, "text": " ".join([text + grammar.write_response(rule, polarity, rng), *more])}
+
+
+def demonstration(label: int) -> Callable[[random.Random], Row]:
+    def draw(rng: random.Random) -> Row:
+        review = grammar.write_review(POSITIVE if label else NEGATIVE, rng)
+        return {"prompt": review.prompt, "response": review.response, "label": label}
+
+    return draw
+
+
+def pair(disagreement: float) -> Callable[[random.Random], Row]:
+    def draw(rng: random.Random) -> Row:
+        text, rule = grammar.write_prompt(rng)
+        chosen, rejected = (grammar.write_response(rule, polarity, rng) for polarity in (POSITIVE, NEGATIVE))
+        if rng.random() < disagreement:
+            chosen, rejected = rejected, chosen
+        return {"prompt": text, "chosen": chosen, "rejected": rejected}
+
+    return draw
+
+
+def labelled_text(label: int) -> Callable[[random.Random], Row]:
+    def draw(rng: random.Random) -> Row:
+        polarity = POSITIVE if label else NEGATIVE
+        return {"text": " ".join(grammar.write_sentence(polarity, rng) for _ in range(rng.choice((1, 2, 3)))), "label": label}
+
+    return draw
+
+
+def prompt(rng: random.Random) -> Row:
+    return {"prompt": grammar.write_prompt(rng)[0]}
+
+
+class Ledger:
+    """Draws rows from the grammar and accounts for each: kept, a duplicate, or an overlap."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.kept = 0
+        self.dropped: list[Row] = []
+
+    def take(self, name: str, count: int, draw: Callable[[random.Random], Row], split: str) -> list[Row]:
+        """`count` different rows of `split`, each with its split. Rows of another split are not drawn: they never were.
+
+        Raises:
+            StageError: the grammar has too few.
+        """
+        rng = random.Random(f"{self.seed}/{name}")  # noqa: S311 (sampling, not secrets)
+        rows: dict[str, Row] = {}
+        with tqdm(total=count, desc=f"prepare: {name}", unit=" rows", leave=False, disable=None) as bar:
+            for _ in range(100 * count + 10_000):
+                row = draw(rng)
+                if split_of(next(iter(row.values())), validation=0.1, test=0.1) != split:
+                    continue
+                same = normalised(" ".join(str(value) for value in row.values()))
+                if same in rows:
+                    self.drop(name, row, "duplicate")
+                    continue
+                rows[same] = {**row, "split": split}
+                bar.update()
+                if len(rows) == count:
+                    self.kept += count
+                    return list(rows.values())
+        raise StageError(f"the grammar has only {len(rows)} different rows for {name}, not {count}; lower it in `data`")
+
+    def drop_overlap(self, name: str, rows: list[Row], of: list[str], threshold: float) -> list[Row]:
+        """`rows` without those whose text nearly stands in `of`."""
+        overlap = near_duplicates([row["text"] for row in rows], of, threshold)
+        for number in sorted(overlap):
+            self.kept -= 1
+            self.drop(name, rows[number], "overlap")
+        return [row for number, row in enumerate(rows) if number not in overlap]
+
+    def drop(self, name: str, row: Row, reason: str) -> None:
+        self.dropped.append({"file": "grammar", "row": len(self.dropped), "table": name, "reason": reason, "content": row})
+
+    def account(self) -> dict[str, int]:
+        fates = Counter(row["reason"] for row in self.dropped)
+        return {
+            "rows_read": self.kept + len(self.dropped),
+            "rows_kept": self.kept,
+            "rows_rejected": 0,
+            "duplicates_dropped": fates["duplicate"],
+            "overlap_dropped": fates["overlap"],
+        }

@@ -1,0 +1,129 @@
+"""Profiles are whole, and their stages run on models as people bring them: a Llama without a pad token, distilgpt2's shape."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import check
+from rlhf_sentiment.config import load, read_yaml
+
+from .conftest import ROOT, SHARED, World, checkout, write_llama, write_reviews
+
+PROFILES = sorted((ROOT / "profiles").glob("*.yaml"))
+# Sizes that a small folder of reviews has; every other setting stays the profile's.
+SMALL: dict[str, dict[str, Any]] = {
+    "data": {
+        "source": "data/raw/made",
+        "revision": None,
+        "prompt_words": 3,
+        "corpus_texts": 8,
+        "sft_rows": 32,
+        "pairs": 32,
+        "pairs_held_out": 4,
+        "labelled_texts": 100,
+        "labelled_held_out": 40,
+        "prompts_train": 32,
+        "prompts_validation": 4,
+        "prompts_test": 10,
+    },
+    "sft": {"epochs": 1},
+    "reward": {"epochs": 1},
+    "ppo": {"steps": 1, "validation_prompts": 4},
+    "evaluate": {"num_samples": 10, "resamples": 99, "listed_prompts": 3},
+}
+
+
+def small(profile: str, model: str, **ppo: Any) -> dict[str, Any]:
+    """The profile with small sizes and a local model."""
+    tree = copy.deepcopy(read_yaml(ROOT / "profiles" / f"{profile}.yaml"))
+    for section, changes in SMALL.items():
+        tree[section].update(changes)
+    tree["base"].update(model=f"models/pretrained/{model}", revision=None)
+    tree["ppo"].update(ppo)
+    return tree
+
+
+def assert_every_stage_ran(world: World, output: str) -> dict[str, Any]:
+    assert len(world.stages_run(output)) == 9
+    result: dict[str, Any] = json.loads((world / "metrics/evaluation.json").read_text())
+    for model in ("base", "sft", "rlhf"):
+        assert result[model]["samples"] == 10
+        assert "grammar_parses" not in result[model], "the grammar is no oracle of text that it did not write"
+    return result
+
+
+def test_there_are_profiles() -> None:
+    assert {file.stem for file in PROFILES} >= {"imdb-local", "stories-llama", "distilgpt2-imdb"}
+
+
+@pytest.mark.parametrize("file", PROFILES, ids=lambda file: file.stem)
+def test_a_profile_is_in_order(file: Path) -> None:
+    load(check.Params, file, whole=True)
+
+
+def test_the_original_setting_is_as_it_was() -> None:
+    tree = read_yaml(ROOT / "profiles/distilgpt2-imdb.yaml")
+    assert tree["base"]["model"] == "distilbert/distilgpt2"
+    assert len(tree["base"]["revision"]) == len(tree["data"]["revision"]) == 40
+    assert tree["ppo"]["batch_size"] == 16
+    assert tree["ppo"]["ppo_epochs"] == 4
+    assert tree["ppo"]["learning_rate"] == 1.41e-5
+    assert tree["reward"]["learning_rate"] == 5e-5
+    assert tree["generation"]["temperature"] == 0.7
+    assert tree["generation"]["top_p"] == 0.9
+    assert tree["sft"]["max_length"] == tree["reward"]["max_length"] == 50
+
+
+def test_a_llama_without_a_pad_token_walks_the_same_road(tmp_path: Path) -> None:
+    tree = small("stories-llama", "llama", batch_size=16, micro_batch_size=8, max_new_tokens=12)
+    tree["generation"]["max_new_tokens"] = 12
+    world = checkout(tmp_path / "repository", tree)
+    write_llama(world / "models/pretrained/llama")
+    write_reviews(world / "data/raw/made", train=400, test=80)
+    result = assert_every_stage_ran(world, world.run("dvc", "repro"))
+    assert json.loads((world / "metrics/sft.json").read_text())["rows"] == 32
+
+    from rlhf_sentiment.models import load_policy, load_tokenizer
+
+    tokenizer = load_tokenizer(world / "models/ppo")
+    assert tokenizer.pad_token_id == 300 != tokenizer.eos_token_id
+    assert load_policy(world / "models/ppo").get_input_embeddings().num_embeddings == 301
+    assert result["rlhf"]["response_tokens"] <= 12
+    for row in map(json.loads, (world / "data/samples/rlhf.jsonl").read_text().splitlines()):
+        assert row["tokens"][0] != tokenizer.bos_token_id
+
+    output = world.run(
+        "python", "stages/compare.py", "--prompt", "The film was", "--prompt", "I saw", "--samples", "2", "--csv", "out.csv"
+    )
+    assert "mean P(positive) of 4 answers each: base " in output
+    assert len((world / "out.csv").read_text().splitlines()) == 1 + 2 * 2 * 3
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the tokenizer of ../shared (or RLHF_SHARED)")
+def test_distilgpt2s_shape_runs_every_stage(tmp_path: Path) -> None:
+    """Random weights of distilgpt2's true configuration with GPT-2's own tokenizer, a step or two a stage."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
+
+    world = checkout(tmp_path / "repository", small("distilgpt2-imdb", "distilgpt2"))
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(n_layer=6))
+    assert model.num_parameters() == 81_912_576
+    model.save_pretrained(world / "models/pretrained/distilgpt2")
+    folder = SHARED / "models/gpt2-tokenizer"
+    GPT2Tokenizer(vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt")).save_pretrained(
+        world / "models/pretrained/distilgpt2"
+    )
+    write_reviews(world / "data/raw/made", train=400, test=80)
+    result = assert_every_stage_ran(world, world.run("dvc", "repro"))
+    assert json.loads((world / "models/ppo/config.json").read_text())["vocab_size"] == 50_258, "GPT-2 gets a pad token"
+    ppo = json.loads((world / "metrics/ppo.json").read_text())
+    assert ppo["optimizer_steps"] == 4
+    assert ppo["first_ratio_error"] < 1e-4
+    # A random model knows nothing: the perplexity of its own base is about the vocabulary's size.
+    assert 10_000 < result["base"]["perplexity"] < 60_000
+    assert yaml.safe_load((world / "params.yaml").read_text())["ppo"]["batch_size"] == 16
