@@ -30,5 +30,5 @@ def test_its_stages_and_files_exist() -> None:
 
 def test_its_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"^    make (\w+)", README, re.MULTILINE):
+    for target in re.findall(r"^    make ([\w-]+)", README, re.MULTILINE):
         assert f"\n{target}:" in makefile
