@@ -1,31 +1,63 @@
-"""The README says what is: its table is that of metrics/, its commands exist."""
+"""The README and docs/results.md say what is: their tables are those of the metrics, their commands and links exist."""
 
 import json
 import re
+from pathlib import Path
 
+import pytest
 import yaml
 
 from .closure import ROOT
 
 README = (ROOT / "README.md").read_text()
+SECTION = re.compile(r"^## ([\w-]+)\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+RESULTS = dict(SECTION.findall((ROOT / "docs/results.md").read_text()))
 
 
-def test_the_table_is_that_of_the_metrics() -> None:
-    metrics = json.loads((ROOT / "metrics/evaluation.json").read_text())
-    rows = re.findall(r"^\| [^|`]*`(\w+)`[^|]* \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", README, re.MULTILINE)
+def assert_table_is(text: str, metrics: Path) -> None:
+    """Each row of `text` with a key in backticks is that of the metrics, and the improvement stands there with its interval."""
+    tree = json.loads(metrics.read_text())
+    rows = re.findall(r"^\| [^|`]*`(\w+)`[^|]* \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", text, re.MULTILINE)
     assert len(rows) >= 6
     for key, *shown in rows:
         for model, figure in zip(("base", "sft", "rlhf"), shown, strict=True):
-            assert float(figure) == round(metrics[model][key], len(figure.split(".")[-1])), (model, key)
-    gain = metrics["improvement_over_sft"]
-    assert f"{gain['mean_positive']:+.3f} [{gain['ci_low']:+.3f}, {gain['ci_high']:+.3f}]" in README
+            # Metrics have four digits; a rounded figure may differ by one in the last that is shown.
+            digits = len(figure.split(".")[-1])
+            assert abs(float(figure) - tree[model][key]) <= 0.5001 * 10**-digits, (model, key)
+    gain = tree["improvement_over_sft"]
+    low, high = gain["ci_low"], gain["ci_high"]
+    shown = re.search(r"([+-][\d.]+) \[([+-][\d.]+), ([+-][\d.]+)\]", text)
+    assert shown
+    for figure, value in zip(shown.groups(), (gain["mean_positive"], low, high), strict=True):
+        assert abs(float(figure) - value) <= 0.00051
+
+
+def test_the_table_is_that_of_the_metrics() -> None:
+    assert_table_is(README, ROOT / "metrics/evaluation.json")
+
+
+@pytest.mark.parametrize("profile", [name for name in RESULTS if (ROOT / "docs/results" / name).is_dir()])
+def test_results_are_those_of_their_run(profile: str) -> None:
+    text, run = RESULTS[profile], ROOT / "docs/results" / profile
+    assert_table_is(text, run / "evaluation.json")
+    judge, reward = (json.loads((run / f"{name}.json").read_text()) for name in ("judge", "reward"))
+    for figure in (judge["classifier"]["accuracy"], judge["classifier"]["accuracy_cut"], reward["accuracy"]):
+        assert f"{figure:.3f}" in text
+    assert f"[{reward['accuracy_low']:.3f}, {reward['accuracy_high']:.3f}]" in text
+    assert f"{json.loads((run / 'evaluation.json').read_text())['rlhf']['kl_to_sft']:.2f} nats" in text
+
+
+def test_every_profile_has_its_results() -> None:
+    assert set(RESULTS) == {file.stem for file in (ROOT / "profiles").glob("*.yaml")}
 
 
 def test_its_stages_and_files_exist() -> None:
     for name in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]:
         assert f"| `{name}` |" in README
-    for path in re.findall(r"\]\(([\w./]+)\)", README):
+    for path in re.findall(r"\]\(([\w./-]+)\)", README):
         assert (ROOT / path).exists(), path
+    for path in re.findall(r"\]\(([\w./-]+)\)", (ROOT / "docs/results.md").read_text()):
+        assert (ROOT / "docs" / path).exists(), path
 
 
 def test_its_make_targets_exist() -> None:
