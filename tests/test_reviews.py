@@ -48,8 +48,8 @@ def rows_of(file: Path) -> list[Row]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def write(file: Path, rows: list[Row]) -> None:
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+def write(file: Path, rows: list[Row]) -> int:
+    return file.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def test_each_row_has_one_fate(made: Path) -> None:
@@ -168,6 +168,16 @@ def test_formats_are_read_alike(made: Path, suffix: str) -> None:
     assert prepare(settings()) == before
 
 
+@pytest.mark.parametrize("kind", [float, bool])
+def test_labels_of_other_types_are_written_as_numbers(made: Path, kind: Callable[[int], object]) -> None:
+    before = prepare(settings())
+    for name in ("train", "test"):
+        write(made / f"{name}.jsonl", [{**row, "label": kind(row["label"])} for row in rows_of(made / f"{name}.jsonl")])
+    after = prepare(settings())
+    assert after == before
+    assert {type(row["label"]) for row in after.tables["labelled"] + after.tables["sft"]} == {int}
+
+
 def test_without_a_test_file_a_hash_decides(made: Path) -> None:
     (made / "test.jsonl").unlink()
     prepared = prepare(settings())
@@ -179,8 +189,19 @@ def test_without_a_test_file_a_hash_decides(made: Path) -> None:
     ("spoil", "changes", "said"),
     [
         (lambda folder: None, {"source": "data/raw/none"}, "data/raw/none is missing"),
-        (lambda folder: None, {"pairs": 500}, "data.pairs asks for 500 texts where the source has"),
+        (lambda folder: None, {"pairs": 500}, "data.pairs asks for 500 positive texts where the source has"),
         (lambda folder: (folder / "train.jsonl").unlink(), {}, "data.source data/raw/made has no split train, only test"),
+        (lambda folder: None, {"prompts_test": 500}, "data.prompts_test asks for 500 different openings where the source has"),
+        (
+            lambda folder: (folder / "train.jsonl").write_text(""),
+            {},
+            "data.source data/raw/made cannot be read: a file is empty",
+        ),
+        (
+            lambda folder: write(folder / "train.jsonl", [{"text": "It was a good film.", "label": "pos"}]),
+            {},
+            "data/raw/made, train: no row can be used; of the first, label is pos, not 0 or 1",
+        ),
         (lambda folder: [file.unlink() for file in folder.iterdir()], {}, "data.source data/raw/made cannot be read"),
         (
             lambda folder: (folder / "train.jsonl").write_text('{"text": "a", "lab'),

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from datasets import disable_progress_bars, load_dataset
-from datasets.exceptions import DatasetsError
 
 from .records import Prepared, Row
 from .run import StageError, require
@@ -104,9 +103,9 @@ def read(source: str, revision: str | None) -> dict[str, list[Row]]:
         with tempfile.TemporaryDirectory() if local else nullcontext() as scratch:
             splits = load_dataset(source, revision=revision, cache_dir=scratch, keep_in_memory=local)
             rows = {name: list(splits[name]) for name in ("train", "test") if name in splits}
-    except (OSError, ValueError, DatasetsError) as error:
-        cause = str(error.__cause__ or error).strip().splitlines()
-        raise StageError(f"data.source {source} cannot be read: {cause[0] if cause else type(error).__name__}") from None
+    except Exception as error:  # whatever a parser of theirs makes of a file that is none
+        cause = " ".join(str(error.__cause__ or error).split()) or "a file is empty"
+        raise StageError(f"data.source {source} cannot be read: {cause[:300]}") from None
     if "train" not in rows:
         raise StageError(f"data.source {source} has no split train, only {', '.join(splits)}; name its file train.*")
     for name, found in rows.items():
@@ -142,7 +141,9 @@ def account(splits: dict[str, list[Row]], data: DataSettings) -> tuple[list[Revi
             words = text.split(" ")
             prompt = " ".join(words[: data.prompt_words])
             split = "test" if name == "test" else split_of(text, validation=0.1, test=0.0 if "test" in splits else 0.1)
-            reviews.append(Review(prompt, text[len(prompt) :], row["label"], split))
+            reviews.append(Review(prompt, text[len(prompt) :], int(row["label"]), split))
+        if fates["rejected"] == len(rows):
+            raise StageError(f"{data.source}, {name}: no row can be used; of the first, {dropped[-len(rows)]['reason']}")
         files[name] = {
             "rows_read": len(rows),
             "rows_kept": fates["kept"],
@@ -163,27 +164,31 @@ def fault_of(row: Row, prompt_words: int) -> str | None:
     return f"{words} words, not more than a prompt's {prompt_words}" if words <= prompt_words else None
 
 
-def choose(reviews: Sequence[Review], count: int, name: str, seed: int) -> list[Review]:
+def choose(reviews: Sequence[Review], count: int, name: str, seed: int, kind: str = "texts") -> list[Review]:
     """`count` of the reviews, in the order of a hash of seed, purpose and text: a new review moves no other.
 
     Raises:
         StageError: there are fewer.
     """
     if len(reviews) < count:
-        raise StageError(f"data.{name} asks for {count} texts where the source has {len(reviews)}; lower it")
+        raise StageError(f"data.{name} asks for {count} {kind} where the source has {len(reviews)} for it; lower it")
     return sorted(reviews, key=lambda review: place_of(review.text, f"{seed}/{name}/"))[:count]
 
 
 def balanced(reviews: Sequence[Review], count: int, name: str, seed: int) -> list[Review]:
     """`count` of the reviews, positive and negative in turn."""
-    sides = [choose([r for r in reviews if r.label == label], count // 2, name, seed) for label in (1, 0)]
+    sides = [
+        choose([r for r in reviews if r.label == label], count // 2, name, seed, kind)
+        for label, kind in ((1, "positive texts"), (0, "negative texts"))
+    ]
     return [review for both in zip(*sides, strict=True) for review in both]
 
 
 def openings(reviews: Sequence[Review], count: int, name: str, seed: int) -> list[Row]:
     """`count` different prompts of the reviews."""
     different = {normalised(review.prompt): review for review in reversed(reviews)}
-    return [{"prompt": r.prompt, "split": r.split} for r in choose(list(different.values()), count, name, seed)]
+    chosen = choose(list(different.values()), count, name, seed, "different openings")
+    return [{"prompt": r.prompt, "split": r.split} for r in chosen]
 
 
 def without(reviews: Sequence[Review], split: str, prompts: Sequence[Row]) -> list[Review]:
