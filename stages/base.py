@@ -24,7 +24,7 @@ from transformers import (
 from rlhf_sentiment.config import Device, Seed, Settings
 from rlhf_sentiment.models import PAD, encode, load_policy, load_tokenizer, make_deterministic, quiet, resolve_device, save
 from rlhf_sentiment.records import read_rows
-from rlhf_sentiment.run import require, stage
+from rlhf_sentiment.run import StageError, require, stage
 from rlhf_sentiment.settings.base import BaseSettings
 from rlhf_sentiment.settings.report import ReportTo
 from rlhf_sentiment.training import arguments, train
@@ -112,7 +112,12 @@ def give_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
     """A pad token that is not EOS, in tokenizer, embeddings and configuration; a chat's stop token stays EOS.
 
     With pad = EOS a reward model reads its score at the wrong token, and a mask made from pad ids hides the real EOS.
+
+    Raises:
+        StageError: the tokenizer has no EOS.
     """
+    if tokenizer.eos_token_id is None:
+        raise StageError("the tokenizer has no EOS token, and nothing would end a response; name one in tokenizer_config.json")
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         tokenizer.add_special_tokens({"pad_token": PAD})
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:

@@ -26,6 +26,7 @@ from rlhf_sentiment.models import (
     make_deterministic,
     quiet,
     resolve_device,
+    room_of,
     save,
 )
 from rlhf_sentiment.records import Row, read_rows, write_metrics, write_table
@@ -168,7 +169,7 @@ def prompts_of(
     prompts = [encode(tokenizer, row["prompt"]) for row in rows if row["split"] == split]
     if not prompts or not all(prompts):
         raise StageError(f"data/prepared/prompts.jsonl: {'an empty prompt' if prompts else 'no prompt'} in {split}")
-    longest, room = max(map(len, prompts)), actors.policy.config.max_position_embeddings
+    longest, room = max(map(len, prompts)), room_of(actors.policy)
     if longest + settings.max_new_tokens > room:
         raise StageError(
             f"a {split} prompt of {longest} tokens and ppo.max_new_tokens {settings.max_new_tokens} are more than the "

@@ -45,7 +45,8 @@ def main(params: Params) -> str:
             "splits": splits,
         },
     )
-    return ", ".join(f"{len(rows)} {name}" for name, rows in prepared.tables.items())
+    counts = ", ".join(f"{len(rows)} {name}" for name, rows in prepared.tables.items())
+    return f"{counts}; {len(prepared.rejected)} rows dropped"
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from trl import RewardConfig, RewardTrainer
 
 from rlhf_sentiment.config import Device, Seed, Settings
 from rlhf_sentiment.models import (
-    encode_pair,
+    encode_example,
     load_reward_model,
     load_tokenizer,
     make_deterministic,
@@ -72,7 +72,7 @@ def main(params: Params) -> str:
         )
         curve = train(trainer, "reward", {"loss": "loss", "accuracy": "accuracy", "margin": "margin"})
 
-    # 3. How often it prefers what was preferred, on pairs whose prompts it has not seen.
+    # 3. How often it prefers what was preferred, on pairs that it has not seen.
     chosen, rejected = (score(model, encoded["validation"][side], tokenizer) for side in ("chosen_ids", "rejected_ids"))
     right = int((chosen > rejected).sum())
     interval = binomtest(right, len(chosen)).proportion_ci(method="wilson")
@@ -106,15 +106,14 @@ def encode_pairs(
     for row in pairs:
         if row["split"] != split:
             continue
-        sides = []
-        for side in ("chosen", "rejected"):
-            prompt, response = encode_pair(tokenizer, row["prompt"], row[side])
-            sides.append([*prompt, *response, tokenizer.eos_token_id])
-        fits = max(map(len, sides)) <= settings.max_length
-        too_long += not fits
-        if fits or (settings.cut and len(prompt) < settings.max_length):
-            columns["chosen_ids"].append(sides[0][: settings.max_length])
-            columns["rejected_ids"].append(sides[1][: settings.max_length])
+        sides = [
+            encode_example(tokenizer, row["prompt"], row[side], settings.max_length, settings.cut)
+            for side in ("chosen", "rejected")
+        ]
+        too_long += not all(fits for _, _, fits in sides)
+        if all(response for _, response, _ in sides):
+            for column, (prompt, response, _) in zip(columns, sides, strict=True):
+                columns[column].append(prompt + response)
     return columns, too_long
 
 

@@ -1,8 +1,7 @@
 """Supervised fine-tuning: the base model learns to answer a prompt with one response and to stop.
 
 trl's SFTTrainer on prompt and response rows; the loss is on the response and its EOS alone. A row that is too long is
-left out, or cut, and then has no EOS: the model must not learn to stop where the scissors did. Dropout is as the base
-model's configuration has it.
+left out, or cut, and then has no EOS. Dropout is as the base model's configuration has it.
 """
 
 from datasets import Dataset
@@ -10,7 +9,7 @@ from trl import SFTConfig, SFTTrainer
 
 from rlhf_sentiment.config import Device, Seed, Settings
 from rlhf_sentiment.models import (
-    encode_pair,
+    encode_example,
     load_policy,
     load_tokenizer,
     make_deterministic,
@@ -48,12 +47,11 @@ def main(params: Params) -> str:
     # 1. Prompt and response; those that are too long are left out or cut, and counted.
     prompts, responses, too_long = [], [], 0
     for row in read_rows("data/prepared/sft.jsonl", {"prompt": str, "response": str}):
-        prompt, response = encode_pair(tokenizer, row["prompt"], row["response"])
-        whole = [*response, tokenizer.eos_token_id]
-        too_long += len(prompt) + len(whole) > longest
-        if len(prompt) + len(whole) <= longest or (params.sft.cut and len(prompt) < longest):
+        prompt, response, fits = encode_example(tokenizer, row["prompt"], row["response"], longest, params.sft.cut)
+        too_long += not fits
+        if response:
             prompts.append(prompt)
-            responses.append(whole[: longest - len(prompt)])
+            responses.append(response)
     if not prompts:
         raise StageError(f"data/prepared/sft.jsonl: no row has at most {longest} tokens; raise sft.max_length")
     rows = Dataset.from_dict(

@@ -4,10 +4,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import GPT2Tokenizer, PreTrainedTokenizerBase
+from transformers import BloomConfig, BloomForCausalLM, GPT2Tokenizer, PreTrainedTokenizerBase
 
+from base import give_pad_token
 from reward import encode_pairs
-from rlhf_sentiment.models import decode_response, encode, encode_pair, load_policy, load_tokenizer, refuse_longer
+from rlhf_sentiment.models import (
+    decode_response,
+    encode,
+    encode_example,
+    encode_pair,
+    load_policy,
+    load_tokenizer,
+    refuse_longer,
+)
 from rlhf_sentiment.run import StageError
 from rlhf_sentiment.settings.reward import RewardSettings
 
@@ -62,9 +71,15 @@ def test_the_made_llama_has_that_habit_and_no_pad_token(llama: Path) -> None:
 
 
 def test_where_tokens_merge_over_the_border_the_prompt_stays_as_it_is(tokenizer: PreTrainedTokenizerBase) -> None:
-    prompt, response = encode_pair(tokenizer, "The act", "ing was good.")
-    assert prompt == encode(tokenizer, "The act")
-    assert decode_response(tokenizer, prompt, response).split() == ["ing", "was", "good."]
+    text = PROMPT + RESPONSE
+    whole, starts = encode(tokenizer, text), {n: encode(tokenizer, text[:n]) for n in range(1, len(text))}
+    merging = [n for n, start in starts.items() if whole[: len(start)] != start]
+    assert merging, "the test needs a border that falls into a token"
+    for n in merging:
+        prompt, response = encode_pair(tokenizer, text[:n], text[n:])
+        assert prompt == starts[n]
+        written = decode_response(tokenizer, prompt, response)
+        assert written.strip() == text[n:].strip()  # alone, a SentencePiece tokenizer puts a space before it
 
 
 @pytest.mark.parametrize(("cut", "kept", "last"), [(True, 2, False), (False, 1, True)])
@@ -80,6 +95,31 @@ def test_a_long_pair_is_cut_without_eos_or_left_out(llama: Path, cut: bool, kept
     assert columns["rejected_ids"][0][-1] == tokenizer.eos_token_id
     assert (columns["rejected_ids"][-1][-1] == tokenizer.eos_token_id) == last
     assert max(map(len, columns["rejected_ids"])) <= 12
+
+
+def test_an_example_is_cut_to_what_the_prompt_leaves(llama: Path) -> None:
+    tokenizer = load_tokenizer(llama)
+    prompt, response = encode_pair(tokenizer, PROMPT, RESPONSE)
+    whole = len(prompt) + len(response) + 1  # EOS
+    assert encode_example(tokenizer, PROMPT, RESPONSE, whole, cut=True) == (prompt, [*response, tokenizer.eos_token_id], True)
+    assert encode_example(tokenizer, PROMPT, RESPONSE, whole - 1, cut=True) == (prompt, response, False)
+    assert encode_example(tokenizer, PROMPT, RESPONSE, whole - 3, cut=True) == (prompt, response[:-2], False)
+    assert encode_example(tokenizer, PROMPT, RESPONSE, whole - 1, cut=False) == (prompt, [], False)
+    assert encode_example(tokenizer, PROMPT, RESPONSE, len(prompt) - 1, cut=True) == (prompt, [], False), (
+        "no room for any of it"
+    )
+
+
+def test_a_tokenizer_without_eos_is_refused(llama: Path) -> None:
+    tokenizer: Any = load_tokenizer(llama)
+    tokenizer.eos_token = None
+    with pytest.raises(StageError, match="the tokenizer has no EOS token"):
+        give_pad_token(load_policy(llama), tokenizer)
+
+
+def test_a_model_without_a_limit_takes_any_length() -> None:
+    model: Any = BloomForCausalLM(BloomConfig(vocab_size=300, hidden_size=16, n_layer=1, n_head=2))
+    refuse_longer(model, 10**6, "sft.max_length")
 
 
 def test_a_length_beyond_the_models_positions_is_refused(llama: Path) -> None:

@@ -13,7 +13,7 @@ from rlhf_sentiment.records import Prepared, Row
 from rlhf_sentiment.reviews import prepare, read
 from rlhf_sentiment.run import StageError
 from rlhf_sentiment.settings.data import DataSettings
-from rlhf_sentiment.text import cleaned, normalised
+from rlhf_sentiment.text import cleaned, normalised, place_of, split_of
 
 from .conftest import SHARED, tiny_params, write_reviews
 
@@ -56,7 +56,8 @@ def test_each_row_has_one_fate(made: Path) -> None:
     train, test = rows_of(made / "train.jsonl"), rows_of(made / "test.jsonl")
     before = prepare(settings())
     train += [
-        {"text": train[0]["text"].upper() + "<br /><br />", "label": 1},  # the same text
+        {"text": train[0]["text"].upper() + "<br /><br />", "label": train[0]["label"]},  # the same text
+        {"text": train[1]["text"], "label": 1 - train[1]["label"]},
         {"text": "  ", "label": 1},
         {"text": "Three words only", "label": 0},
         {"text": "Four words are enough.", "label": 0},
@@ -69,14 +70,15 @@ def test_each_row_has_one_fate(made: Path) -> None:
     after = prepare(settings())
     assert (before.files["train"]["rows_kept"], before.files["test"]["rows_kept"]) == (400, 100)
     names = ("rows_read", "rows_kept", "rows_rejected", "duplicates_dropped", "overlap_dropped")
-    assert after.files["train"] == dict(zip(names, (406, 401, 4, 1, 0), strict=True))
+    assert after.files["train"] == dict(zip(names, (407, 401, 4, 2, 0), strict=True))
     assert after.files["test"] == dict(zip(names, (102, 100, 0, 1, 1), strict=True))
     assert [(row["file"], row["row"], row["reason"]) for row in after.rejected] == [
         ("train", 401, "duplicate"),
-        ("train", 402, "no text"),
-        ("train", 403, "3 words, not more than a prompt's 3"),
-        ("train", 405, "label is -1, not 0 or 1"),
-        ("train", 406, "no text"),
+        ("train", 402, "duplicate, with the other label"),
+        ("train", 403, "no text"),
+        ("train", 404, "3 words, not more than a prompt's 3"),
+        ("train", 406, "label is -1, not 0 or 1"),
+        ("train", 407, "no text"),
         ("test", 101, "duplicate"),
         ("test", 102, "overlap"),
     ]
@@ -103,17 +105,17 @@ def test_tables_are_what_was_asked_for(made: Path) -> None:
 
 
 def assert_nothing_meets(prepared: Prepared, test: set[str]) -> None:
-    """No test text, and no opening of a test prompt, is in what trains; the judge has no text in common with a pair."""
+    """No test text, and no opening of a test prompt, is in what trains, and what trains the judge trains nothing else."""
     tables = prepared.tables
     trained = [row["prompt"] + row["response"] for row in tables["sft"]] + [row["text"] for row in tables["corpus"]]
     paired = [row[side] for row in tables["preferences"] for side in ("chosen", "rejected")]
     judged = [row["text"] for row in tables["labelled"] if row["split"] == "train"]
     openings = {normalised(row["prompt"]) + " " for row in tables["prompts"] if row["split"] == "test"}
-    for text in map(normalised, trained + paired):
+    for text in map(normalised, trained + paired + judged):
         assert text not in test
         words = text.split(" ")
         assert not {" ".join(words[:n]) + " " for n in range(3, 8)} & openings
-    assert not set(map(normalised, judged)) & (set(map(normalised, trained + paired)) | test)
+    assert not set(map(normalised, judged)) & set(map(normalised, trained + paired))
 
 
 def test_nothing_meets(made: Path) -> None:
@@ -121,25 +123,62 @@ def test_nothing_meets(made: Path) -> None:
 
 
 def test_a_near_duplicate_of_a_pair_is_not_the_judges(made: Path) -> None:
-    chosen = prepare(settings()).tables["preferences"][0]["chosen"]
+    before = prepare(settings())
+    pair = next(row for row in before.tables["preferences"] if row["split"] == "train")
+    lesson = next(row for row in before.tables["labelled"] if row["split"] == "train" and row["label"] == 1)
     test = rows_of(made / "test.jsonl")
-    positive = next(row for row in test if row["label"] == 1)
-    near = {"text": f"Indeed. {chosen}", "label": 1}
-    write(made / "test.jsonl", [row for row in test if row != positive] + [near])
+    positive = [row for row in test if row["label"] == 1][:2]
+    near = [{"text": f"Indeed. {text}", "label": 1} for text in (pair["chosen"], lesson["text"])]
+    write(made / "test.jsonl", [row for row in test if row not in positive] + near)
     after = prepare(settings(labelled_held_out=100))  # all of them
     texts = {row["text"] for row in after.tables["labelled"] if row["split"] == "test"}
-    assert len(texts) == 99
-    assert near["text"] not in texts
+    assert texts == {row["text"] for row in test if row not in positive}
+    assert after.near_duplicates_dropped == 2
+
+
+def test_a_held_out_pair_is_not_nearly_a_pair_that_was_learned(made: Path) -> None:
+    learned = next(row for row in prepare(settings()).tables["preferences"] if row["split"] == "train")
+    near = first_in_rank("pairs_held_out", "validation", lambda number: f"{learned['chosen']} {number}.")
+    write(made / "train.jsonl", [*rows_of(made / "train.jsonl"), {"text": near, "label": 1}])
+    after = prepare(settings())
+    held_out = [row for row in after.tables["preferences"] if row["split"] == "validation"]
+    assert len(held_out) == 1
+    assert near not in held_out[0].values()
     assert after.near_duplicates_dropped == 1
 
 
-def test_a_new_text_moves_no_other(made: Path) -> None:
+def first_in_rank(table: str, split: str, write: Callable[[int], str]) -> str:
+    """A text of `split`, not the judge's, that stands before every other in the order in which `table` takes them."""
+    ours = [text for text in map(write, range(20_000)) if place_of(text, "judge/") >= 0.5 and split_of(text, 0.1, 0.0) == split]
+
+    data = settings()
+
+    def place(text: str) -> float:
+        ranked = " ".join(text.split()[: data.prompt_words]) if table.startswith("prompts") else text
+        return place_of(ranked, f"{data.seed}/{table}/")
+
+    return min(ours, key=place)
+
+
+@pytest.mark.parametrize("table", ["corpus_texts", "sft_rows", "pairs", "prompts_train"])
+def test_a_new_text_takes_one_place(made: Path, table: str) -> None:
     before = prepare(settings()).tables
-    write(made / "train.jsonl", [{"text": "A wholly new text stands first.", "label": 1}, *rows_of(made / "train.jsonl")])
+    new = first_in_rank(table, "train", lambda number: f"{number} wholly new texts stand first.")
+    write(made / "train.jsonl", [{"text": new, "label": 1}, *rows_of(made / "train.jsonl")])
     after = prepare(settings()).tables
-    for name, rows in before.items():
-        kept = [row for row in after[name] if row in rows]
-        assert len(kept) >= len(rows) - 2, name  # it may take the place of one, and its partner's
+    lost = {}
+    for name in before:
+        # A new text may give the texts of pairs other partners, so these are compared text by text.
+        old, now = (
+            Counter(
+                value for row in tables[name] for key, value in row.items() if key in ("text", "prompt", "chosen", "rejected")
+            )
+            for tables in (before, after)
+        )
+        lost[name] = sum((old - now).values())
+    taken = {"corpus_texts": "corpus", "sft_rows": "sft", "pairs": "preferences", "prompts_train": "prompts"}[table]
+    assert lost[taken] == 1
+    assert all(count <= 1 for count in lost.values()), lost
 
 
 def test_disagreement_turns_a_share_of_the_pairs(made: Path) -> None:

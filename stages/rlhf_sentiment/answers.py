@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .models import decode_response, encode
+from .models import decode_response, encode, room_of
 from .rollout import respond, uniforms
 from .run import StageError
 
@@ -48,9 +48,9 @@ def answer(
         StageError: an empty prompt, or one that leaves no room for `max_new_tokens`.
     """
     encoded = [encode(tokenizer, prompt) for prompt in prompts]
-    room = model.config.max_position_embeddings
+    room = room_of(model)
     for prompt, ids in zip(prompts, encoded, strict=True):
-        if not ids:
+        if not (prompt and ids):
             raise StageError("an empty prompt has no next word; give at least one")
         if len(ids) + max_new_tokens > room:
             raise StageError(

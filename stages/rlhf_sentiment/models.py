@@ -89,10 +89,29 @@ def encode_pair(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str) 
     return before, tokenizer(response, add_special_tokens=False)["input_ids"]
 
 
+def encode_example(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, response: str, longest: int, cut: bool
+) -> tuple[list[int], list[int], bool]:
+    """Token ids to train on: of the prompt, of the response with EOS, and whether they come to at most `longest`.
+
+    Where they do not, the response is cut there and has no EOS (a model must not learn to stop where the scissors did), or,
+    without `cut` or room for any of it, empty.
+    """
+    before, after = encode_pair(tokenizer, prompt, response)
+    after = [*after, tokenizer.eos_token_id]
+    fits = len(before) + len(after) <= longest
+    return before, after if fits else after[: max(longest - len(before), 0)] if cut else [], fits
+
+
 def decode_response(tokenizer: PreTrainedTokenizerBase, prompt: list[int], response: list[int]) -> str:
     """The text that `response` adds to `prompt`, its leading space included, special tokens left out."""
     before, whole = (tokenizer.decode(ids, skip_special_tokens=True) for ids in (prompt, prompt + response))
     return whole.removeprefix(before) if whole.startswith(before) else tokenizer.decode(response, skip_special_tokens=True)
+
+
+def room_of(model: PreTrainedModel) -> float:
+    """Positions that the model has: the tokens that prompt and response may have together; some models have no limit."""
+    return getattr(model.config, "max_position_embeddings", None) or float("inf")
 
 
 def refuse_longer(model: PreTrainedModel, tokens: int, setting: str) -> None:
@@ -101,7 +120,7 @@ def refuse_longer(model: PreTrainedModel, tokens: int, setting: str) -> None:
     Raises:
         StageError: naming the setting to lower.
     """
-    room = model.config.max_position_embeddings
+    room = room_of(model)
     if tokens > room:
         raise StageError(f"{setting} is {tokens}, and the model has {room} positions; lower it to at most {room}")
 

@@ -16,8 +16,9 @@ class Prepared(NamedTuple):
     """What a source becomes.
 
     tables: corpus, sft, preferences, labelled, prompts; each row has its `split`. files: the fates of each file's rows,
-    counted. rejected: every row that was dropped, with file, row and reason. near_duplicates_dropped: labelled texts that
-    were kept as rows but nearly stand among the pairs, and so are not the judge's.
+    counted. rejected: every row that was dropped, with file, row and reason. near_duplicates_dropped: what was kept as a
+    row but nearly stands where it must not: held-out pairs among training pairs, the judge's texts among either, and those
+    that measure the judge among those it learned from.
     """
 
     tables: dict[str, list[Row]]

@@ -2,10 +2,12 @@
 
 A data set's own test split stays the test split. The rest is halved by a hash of the text: one half is the judge's
 alone; of the other come corpus, demonstrations, preference pairs and prompts, a tenth of it being validation. Which
-texts are taken where fewer are asked for is decided by hashes too, so that a new text moves no other.
+texts are taken where fewer are asked for is decided by hashes too: a new text takes at most one place in a table, and
+no other text moves to another split. (It may give the texts of pairs other partners; and what opens as a new test
+prompt leaves training.)
 
 Each row of a file has one fate: kept, rejected (no text, no label, too short), a duplicate (the same text earlier in
-its split), or an overlap (a test text that also stands in train).
+its split, with the same label or the other), or an overlap (a test text that also stands in train).
 """
 
 import tempfile
@@ -36,6 +38,10 @@ class Review(NamedTuple):
         """All of it."""
         return self.prompt + self.response
 
+    def labelled(self, split: str) -> Row:
+        """As a row of the judge's."""
+        return {"text": self.text, "label": self.label, "split": split}
+
 
 def prepare(data: DataSettings) -> Prepared:
     """Every table, from the labelled texts of `data.source`.
@@ -45,17 +51,18 @@ def prepare(data: DataSettings) -> Prepared:
     """
     reviews, files, rejected = account(read(data.source, data.revision), data)
 
-    # 1. Whose is what: the test split, the judge's half of the rest, and the half of everything else.
+    # 1. The test split, and the rest: half of it the judge's, half for everything else.
     test = [review for review in reviews if review.split == "test"]
     rest = [review for review in reviews if review.split != "test"]
+
+    # 2. Prompts. No test prompt opens a text of the rest, the judge's half too, and no validation prompt one of training.
+    test_prompts = openings(test, data.prompts_test, "prompts_test", data.seed)
+    rest = without(rest, test_prompts)
     judges = [review for review in rest if place_of(review.text, "judge/") < 0.5]
     ours = [review for review in rest if place_of(review.text, "judge/") >= 0.5]
-
-    # 2. Prompts. What opens a test prompt opens nothing in training or validation, nor a validation prompt in training.
-    test_prompts = openings(test, data.prompts_test, "prompts_test", data.seed)
-    validation = without(ours, "validation", test_prompts)
+    validation = [review for review in ours if review.split == "validation"]
     validation_prompts = openings(validation, data.prompts_validation, "prompts_validation", data.seed)
-    train = without(ours, "train", test_prompts + validation_prompts)
+    train = without([review for review in ours if review.split == "train"], validation_prompts)
     prompts = openings(train, data.prompts_train, "prompts_train", data.seed) + validation_prompts + test_prompts
 
     # 3. Texts for a base model made from scratch; demonstrations, half of each sentiment.
@@ -67,25 +74,24 @@ def prepare(data: DataSettings) -> Prepared:
         for r in balanced(train, data.sft_rows, "sft_rows", data.seed)
     ]
 
-    # 4. Preferences made from labels: a positive text is preferred to a negative one. They share no prompt.
-    preferences = pairs(train, data.pairs, "pairs", data)
-    preferences += pairs(validation, data.pairs_held_out, "pairs_held_out", data)
+    # 4. Preferences made from labels: a positive text is preferred to a negative one. They share no prompt. Held-out
+    #    pairs are of the validation texts, and no text of theirs is nearly one that the reward model learns from.
+    learned = pairs(train, data.pairs, "pairs", data)
+    held_out = pairs(validation, data.pairs_held_out, "pairs_held_out", data)
+    held_out = unlike(held_out, ("chosen", "rejected"), sides(learned), data.near_duplicate)
+    preferences = learned + held_out
 
-    # 5. The judge's texts, none of them nearly one that the reward model sees.
-    labelled: list[Row] = [
-        {"text": review.text, "label": review.label, "split": split}
-        for split, texts, count, name in (
-            ("train", judges, data.labelled_texts, "labelled_texts"),
-            ("test", test, data.labelled_held_out, "labelled_held_out"),
-        )
-        for review in balanced(texts, count, name, data.seed)
-    ]
-    seen = [row[side] for row in preferences for side in ("chosen", "rejected")]
-    near = near_duplicates([row["text"] for row in labelled], seen, data.near_duplicate)
-    labelled = [row for number, row in enumerate(labelled) if number not in near]
+    # 5. The judge's texts: what it learns from is nearly no text of the pairs, and what measures it is neither nearly one
+    #    of those nor one that it learned from.
+    lessons = [review.labelled("train") for review in balanced(judges, data.labelled_texts, "labelled_texts", data.seed)]
+    exam = [review.labelled("test") for review in balanced(test, data.labelled_held_out, "labelled_held_out", data.seed)]
+    lessons = unlike(lessons, ("text",), sides(preferences), data.near_duplicate)
+    exam = unlike(exam, ("text",), sides(preferences) + [row["text"] for row in lessons], data.near_duplicate)
+    labelled = lessons + exam
 
     tables = {"corpus": corpus, "sft": sft, "preferences": preferences, "labelled": labelled, "prompts": prompts}
-    return Prepared(tables, files, rejected, near_duplicates_dropped=len(near))
+    asked = data.pairs_held_out + data.labelled_texts + data.labelled_held_out
+    return Prepared(tables, files, rejected, near_duplicates_dropped=asked - len(held_out) - len(labelled))
 
 
 def read(source: str, revision: str | None) -> dict[str, list[Row]]:
@@ -121,7 +127,7 @@ def account(splits: dict[str, list[Row]], data: DataSettings) -> tuple[list[Revi
     reviews: list[Review] = []
     files: dict[str, dict[str, int]] = {}
     dropped: list[Row] = []
-    seen: dict[str, str] = {}  # normalised text -> the split it stands in
+    seen: dict[str, tuple[str, int]] = {}  # normalised text -> the file it stands in, and its label there
     for name, rows in splits.items():
         fates: Counter[str] = Counter()
         for number, row in enumerate(rows, start=1):
@@ -132,12 +138,13 @@ def account(splits: dict[str, list[Row]], data: DataSettings) -> tuple[list[Revi
             if fault:
                 fate = "rejected"
             elif same in seen:
-                fate = "duplicate" if seen[same] == name else "overlap"
+                fate = "duplicate" if seen[same][0] == name else "overlap"
             fates[fate] += 1
             if fate != "kept":
-                dropped.append({"file": name, "row": number, "reason": fault or fate})
+                other = fate != "rejected" and seen[same][1] != row["label"]
+                dropped.append({"file": name, "row": number, "reason": fault or fate + ", with the other label" * other})
                 continue
-            seen[same] = name
+            seen[same] = name, row["label"]
             words = text.split(" ")
             prompt = " ".join(words[: data.prompt_words])
             split = "test" if name == "test" else split_of(text, validation=0.1, test=0.0 if "test" in splits else 0.1)
@@ -165,7 +172,7 @@ def fault_of(row: Row, prompt_words: int) -> str | None:
 
 
 def choose(reviews: Sequence[Review], count: int, name: str, seed: int, kind: str = "texts") -> list[Review]:
-    """`count` of the reviews, in the order of a hash of seed, purpose and text: a new review moves no other.
+    """`count` of the reviews, in the order of a hash of seed, purpose and text: a new review takes at most one's place.
 
     Raises:
         StageError: there are fewer.
@@ -185,16 +192,16 @@ def balanced(reviews: Sequence[Review], count: int, name: str, seed: int) -> lis
 
 
 def openings(reviews: Sequence[Review], count: int, name: str, seed: int) -> list[Row]:
-    """`count` different prompts of the reviews."""
-    different = {normalised(review.prompt): review for review in reversed(reviews)}
+    """`count` different prompts of the reviews, chosen by their own hash."""
+    different = {normalised(review.prompt): review._replace(response="") for review in reversed(reviews)}
     chosen = choose(list(different.values()), count, name, seed, "different openings")
     return [{"prompt": r.prompt, "split": r.split} for r in chosen]
 
 
-def without(reviews: Sequence[Review], split: str, prompts: Sequence[Row]) -> list[Review]:
-    """The reviews of `split` that open with none of `prompts`."""
+def without(reviews: Sequence[Review], prompts: Sequence[Row]) -> list[Review]:
+    """The reviews that open with none of `prompts`."""
     taken = {normalised(row["prompt"]) for row in prompts}
-    return [review for review in reviews if review.split == split and normalised(review.prompt) not in taken]
+    return [review for review in reviews if normalised(review.prompt) not in taken]
 
 
 def pairs(reviews: Sequence[Review], count: int, name: str, data: DataSettings) -> list[Row]:
@@ -209,3 +216,14 @@ def pairs(reviews: Sequence[Review], count: int, name: str, data: DataSettings) 
             chosen, rejected = rejected, chosen
         rows.append({"prompt": "", "chosen": chosen.text, "rejected": rejected.text, "split": chosen.split})
     return rows
+
+
+def sides(preferences: Sequence[Row]) -> list[str]:
+    """The texts of the pairs."""
+    return [row[side] for row in preferences for side in ("chosen", "rejected")]
+
+
+def unlike(rows: list[Row], columns: Sequence[str], of: Sequence[str], threshold: float) -> list[Row]:
+    """The rows with no text in `columns` that nearly stands in `of`."""
+    near = {number for column in columns for number in near_duplicates([row[column] for row in rows], of, threshold)}
+    return [row for number, row in enumerate(rows) if number not in near]

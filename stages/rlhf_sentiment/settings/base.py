@@ -13,7 +13,7 @@ class BaseSettings(Settings):
     model: Annotated[
         str,
         matching(
-            r"scratch|models/pretrained/\w[\w.-]*|\w[\w.-]*/\w[\w.-]*",
+            r"scratch|models/pretrained/\w[\w.-]*|(?!models/pretrained)\w[\w.-]*/\w[\w.-]*",
             "scratch, models/pretrained/NAME or a hub id such as distilbert/distilgpt2",
         ),
     ]

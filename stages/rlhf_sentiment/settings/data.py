@@ -13,7 +13,7 @@ class DataSettings(Settings):
     source: Annotated[
         str,
         matching(
-            r"synthetic|data/raw/\w[\w.-]*|\w[\w.-]*/\w[\w.-]*",
+            r"synthetic|data/raw/\w[\w.-]*|(?!data/raw)\w[\w.-]*/\w[\w.-]*",
             "synthetic, data/raw/NAME or a hub id such as stanfordnlp/imdb",
         ),
     ]
@@ -25,8 +25,8 @@ class DataSettings(Settings):
     pairs: Count
     pairs_held_out: Count
     disagreement: Annotated[float, Field(ge=0, lt=0.5)]
-    labelled_texts: Annotated[int, Field(ge=4, le=10_000_000)]
-    labelled_held_out: Annotated[int, Field(ge=4, le=10_000_000)]
+    labelled_texts: Annotated[int, Field(ge=4, le=10_000_000, multiple_of=2)]
+    labelled_held_out: Annotated[int, Field(ge=4, le=10_000_000, multiple_of=2)]
     prompts_train: Count
     prompts_validation: Count
     prompts_test: Count
