@@ -43,7 +43,7 @@ local-data:
 	@mkdir -p data/raw/imdb models/pretrained/imdb-gpt2-10m models/pretrained/stories260K
 	@cp -f "$(SHARED)"/data/imdb/*.jsonl.gz data/raw/imdb/
 	@for model in imdb-gpt2-10m stories260K; do cp -f "$(SHARED)"/models/$$model/* models/pretrained/$$model/; done
-	@chmod -R u+w data/raw models/pretrained
+	@chmod -R u+w data/raw/imdb models/pretrained/imdb-gpt2-10m models/pretrained/stories260K
 	@echo "local-data: data/raw/imdb, models/pretrained/imdb-gpt2-10m, models/pretrained/stories260K"
 
 # Resolve requirements.in anew. torch is pinned without the tag of the build at hand ("+cpu"), to install anywhere.

@@ -114,10 +114,12 @@ def give_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
     With pad = EOS a reward model reads its score at the wrong token, and a mask made from pad ids hides the real EOS.
 
     Raises:
-        StageError: the tokenizer has no EOS.
+        StageError: the tokenizer has no EOS, or is another model's.
     """
     if tokenizer.eos_token_id is None:
         raise StageError("the tokenizer has no EOS token, and nothing would end a response; name one in tokenizer_config.json")
+    if len(tokenizer) > (known := model.get_input_embeddings().num_embeddings):
+        raise StageError(f"the tokenizer has {len(tokenizer)} tokens and the model knows {known}; they do not belong together")
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         tokenizer.add_special_tokens({"pad_token": PAD})
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:

@@ -56,14 +56,14 @@ def main() -> None:
         for folder in (*FOLDERS.values(), "models/judge"):
             require(Path(folder))
         table = pd.DataFrame(answers(params, prompts, arguments.samples, console))
+        if arguments.csv:  # before anything is shown: a pager that closes early ends the program
+            write_table(arguments.csv, table)
         for prompt in prompts:
             show(console, prompt, table[table["prompt"] == prompt])
         if len(table) > len(FOLDERS):
             means = table.groupby("model", sort=False)["positive"].mean()
             console.print(Text(f" mean P(positive) of {len(table) // len(FOLDERS)} answers each: "), end="")
             console.print(Text(", ").join(Text(f"{name} ").append(coloured(mean)) for name, mean in means.items()))
-        if arguments.csv:
-            write_table(arguments.csv, table)
 
 
 def answers(params: Params, prompts: list[str], samples: int, console: Console) -> list[Row]:

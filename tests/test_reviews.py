@@ -110,11 +110,17 @@ def assert_nothing_meets(prepared: Prepared, test: set[str]) -> None:
     trained = [row["prompt"] + row["response"] for row in tables["sft"]] + [row["text"] for row in tables["corpus"]]
     paired = [row[side] for row in tables["preferences"] for side in ("chosen", "rejected")]
     judged = [row["text"] for row in tables["labelled"] if row["split"] == "train"]
-    openings = {normalised(row["prompt"]) + " " for row in tables["prompts"] if row["split"] == "test"}
+    openings = {
+        split: {normalised(row["prompt"]) + " " for row in tables["prompts"] if row["split"] == split}
+        for split in ("validation", "test")
+    }
     for text in map(normalised, trained + paired + judged):
         assert text not in test
         words = text.split(" ")
-        assert not {" ".join(words[:n]) + " " for n in range(3, 8)} & openings
+        assert not {" ".join(words[:n]) + " " for n in range(3, 8)} & openings["test"]
+    for text in map(normalised, trained):
+        words = text.split(" ")
+        assert not {" ".join(words[:n]) + " " for n in range(3, 8)} & openings["validation"]
     assert not set(map(normalised, judged)) & set(map(normalised, trained + paired))
 
 
@@ -147,17 +153,26 @@ def test_a_held_out_pair_is_not_nearly_a_pair_that_was_learned(made: Path) -> No
     assert after.near_duplicates_dropped == 1
 
 
-def first_in_rank(table: str, split: str, write: Callable[[int], str]) -> str:
-    """A text of `split`, not the judge's, that stands before every other in the order in which `table` takes them."""
-    ours = [text for text in map(write, range(20_000)) if place_of(text, "judge/") >= 0.5 and split_of(text, 0.1, 0.0) == split]
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_what_the_judge_learns_from_is_not_nearly_a_pair(made: Path, split: str) -> None:
+    pair = next(row for row in prepare(settings()).tables["preferences"] if row["split"] == split)
+    near = first_in_rank("labelled_texts", "train", lambda number: f"{pair['chosen']} {number}.")
+    write(made / "train.jsonl", [*rows_of(made / "train.jsonl"), {"text": near, "label": 1}])
+    after = prepare(settings())
+    assert near not in {row["text"] for row in after.tables["labelled"]}
+    assert after.near_duplicates_dropped == 1
 
-    data = settings()
+
+def first_in_rank(table: str, split: str, write: Callable[[int], str]) -> str:
+    """A text of `split` and of the half that `table` is made from, before every other in the order in which it takes them."""
+    judges, data = table == "labelled_texts", settings()
+    texts = [text for text in map(write, range(20_000)) if (place_of(text, "judge/") < 0.5) == judges]
 
     def place(text: str) -> float:
         ranked = " ".join(text.split()[: data.prompt_words]) if table.startswith("prompts") else text
         return place_of(ranked, f"{data.seed}/{table}/")
 
-    return min(ours, key=place)
+    return min((text for text in texts if split_of(text, 0.1, 0.0) == split), key=place)
 
 
 @pytest.mark.parametrize("table", ["corpus_texts", "sft_rows", "pairs", "prompts_train"])
@@ -189,7 +204,7 @@ def test_disagreement_turns_a_share_of_the_pairs(made: Path) -> None:
     assert 3 <= sum(swapped) <= 15  # of 22, binomial at 0.4: outside with probability below 0.005
 
 
-@pytest.mark.parametrize("suffix", ["jsonl.gz", "csv", "parquet"])
+@pytest.mark.parametrize("suffix", ["jsonl.gz", "csv", "tsv", "parquet"])
 def test_formats_are_read_alike(made: Path, suffix: str) -> None:
     import pandas as pd
 
@@ -199,8 +214,8 @@ def test_formats_are_read_alike(made: Path, suffix: str) -> None:
         table = pd.DataFrame(rows_of(old))
         if suffix == "jsonl.gz":
             (made / f"{name}.jsonl.gz").write_bytes(gzip.compress(old.read_bytes()))
-        elif suffix == "csv":
-            table.to_csv(made / f"{name}.csv", index=False)
+        elif suffix in ("csv", "tsv"):
+            table.to_csv(made / f"{name}.{suffix}", index=False, sep="," if suffix == "csv" else "\t")
         else:
             table.to_parquet(made / f"{name}.parquet")
         old.unlink()
@@ -229,23 +244,31 @@ def test_without_a_test_file_a_hash_decides(made: Path) -> None:
     [
         (lambda folder: None, {"source": "data/raw/none"}, "data/raw/none is missing"),
         (lambda folder: None, {"pairs": 500}, "data.pairs asks for 500 positive texts where the source has"),
-        (lambda folder: (folder / "train.jsonl").unlink(), {}, "data.source data/raw/made has no split train, only test"),
+        (lambda folder: (folder / "train.jsonl").unlink(), {}, "data/raw/made holds no train.* (.jsonl, .json, .csv"),
+        (
+            lambda folder: (folder / "train.csv").write_text("text,label"),
+            {},
+            "holds train.csv and train.jsonl; keep one of them",
+        ),
+        (lambda folder: (folder / "old.jsonl").write_text("{}"), {}, "data/raw/made/old.jsonl is no file train.* or test.*"),
+        (lambda folder: (folder / "train.2.csv").write_text("a"), {}, "data/raw/made/train.2.csv is no file train.* or test.*"),
+        (lambda folder: (folder / "test.json").mkdir(), {}, "data/raw/made/test.json is no file train.* or test.*"),
         (lambda folder: None, {"prompts_test": 500}, "data.prompts_test asks for 500 different openings where the source has"),
         (
             lambda folder: (folder / "train.jsonl").write_text(""),
             {},
-            "data.source data/raw/made cannot be read: a file is empty",
+            "data/raw/made/train.jsonl cannot be read: ",
         ),
         (
             lambda folder: write(folder / "train.jsonl", [{"text": "It was a good film.", "label": "pos"}]),
             {},
-            "data/raw/made, train: no row can be used; of the first, label is pos, not 0 or 1",
+            "data/raw/made, train: no row can be used; of the first, label is 'pos', not 0 or 1",
         ),
-        (lambda folder: [file.unlink() for file in folder.iterdir()], {}, "data.source data/raw/made cannot be read"),
+        (lambda folder: [file.unlink() for file in folder.iterdir()], {}, "data/raw/made holds no train.*"),
         (
             lambda folder: (folder / "train.jsonl").write_text('{"text": "a", "lab'),
             {},
-            "data.source data/raw/made cannot be read",
+            "data/raw/made/train.jsonl cannot be read: JSON parse error",
         ),
         (
             lambda folder: [(folder / f"{name}.jsonl").write_text('{"review": "a"}\n') for name in ("train", "test")],
@@ -255,13 +278,21 @@ def test_without_a_test_file_a_hash_decides(made: Path) -> None:
     ],
 )
 def test_a_source_that_cannot_be_used_is_refused(
-    made: Path, spoil: Callable[[Path], object], changes: dict[str, Any], said: str
+    made: Path, capfd: pytest.CaptureFixture[str], spoil: Callable[[Path], object], changes: dict[str, Any], said: str
 ) -> None:
     spoil(made)
     with pytest.raises(StageError) as error:
         prepare(settings(**changes))
     assert said in str(error.value)
     assert len(str(error.value).splitlines()) == 1
+    assert capfd.readouterr() == ("", ""), "the libraries say nothing beside it"
+
+
+def test_other_columns_and_files_do_no_harm(made: Path) -> None:
+    before = prepare(settings())
+    write(made / "test.jsonl", [{"id": "a", **row, "stars": 3} for row in rows_of(made / "test.jsonl")])
+    (made / "README.md").write_text("---\nconfigs: none\n---\n")
+    assert prepare(settings()) == before
 
 
 @pytest.mark.skipif(not (SHARED / "data/imdb").is_dir(), reason="needs the IMDB files of ../shared (or RLHF_SHARED)")

@@ -4,20 +4,20 @@ A data set's own test split stays the test split. The rest is halved by a hash o
 alone; of the other come corpus, demonstrations, preference pairs and prompts, a tenth of it being validation. Which
 texts are taken where fewer are asked for is decided by hashes too: a new text takes at most one place in a table, and
 no other text moves to another split. (It may give the texts of pairs other partners; and what opens as a new test
-prompt leaves training.)
+prompt, or nearly equals a new text that it must not meet, leaves.)
 
 Each row of a file has one fate: kept, rejected (no text, no label, too short), a duplicate (the same text earlier in
-its split, with the same label or the other), or an overlap (a test text that also stands in train).
+its split, with the same label or the other), or an overlap (a test text that also stands in train, but for case and
+white space).
 """
 
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from datasets import disable_progress_bars, load_dataset
+from datasets import disable_progress_bars, load_dataset, logging
 
 from .records import Prepared, Row
 from .run import StageError, require
@@ -94,32 +94,79 @@ def prepare(data: DataSettings) -> Prepared:
     return Prepared(tables, files, rejected, near_duplicates_dropped=asked - len(held_out) - len(labelled))
 
 
+# How `datasets` reads a file, by the end of its name.
+READERS: dict[str, tuple[str, dict[str, str]]] = {
+    ".jsonl": ("json", {}),
+    ".json": ("json", {}),
+    ".csv": ("csv", {}),
+    ".tsv": ("csv", {"sep": "\t"}),
+    ".parquet": ("parquet", {}),
+}
+
+
 def read(source: str, revision: str | None) -> dict[str, list[Row]]:
-    """The rows of the splits `train` and `test` (others, such as IMDB's unlabelled one, are not read).
+    """The rows of the splits `train` and `test` (others, such as IMDB's unlabelled one on the hub, are not read).
 
     Raises:
-        StageError: there is no such folder or data set, a file is damaged, or a column is missing.
+        StageError: there is no such folder or data set, a file is damaged or no part of a split, or a column is missing.
     """
-    local = source.startswith("data/raw/")
-    if local:
-        require(Path(source))
     disable_progress_bars()
+    logging.set_verbosity(logging.CRITICAL)  # what goes wrong is said once, below
+    if source.startswith("data/raw/"):
+        splits = {name: read_file(path) for name, path in files_of(Path(source)).items()}
+    else:
+        try:
+            found = load_dataset(source, revision=revision)
+            splits = {name: list(found[name]) for name in ("train", "test") if name in found}
+        except Exception as error:  # whatever stands between us and the hub
+            raise StageError(f"data.source {source} cannot be read: {cause_of(error)}") from None
+        if "train" not in splits:
+            raise StageError(f"data.source {source} has no split train, only {', '.join(found)}")
+    for name, rows in splits.items():
+        absent = [column for column in ("text", "label") if not rows or column not in rows[0]]
+        if absent:
+            raise StageError(f"{source}, {name}: lacks {', '.join(absent)}; it has {', '.join(rows[0]) if rows else 'no rows'}")
+    return splits
+
+
+def files_of(folder: Path) -> dict[str, Path]:
+    """The file of each split: train.* and, where there is one, test.*.
+
+    Raises:
+        StageError: no train.*, two files of one split, or a data file of neither, which would otherwise go unread in silence.
+    """
+    require(folder)
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        plain = Path(path.name.removesuffix(".gz"))
+        name, ending = plain.stem, plain.suffix
+        if ending not in READERS:
+            continue
+        if name not in ("train", "test") or not path.is_file():
+            raise StageError(f"{path} is no file train.* or test.*; rename it, or move it out of {folder}")
+        if name in files:
+            raise StageError(f"{folder} holds {files[name].name} and {path.name}; keep one of them")
+        files[name] = path
+    if "train" not in files:
+        raise StageError(f"{folder} holds no train.* ({', '.join(READERS)}, also .gz)")
+    return {name: files[name] for name in ("train", "test") if name in files}
+
+
+def read_file(path: Path) -> list[Row]:
+    """The rows of one file."""
+    reader, how = READERS[Path(path.name.removesuffix(".gz")).suffix]
     try:
         # Local files are small and change: nothing of them stays in the cache of `datasets`.
-        with tempfile.TemporaryDirectory() if local else nullcontext() as scratch:
-            splits = load_dataset(source, revision=revision, cache_dir=scratch, keep_in_memory=local)
-            rows = {name: list(splits[name]) for name in ("train", "test") if name in splits}
+        with tempfile.TemporaryDirectory() as scratch:
+            rows = load_dataset(reader, data_files=str(path), split="train", cache_dir=scratch, keep_in_memory=True, **how)
+            return list(rows)
     except Exception as error:  # whatever a parser of theirs makes of a file that is none
-        cause = " ".join(str(error.__cause__ or error).split()) or "a file is empty"
-        raise StageError(f"data.source {source} cannot be read: {cause[:300]}") from None
-    if "train" not in rows:
-        raise StageError(f"data.source {source} has no split train, only {', '.join(splits)}; name its file train.*")
-    for name, found in rows.items():
-        absent = [column for column in ("text", "label") if not found or column not in found[0]]
-        if absent:
-            there = ", ".join(found[0]) if found else "no rows"
-            raise StageError(f"{source}, {name}: lacks {', '.join(absent)}; it has {there}")
-    return rows
+        raise StageError(f"{path} cannot be read: {cause_of(error)}") from None
+
+
+def cause_of(error: Exception) -> str:
+    """What an error of a library's says, on one line."""
+    return " ".join(str(error.__cause__ or error).split())[:300] or "it is empty"
 
 
 def account(splits: dict[str, list[Row]], data: DataSettings) -> tuple[list[Review], dict[str, dict[str, int]], list[Row]]:
@@ -166,7 +213,7 @@ def fault_of(row: Row, prompt_words: int) -> str | None:
     if not isinstance(row["text"], str) or not row["text"].strip():
         return "no text"
     if row["label"] not in (0, 1):
-        return f"label is {row['label']}, not 0 or 1"
+        return f"label is {row['label']!r}, not 0 or 1"
     words = len(cleaned(row["text"]).split(" "))
     return f"{words} words, not more than a prompt's {prompt_words}" if words <= prompt_words else None
 
