@@ -3,8 +3,9 @@
     python benchmarks/ppo.py --layers 6 --width 768 --heads 12 --vocab 50257 --batch 16 --prompt 16 --response 48 --epochs 4
 
 The code is that of the stage; settings that have no flag are those of params.yaml. The weights are random (speed does not
-depend on them), so responses go to their full length. Prints one JSON line, last: seconds per update (median of the updates
-after a first, uncounted one), responses per second, and the peak of resident memory.
+depend on them), and all but a few responses go to their full length: EOS is one token of the vocabulary. Prints one JSON
+line, last: seconds per update (median of the updates after a first, uncounted one) and of its rollout, scoring and training,
+responses per second, the peak of the host's resident memory, and by how much it grew after that first update.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import resource
 import statistics
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -23,13 +25,25 @@ from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadMo
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "stages"))
 from rlhf_sentiment.config import Device, Seed, Settings, load
-from rlhf_sentiment.learner import Actors, collect, learn
-from rlhf_sentiment.models import Critic, make_deterministic, quiet, resolve_device
+from rlhf_sentiment.learner import Actors, assess, critic_of, learn, make_optimizer, sample
+from rlhf_sentiment.models import fuse_gelu, make_deterministic, quiet, resolve_device
 from rlhf_sentiment.rollout import uniforms
+from rlhf_sentiment.run import keep_freed_memory
 from rlhf_sentiment.settings.ppo import PPOSettings
 
 PARAMS = Path(__file__).resolve().parent.parent / "params.yaml"
-SIZES = {"layers": 6, "width": 768, "heads": 12, "vocab": 50257, "batch": 16, "prompt": 16, "response": 48, "epochs": 4}
+SIZES = {
+    "layers": 6,
+    "width": 768,
+    "heads": 12,
+    "vocab": 50257,
+    "batch": 16,
+    "micro": 16,
+    "minibatches": 1,
+    "prompt": 16,
+    "response": 48,
+    "epochs": 4,
+}
 
 
 class Params(Settings):
@@ -38,22 +52,34 @@ class Params(Settings):
     ppo: PPOSettings
 
 
+def now(device: torch.device) -> float:
+    """Seconds, once the device has done what it was asked for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in SIZES.items():
         parser.add_argument(f"--{name}", type=int, default=default, help="default: %(default)s")
     parser.add_argument("--updates", type=int, default=3, help="updates that are counted (default: %(default)s)")
+    parser.add_argument("--critic", choices=["separate", "shared"], default="separate", help="default: %(default)s")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="default: %(default)s")
     size = parser.parse_args()
     params = load(Params, PARAMS)
     changed = {
         "batch_size": size.batch,
-        "micro_batch_size": size.batch,
-        "minibatches": 1,
+        "micro_batch_size": min(size.micro, size.batch),
+        "minibatches": size.minibatches,
         "ppo_epochs": size.epochs,
         "max_new_tokens": size.response,
+        "critic": size.critic,
+        "dtype": size.dtype,
     }
     settings = PPOSettings.model_validate(params.ppo.model_dump() | changed)
     device = resolve_device(params.device)
+    keep_freed_memory()
     quiet()
     make_deterministic(params.seed)
     eos, pad = size.vocab - 2, size.vocab - 1
@@ -68,34 +94,45 @@ def main() -> None:
         pad_token_id=pad,
         num_labels=1,
     )
-    policy = GPT2LMHeadModel(config).to(device).eval()
-    reward = GPT2ForSequenceClassification(config).to(device).eval().requires_grad_(False)
+    policy = fuse_gelu(GPT2LMHeadModel(config)).to(device).eval()
+    reward = fuse_gelu(GPT2ForSequenceClassification(config)).to(device).eval().requires_grad_(False)
     actors = Actors(
         policy=policy,
         reference=copy.deepcopy(policy).requires_grad_(False),
-        critic=Critic.from_reward_model(copy.deepcopy(reward)).requires_grad_(True).eval(),
+        critic=critic_of(settings, policy, reward),
         reward=reward,
         eos=eos,
         pad=pad,
     )
-    optimizer = torch.optim.AdamW([*policy.parameters(), *actors.critic.parameters()], lr=settings.learning_rate)
+    optimizer = make_optimizer(actors, settings)
     accelerator = Accelerator(cpu=device.type == "cpu")
     generator = torch.Generator().manual_seed(params.seed)
-    seconds = []
+    seconds: list[list[float]] = []
+    peaks: list[float] = []
     for step in tqdm(range(1 + size.updates), unit=" updates", disable=None):
         prompts = torch.randint(0, eos, (size.batch, size.prompt), generator=generator).tolist()
         noise = torch.stack([uniforms(size.response, params.seed, step, row) for row in range(size.batch)])
-        start = time.perf_counter()
-        experience = collect(actors, prompts, noise, settings, settings.kl_coef)
+        clock = [now(device)]
+        batch = sample(actors, prompts, noise, settings)
+        clock.append(now(device))
+        experience = assess(actors, batch, settings, settings.kl_coef)
+        clock.append(now(device))
         learn(actors, optimizer, accelerator, experience, settings, (params.seed, step))
-        seconds.append(time.perf_counter() - start)
-    median, peak = statistics.median(seconds[1:]), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        clock.append(now(device))
+        seconds.append([clock[3] - clock[0], *(after - before for before, after in pairwise(clock))])
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20))
+    update, rollout, scoring, training = (statistics.median(part) for part in zip(*seconds[1:], strict=True))
     figures = {
-        "s_per_update": round(median, 2),
-        "samples_per_s": round(size.batch / median, 3),
-        "peak_rss_gib": round(peak / (2**30 if sys.platform == "darwin" else 2**20), 2),
+        "s_per_update": round(update, 3),
+        "samples_per_s": round(size.batch / update, 3),
+        "s_rollout": round(rollout, 3),
+        "s_scoring": round(scoring, 3),
+        "s_training": round(training, 3),
+        "peak_rss_gib": round(peaks[-1], 3),
+        "peak_growth_gib": round(peaks[-1] - peaks[0], 3),
         "millions_of_parameters": round(policy.num_parameters() / 1e6, 1),
         "threads": torch.get_num_threads(),
+        "device": device.type,
     }
     print(json.dumps(figures))
 

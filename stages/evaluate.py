@@ -33,7 +33,7 @@ from rlhf_sentiment.models import (
 )
 from rlhf_sentiment.records import Row, read_json, read_rows, read_table, write_metrics, write_table
 from rlhf_sentiment.report import markdown
-from rlhf_sentiment.rollout import batch_of, exact_kl, log_probs
+from rlhf_sentiment.rollout import batch_of, exact_kl, score_tokens
 from rlhf_sentiment.run import StageError, stage, writing
 from rlhf_sentiment.settings.evaluate import EvaluateSettings
 
@@ -194,7 +194,7 @@ def score(
     scores, total, tokens = [], 0.0, 0
     for batch in batches(rows, tokenizer, base.device):
         scores.append(reward_scores(reward, batch.sequences, batch.attention_mask).cpu().numpy())
-        likelihood, _ = log_probs(base, batch, 1.0)
+        likelihood = score_tokens(base, batch, 1.0).log_probs
         total -= float(likelihood[batch.response_mask.bool()].double().sum())
         tokens += int(batch.response_mask.sum())
     return np.concatenate(scores), total, tokens

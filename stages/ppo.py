@@ -2,11 +2,9 @@
 
 Each step: sample responses to a batch of prompts (rollout.py), work out what each token was worth, and take several
 epochs of clipped PPO (learner.py, over the equations in rlhf_sentiment/ppo.py). The reference is the fine-tuned model
-itself, frozen; the critic starts from the reward model. Prompts are of the train split; the validation curve is of
-validation prompts. No test prompt is read here.
+itself, frozen; the critic starts from the reward model, or is a head on the policy. Prompts are of the train split; the
+validation curve is of validation prompts. No test prompt is read here.
 """
-
-import copy
 
 import numpy as np
 import torch
@@ -16,9 +14,8 @@ from transformers import PreTrainedTokenizerBase
 
 from rlhf_sentiment import ppo as equations
 from rlhf_sentiment.config import Device, Seed, Settings
-from rlhf_sentiment.learner import Actors, collect, learn, take
+from rlhf_sentiment.learner import Actors, collect, critic_of, learn, make_optimizer, precision, take
 from rlhf_sentiment.models import (
-    Critic,
     encode,
     load_policy,
     load_reward_model,
@@ -60,14 +57,15 @@ def main(params: Params) -> str:
         raise StageError(f"started as {accelerator.num_processes} processes; PPO runs in one, as `python stages/ppo.py`")
     accelerator.init_trackers("ppo")
 
-    # 1. Four models. The policy and its reference start equal; the critic starts from the reward model.
+    # 1. Four models. The policy and its reference start equal; the critic knows what the reward model knows, or nothing yet.
     tokenizer = load_tokenizer("models/sft")
     reward = load_reward_model("models/reward", device)
+    policy = load_policy("models/sft", device)
     actors = Actors(
-        policy=load_policy("models/sft", device),
+        policy=policy,
         reference=load_policy("models/sft", device).requires_grad_(False),
         reward=reward.requires_grad_(False),
-        critic=Critic.from_reward_model(copy.deepcopy(reward)).requires_grad_(True).eval(),
+        critic=critic_of(settings, policy, reward),
         eos=tokenizer.eos_token_id,
         pad=tokenizer.pad_token_id,
     )
@@ -89,12 +87,11 @@ def main(params: Params) -> str:
         first = [train[k] for k in order[: 4 * settings.batch_size]]
         scores = collect(actors, first, noise(NORMALISE, 0, len(first)), settings, 0.0).scores
         actors.score_mean, actors.score_std = float(scores.mean()), max(float(scores.std()), 1e-6)
-        actors.critic.rescale(actors.score_mean, actors.score_std)
+        if settings.critic == "separate":
+            actors.critic.rescale(actors.score_mean, actors.score_std)
 
     # 4. Learn.
-    optimizer = torch.optim.AdamW(
-        [*actors.policy.parameters(), *actors.critic.parameters()], lr=settings.learning_rate, eps=1e-5, weight_decay=0.0
-    )
+    optimizer = make_optimizer(actors, settings)
     kl_coef = settings.kl_coef
     curve: list[Row] = []
     validated = [{"step": 0, **validate(actors, validation, noise(VALIDATE, 0, len(validation)), settings)}]
@@ -181,10 +178,12 @@ def prompts_of(
 def validate(actors: Actors, prompts: list[list[int]], noise: torch.Tensor, settings: PPOSettings) -> Row:
     """The reward model's mean score and the KL on validation prompts, with the same random numbers each time."""
     experience = collect(actors, prompts, noise, settings, 0.0)
-    kl = [
-        exact_kl(actors.policy, actors.reference, take(experience.batch, rows), settings.temperature)
-        for rows in torch.arange(len(prompts), device=actors.policy.device).split(settings.micro_batch_size)
-    ]
+    device = actors.policy.device
+    with precision(settings, device):
+        kl = [
+            exact_kl(actors.policy, actors.reference, take(experience.batch, rows), settings.temperature)
+            for rows in torch.arange(len(prompts), device=device).split(settings.micro_batch_size)
+        ]
     return {"score": float(experience.scores.mean()), "kl": float(torch.cat(kl).mean())}
 
 

@@ -2,15 +2,18 @@
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
+from transformers import PreTrainedTokenizerBase
 
-from rlhf_sentiment.learner import Actors, Experience, collect, learn, take
-from rlhf_sentiment.models import Critic
-from rlhf_sentiment.rollout import batch_of, log_probs, uniforms
+from rlhf_sentiment import learner
+from rlhf_sentiment.learner import Actors, Experience, collect, critic_of, learn, make_optimizer, take
+from rlhf_sentiment.models import load_reward_model, save
+from rlhf_sentiment.rollout import Responses, batch_of, score_tokens, uniforms
 from rlhf_sentiment.run import StageError
 from rlhf_sentiment.settings.ppo import PPOSettings
 
@@ -22,6 +25,8 @@ SETTINGS = PPOSettings(
     minibatches=1,
     micro_batch_size=8,
     ppo_epochs=1,
+    critic="separate",
+    dtype="float32",
     learning_rate=1e-3,
     max_grad_norm=1.0,
     max_new_tokens=6,
@@ -42,13 +47,13 @@ SETTINGS = PPOSettings(
 )
 
 
-def actors_of(tiny_model: Callable[..., Any]) -> Actors:
-    policy, reward = tiny_model("causal"), tiny_model("reward", seed=1)
+def actors_of(tiny_model: Callable[..., Any], critic: str = "separate", **size: int) -> Actors:
+    policy, reward = tiny_model("causal", **size), tiny_model("reward", seed=1, **size).requires_grad_(False)
     return Actors(
         policy=policy,
         reference=copy.deepcopy(policy).requires_grad_(False),
-        reward=reward.requires_grad_(False),
-        critic=Critic.from_reward_model(copy.deepcopy(reward)).requires_grad_(True),
+        reward=reward,
+        critic=critic_of(settings(critic=critic), policy, reward),
         eos=EOS,
         pad=PAD,
     )
@@ -63,17 +68,20 @@ def noise(step: int = 0, rows: int = 8, length: int = 6) -> torch.Tensor:
 
 
 def optimizer_of(actors: Actors, rate: float = 1e-3) -> torch.optim.Optimizer:
-    return torch.optim.AdamW([*actors.policy.parameters(), *actors.critic.parameters()], lr=rate, eps=1e-5, weight_decay=0)
+    optimizer = make_optimizer(actors, SETTINGS)
+    optimizer.param_groups[0]["lr"] = rate
+    return optimizer
 
 
 def learned(actors: Actors, experience: Experience, with_settings: PPOSettings) -> dict[str, float]:
     return learn(actors, optimizer_of(actors), Accelerator(cpu=True), experience, with_settings, (1, 2))
 
 
+@pytest.mark.parametrize("critic", ["separate", "shared"])
 @pytest.mark.parametrize("scoring", [8, 4, 1])
 @pytest.mark.parametrize("training", [8, 2])
-def test_the_first_minibatch_has_ratio_one(tiny_model: Callable[..., Any], scoring: int, training: int) -> None:
-    actors = actors_of(tiny_model)
+def test_the_first_minibatch_has_ratio_one(tiny_model: Callable[..., Any], critic: str, scoring: int, training: int) -> None:
+    actors = actors_of(tiny_model, critic)
     experience = collect(actors, PROMPTS, noise(), settings(micro_batch_size=scoring), 0.1)
     assert (experience.kl_k1 == 0).all(), "the policy is still its reference"
     figures = learned(actors, experience, settings(micro_batch_size=training))
@@ -82,18 +90,64 @@ def test_the_first_minibatch_has_ratio_one(tiny_model: Callable[..., Any], scori
     assert figures["clip_fraction"] == 0
 
 
-def test_micro_batches_change_nothing(tiny_model: Callable[..., Any]) -> None:
-    after = []
-    for micro in (8, 2):
-        actors = actors_of(tiny_model)
-        with_settings = settings(micro_batch_size=micro, ppo_epochs=2, minibatches=1)
-        figures = learned(actors, collect(actors, PROMPTS, noise(), with_settings, 0.1), with_settings)
-        after.append((figures, [p.detach().clone() for p in actors.policy.parameters()]))
-    (one, weights), (other, other_weights) = after
+def test_the_first_ratio_is_one_with_gpt2s_vocabulary(tiny_model: Callable[..., Any]) -> None:
+    actors = actors_of(tiny_model, vocab_size=50257)
+    experience = collect(actors, PROMPTS, noise(), settings(micro_batch_size=1), 0.1)
+    assert learned(actors, experience, SETTINGS)["first_ratio_error"] < 1e-4
+
+
+@pytest.mark.parametrize("minibatches", [1, 2])
+def test_in_bfloat16_it_is_one_to_the_bit_in_the_same_micro_batches(tiny_model: Callable[..., Any], minibatches: int) -> None:
+    actors = actors_of(tiny_model)
+    half = settings(dtype="bfloat16", micro_batch_size=2, minibatches=minibatches)
+    experience = collect(actors, PROMPTS, noise(), half, 0.1)
+    full = collect(actors, PROMPTS, noise(), settings(micro_batch_size=2), 0.1)
+    assert not torch.equal(experience.values, full.values), "products are in bfloat16"
+    assert experience.log_probs.dtype == experience.values.dtype == experience.scores.dtype == torch.float32
+    assert learned(copy.deepcopy(actors), experience, half)["first_ratio_error"] == 0.0
+    other = learned(actors, experience, settings(dtype="bfloat16"))["first_ratio_error"]
+    assert other < 0.1, "in other micro-batches it is rounding, bounded"
+
+
+def test_only_the_first_epoch_takes_rows_as_they_came(tiny_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    actors, with_settings = actors_of(tiny_model), settings(minibatches=2, micro_batch_size=2, ppo_epochs=2)
+    experience = collect(actors, PROMPTS, noise(), with_settings, 0.1)
+    taken: list[int] = []
+
+    def spy(batch: Responses, rows: torch.Tensor) -> Responses:
+        taken.extend(rows.tolist())
+        return take(batch, rows)
+
+    monkeypatch.setattr(learner, "take", spy)
+    learned(actors, experience, with_settings)
+    assert taken[:8] == list(range(8)), "the micro-batches in which they were scored"
+    assert sorted(taken[8:]) == list(range(8))
+    assert taken[8:] != list(range(8))
+
+
+@pytest.mark.parametrize("critic", ["separate", "shared"])
+@pytest.mark.parametrize("micro", [4, 2, 1])
+def test_micro_batches_change_nothing(tiny_model: Callable[..., Any], critic: str, micro: int) -> None:
+    class Recorder(torch.optim.SGD):
+        """Keeps the gradient of the first step."""
+
+        def step(self, closure: Any = None) -> Any:
+            gradients.append(
+                torch.cat([p.grad.flatten().double() for p in self.param_groups[0]["params"] if p.grad is not None])
+            )
+            return super().step(closure)
+
+    gradients: list[torch.Tensor] = []
+    figures = []
+    for size in (8, micro):
+        actors = actors_of(tiny_model, critic)
+        experience = collect(actors, PROMPTS, noise(), SETTINGS, 0.1)
+        optimizer = Recorder(actors.parameters(), lr=1e-3)
+        figures.append(learn(actors, optimizer, Accelerator(cpu=True), experience, settings(micro_batch_size=size), (1, 2)))
+    one, other = gradients
+    assert (one - other).norm() < 1e-6 * one.norm()
     for name in ("policy_loss", "value_loss", "grad_norm"):
-        assert one[name] == pytest.approx(other[name], rel=1e-4, abs=1e-7)
-    for a, b in zip(weights, other_weights, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+        assert figures[0][name] == pytest.approx(figures[1][name], rel=2e-6, abs=1e-7)
 
 
 def test_there_are_epochs_times_minibatches_optimizer_steps(tiny_model: Callable[..., Any]) -> None:
@@ -139,7 +193,7 @@ def test_the_reward_charges_for_kl_and_scales_the_score(tiny_model: Callable[...
     with torch.no_grad():
         for prompt, tokens in zip(PROMPTS, experience.batch.tokens(), strict=True):
             one = batch_of([prompt], [tokens], PAD, "cpu")
-            own, other = (log_probs(model, one, 0.9)[0].sum() for model in (actors.policy, actors.reference))
+            own, other = (score_tokens(model, one, 0.9).log_probs.sum() for model in (actors.policy, actors.reference))
             expected_kl.append(own - other)
     kl = torch.stack(expected_kl)
     torch.testing.assert_close(experience.kl_k1, kl, rtol=1e-4, atol=1e-4)
@@ -151,9 +205,10 @@ def test_the_reward_charges_for_kl_and_scales_the_score(tiny_model: Callable[...
     torch.testing.assert_close(experience.values, values, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("critic", ["separate", "shared"])
 @pytest.mark.parametrize("vf_coef", [0.0, 0.5])
-def test_the_critic_learns_where_its_loss_has_weight(tiny_model: Callable[..., Any], vf_coef: float) -> None:
-    actors, with_settings = actors_of(tiny_model), settings(vf_coef=vf_coef)
+def test_the_critic_learns_where_its_loss_has_weight(tiny_model: Callable[..., Any], vf_coef: float, critic: str) -> None:
+    actors, with_settings = actors_of(tiny_model, critic), settings(vf_coef=vf_coef)
     before = actors.critic.head.weight.detach().clone()
     learned(actors, collect(actors, PROMPTS, noise(), with_settings, 0.1), with_settings)
     assert torch.equal(actors.critic.head.weight, before) == (vf_coef == 0.0)
@@ -179,6 +234,51 @@ def test_every_figure_is_unchanged_by_extra_padding(tiny_model: Callable[..., An
         assert figures[1][name] == pytest.approx(figure, rel=1e-5, abs=1e-7), name
 
 
+def test_the_score_is_that_of_the_same_text_alone_from_the_saved_model(tiny_model: Callable[..., Any], tmp_path: Path) -> None:
+    """Other prompts beside it, padding on both sides and micro-batches: none of it moves the score that training gave."""
+    actors = actors_of(tiny_model)
+    actors.eos = 39  # a token that some rows sample and some do not
+    save(actors.reward, Saved(), tmp_path / "reward")
+    again = load_reward_model(tmp_path / "reward")
+    again.config.pad_token_id = None  # read at the last token, whatever that is
+    experience = collect(actors, PROMPTS, noise(), settings(micro_batch_size=4), 0.1)
+    lengths = experience.batch.response_mask.sum(1)
+    assert lengths.min() < lengths.max(), "rows are padded on both sides"
+    for row, (prompt, tokens) in enumerate(zip(PROMPTS, experience.batch.tokens(), strict=True)):
+        with torch.no_grad():
+            alone = again(torch.tensor([prompt + tokens])).logits[0, 0]
+        torch.testing.assert_close(experience.scores[row], alone, rtol=1e-5, atol=1e-5)
+
+
+class Saved(PreTrainedTokenizerBase):
+    """Stands in for a tokenizer where none is needed."""
+
+    def save_pretrained(self, folder: Any, *_: Any, **__: Any) -> Any:
+        return ()
+
+
+def test_the_value_of_a_shared_trunk_has_not_seen_its_token(tiny_model: Callable[..., Any]) -> None:
+    actors = actors_of(tiny_model, "shared")
+    torch.nn.init.normal_(actors.critic.head.weight)
+
+    def values(response: list[int]) -> torch.Tensor:
+        return actors.look(batch_of([[5, 6]], [response], PAD, "cpu"), 1.0)[1][0]
+
+    one, other = values([3, 4, 5]), values([3, 9, 5])
+    torch.testing.assert_close(one[:2], other[:2], rtol=0, atol=1e-6)
+    assert (one[2] - other[2]).abs() > 1e-4
+    hidden = actors.policy.base_model(torch.tensor([[5, 6, 3, 4, 5]])).last_hidden_state
+    torch.testing.assert_close(one, actors.critic.head(hidden[0, 1:4]).squeeze(-1))
+
+
+def test_experience_has_no_vocabulary(tiny_model: Callable[..., Any]) -> None:
+    experience = collect(actors_of(tiny_model), PROMPTS, noise(), SETTINGS, 0.1)
+    for name, field in experience._asdict().items():
+        for tensor in field if isinstance(field, tuple) else [field]:
+            assert tensor.numel() <= 8 * (4 + 6), name  # rows x (prompt + response)
+            assert tensor.grad_fn is None, name
+
+
 def test_take_drops_only_padding(tiny_model: Callable[..., Any]) -> None:
     batch = batch_of(PROMPTS, [[3, 4, 0], [6], [9, 9], [2], [3], [4], [5], [6]], PAD, "cpu")
     part = take(batch, torch.tensor([2, 1]))
@@ -197,7 +297,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny_model: Callable[..., Any])
     assert all(torch.equal(a, b) for a, b in zip(before, actors.policy.parameters(), strict=True))
 
 
-def test_it_must_learn_to_write_one_class_of_tokens(tiny_model: Callable[..., Any]) -> None:
+@pytest.mark.parametrize(("critic", "dtype"), [("separate", "float32"), ("shared", "float32"), ("separate", "bfloat16")])
+def test_it_must_learn_to_write_one_class_of_tokens(tiny_model: Callable[..., Any], critic: str, dtype: str) -> None:
     """The reward is the share of even tokens. A random model writes about half; PPO must bring it above 90 %."""
 
     class EvenTokens(torch.nn.Module):
@@ -214,10 +315,10 @@ def test_it_must_learn_to_write_one_class_of_tokens(tiny_model: Callable[..., An
         def score(self, hidden: torch.Tensor) -> torch.Tensor:
             return hidden
 
-    actors = actors_of(tiny_model)
+    actors = actors_of(tiny_model, critic)
     actors.reward = EvenTokens()
     actors.score_std = 0.1
-    with_settings = settings(batch_size=64, micro_batch_size=64, ppo_epochs=4, max_new_tokens=8, kl_coef=0.0)
+    with_settings = settings(batch_size=64, micro_batch_size=64, ppo_epochs=4, max_new_tokens=8, kl_coef=0.0, dtype=dtype)
     optimizer, accelerator = optimizer_of(actors, 3e-3), Accelerator(cpu=True)
 
     def share(experience: Experience) -> float:

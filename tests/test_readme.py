@@ -64,3 +64,10 @@ def test_its_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"^    make ([\w-]+)", README, re.MULTILINE):
         assert f"\n{target}:" in makefile
+
+
+def test_the_tests_that_the_docs_name_exist() -> None:
+    written = "".join(file.read_text() for file in (ROOT / "tests").glob("test_*.py"))
+    named = re.findall(r"`(test_\w+)`", (ROOT / "docs/ppo.md").read_text())
+    assert len(named) >= 19
+    assert [name for name in named if f"def {name}(" not in written] == []

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rlhf_sentiment.models import Critic, positions, reward_scores
-from rlhf_sentiment.rollout import _draw, batch_of, exact_kl, log_probs, respond, uniforms
+from rlhf_sentiment.rollout import _ChosenLogProbs, _draw, batch_of, exact_kl, respond, score_tokens, uniforms
 
 EOS, PAD = 0, 1
 PROMPTS = [[5], [7, 8, 9, 10], [11, 12]]
@@ -91,7 +91,7 @@ def test_log_probs_are_those_of_the_whole_sequence(tiny_model: Callable[..., Any
     model, temperature = tiny_model("causal"), 0.8
     responses = [[3, 4, 0], [6], [9, 9]]
     batch = batch_of(PROMPTS, responses, PAD, "cpu")
-    found, entropy = log_probs(model, batch, temperature)
+    found, entropy, _ = score_tokens(model, batch, temperature, with_entropy=True)
     for row, (prompt, response) in enumerate(zip(PROMPTS, responses, strict=True)):
         logits = model(torch.tensor([prompt + response])).logits[0] / temperature
         everything = logits.log_softmax(-1)[len(prompt) - 1 : -1]
@@ -99,6 +99,22 @@ def test_log_probs_are_those_of_the_whole_sequence(tiny_model: Callable[..., Any
         torch.testing.assert_close(found[row, : len(response)], expected, rtol=1e-5, atol=1e-5)
         expected_entropy = torch.distributions.Categorical(logits=everything).entropy()
         torch.testing.assert_close(entropy[row, : len(response)], expected_entropy, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_chosen_log_probs_and_their_gradient_are_those_of_log_softmax(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    logits = (torch.randn(2500, 1000) * 3).to(dtype).requires_grad_()  # more rows than are lifted to float32 at a time
+    tokens, weight = torch.randint(0, 1000, (2500,)), torch.randn(2500)
+    everything = (logits.float() / 0.7).log_softmax(dim=-1)
+    expected = everything.gather(-1, tokens[:, None]).squeeze(-1)
+    (expected * weight).sum().backward()
+    copy = logits.detach().clone().requires_grad_()
+    found, entropy = _ChosenLogProbs.apply(copy * 1, tokens, 0.7, True)  # "* 1": as from a projection, not a leaf
+    (found * weight).sum().backward()
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(entropy, -(everything.exp() * everything).sum(-1), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(copy.grad, logits.grad, rtol=1e-5 if dtype == torch.float32 else 1e-2, atol=1e-7)
 
 
 @pytest.mark.parametrize("extra", [0, 3])
@@ -144,7 +160,7 @@ def test_exact_kl_is_what_sampled_log_ratios_estimate(tiny_model: Callable[..., 
     batch = respond(model, [[5, 6]] * count, torch.rand(count, 4, generator=torch.Generator().manual_seed(1)), EOS, PAD)
     exact = exact_kl(model, reference, batch, 1.0)
     with torch.no_grad():
-        ratio = log_probs(model, batch, 1.0)[0] - log_probs(reference, batch, 1.0)[0]
+        ratio = score_tokens(model, batch, 1.0).log_probs - score_tokens(reference, batch, 1.0).log_probs
     sampled = torch.where(batch.response_mask.bool(), ratio, 0.0).sum(1)
     error = float(sampled.std()) / count**0.5
     assert exact.mean() > 10 * error, "there is something to see"

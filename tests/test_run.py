@@ -72,16 +72,18 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch, 
         resolve_device(name)
 
 
-def test_policy_and_critic_come_back_as_they_were(tiny_model: Callable[..., Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("trunk", ["own", "policy's"])
+def test_policy_and_critic_come_back_as_they_were(tiny_model: Callable[..., Any], tmp_path: Path, trunk: str) -> None:
     from base import train_tokenizer
 
     tokenizer = train_tokenizer(["a warm film", "a dull film"] * 5, 270)
     policy = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_embd=16, n_layer=1, n_head=2, n_positions=32))
-    critic = Critic.from_reward_model(tiny_model("reward"))
+    critic = Critic.from_reward_model(tiny_model("reward")) if trunk == "own" else Critic(16)
+    torch.nn.init.normal_(critic.head.weight)
     critic.rescale(0.5, 2.0)
     save(policy, tokenizer, tmp_path / "ppo", critic)
 
-    again = Critic.from_reward_model(tiny_model("reward", seed=9))
+    again = Critic.from_reward_model(tiny_model("reward", seed=9)) if trunk == "own" else Critic(16)
     again.load(tmp_path / "ppo/critic.safetensors")
     for one, other in ((critic, again), (policy, AutoModelForCausalLM.from_pretrained(tmp_path / "ppo"))):
         for name, tensor in one.state_dict().items():
@@ -101,6 +103,17 @@ def test_a_tokenizer_leaves_base_with_a_pad_token_of_its_own(tmp_path: Path) -> 
     assert tokenizer.pad_token_id != tokenizer.eos_token_id
     assert model.config.pad_token_id == tokenizer.pad_token_id
     assert model.get_input_embeddings().num_embeddings >= len(tokenizer)
+
+
+def test_the_fused_gelu_is_gpt2s_own(tiny_model: Callable[..., Any], tmp_path: Path) -> None:
+    model = tiny_model("causal")
+    model.save_pretrained(tmp_path)
+    loaded = load_policy(tmp_path)
+    assert model.config.activation_function == loaded.config.activation_function == "gelu_new"
+    kinds = [type(block.mlp.act).__name__ for block in (model.transformer.h[0], loaded.transformer.h[0])]
+    assert kinds == ["NewGELUActivation", "GELU"]
+    ids = torch.arange(30)[None]
+    torch.testing.assert_close(loaded(ids).logits, model(ids).logits, rtol=1e-5, atol=1e-5)
 
 
 def test_what_is_loaded_has_dropout_off(tiny_model: Callable[..., Any], tmp_path: Path) -> None:

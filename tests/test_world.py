@@ -140,6 +140,24 @@ def test_training_reports_where_it_is_told(world: World) -> None:
     assert outs(world, "models", "metrics", "plots") == before, "and changes nothing else"
 
 
+def test_the_schedule_is_what_the_settings_say(finished_world: World) -> None:
+    steps, batch, epochs = 2, 8, 2  # of the tiny world, with one minibatch
+    metrics = json.loads((finished_world / "metrics/ppo.json").read_text())
+    assert (metrics["steps"], metrics["episodes"], metrics["optimizer_steps"]) == (steps, steps * batch, steps * epochs)
+    curve = list(csv.DictReader((finished_world / "plots/ppo.csv").open()))
+    assert [int(row["step"]) for row in curve] == [1, 2]
+    assert float(curve[0]["kl_penalty"]) == float(curve[0]["kl_k3"]) == 0.0, "the first batch is the reference's own"
+
+
+def test_ppo_runs_with_a_shared_trunk_in_bfloat16(world: World) -> None:
+    before = (world / "models/ppo/critic.safetensors").stat().st_size
+    world.set("ppo.critic", "shared")
+    world.set("ppo.dtype", "bfloat16")
+    world.run("python", "stages/ppo.py")
+    assert (world / "models/ppo/critic.safetensors").stat().st_size < before / 10, "a head, and no trunk"
+    assert json.loads((world / "metrics/ppo.json").read_text())["first_ratio_error"] == 0.0
+
+
 def test_a_change_in_a_picture_retrains_nothing(world: World) -> None:
     file = world / "stages/rlhf_sentiment/plots.py"
     file.write_text(file.read_text() + "\n# another line\n")

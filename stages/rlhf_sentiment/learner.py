@@ -3,6 +3,7 @@
 The numbers in comments are the steps of Ziegler et al. 2019 (1909.08593) as Huang et al. 2024 (2403.17031) list them.
 """
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,12 +12,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from . import ppo
 from .models import Critic, reward_scores
-from .rollout import Responses, log_probs, respond
+from .rollout import Responses, Scored, respond, score_tokens
 from .run import StageError
 from .settings.ppo import PPOSettings
 
@@ -33,6 +34,34 @@ class Actors:
     pad: int
     score_mean: float = 0.0
     score_std: float = 1.0
+
+    def parameters(self) -> list[nn.Parameter]:
+        """What learns: the policy's weights and the critic's own."""
+        return [*self.policy.parameters(), *self.critic.parameters()]
+
+    def look(self, part: Responses, temperature: float, with_entropy: bool = False) -> tuple[Scored, Tensor]:
+        """What the policy says of each response token, and the critic's value of the state before it. (B, T)"""
+        own = score_tokens(self.policy, part, temperature, with_entropy)
+        if self.critic.trunk is None:
+            return own, self.critic.value(own.states)
+        return own, self.critic(part.sequences, part.attention_mask, part.length)
+
+
+def critic_of(settings: PPOSettings, policy: PreTrainedModel, reward: PreTrainedModel) -> Critic:
+    """The critic that `settings.critic` names: on a copy of the reward model's trunk, or a head on the policy's."""
+    if settings.critic == "shared":
+        return Critic(policy.config.hidden_size).to(policy.device)
+    return Critic.from_reward_model(copy.deepcopy(reward)).requires_grad_(True).eval()
+
+
+def make_optimizer(actors: Actors, settings: PPOSettings) -> torch.optim.Optimizer:
+    """AdamW with the epsilon of 1909.08593 and no decay."""
+    return torch.optim.AdamW(actors.parameters(), lr=settings.learning_rate, eps=1e-5, weight_decay=0.0, fused=True)
+
+
+def precision(settings: PPOSettings, device: torch.device) -> torch.autocast:
+    """Where the matrix products run in `settings.dtype`: weights, sums, log-probabilities and losses stay float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=settings.dtype == "bfloat16")
 
 
 class Experience(NamedTuple):
@@ -77,7 +106,6 @@ def _padded(parts: list[Tensor], width: int) -> Tensor:
     return torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in parts])
 
 
-@torch.no_grad()
 def collect(
     actors: Actors, prompts: Sequence[Sequence[int]], noise: Tensor, settings: PPOSettings, kl_coef: float
 ) -> Experience:
@@ -87,46 +115,58 @@ def collect(
         prompts: token ids. [B]
         noise: one uniform number for each token. (B, T)
     """
-    # 1. Sample from the plain tempered distribution: no top-k, no top-p, or the KL below would be of another policy.
-    batch = respond(actors.policy, prompts, noise, actors.eos, actors.pad, settings.temperature)
-    device, mask = batch.sequences.device, batch.response_mask
+    return assess(actors, sample(actors, prompts, noise, settings), settings, kl_coef)
 
-    # 2. Score, by micro-batches: policy, reference, critic, reward model.
+
+def sample(actors: Actors, prompts: Sequence[Sequence[int]], noise: Tensor, settings: PPOSettings) -> Responses:
+    """A response to each prompt from the plain tempered distribution: no top-k, no top-p, or the KL would be of another
+    policy. Arguments as in `collect`."""
+    with precision(settings, actors.policy.device):
+        return respond(actors.policy, prompts, noise, actors.eos, actors.pad, settings.temperature)
+
+
+@torch.no_grad()
+def assess(actors: Actors, batch: Responses, settings: PPOSettings, kl_coef: float) -> Experience:
+    """Work out what each token of the responses was worth."""
+    # 1. Score, by micro-batches: policy, critic, reference, reward model.
+    device, mask = batch.sequences.device, batch.response_mask
     parts: dict[str, list[Tensor]] = {name: [] for name in ("log_probs", "reference", "values", "entropy", "scores")}
-    for rows in torch.arange(len(prompts), device=device).split(settings.micro_batch_size):
+    for rows in torch.arange(len(mask), device=device).split(settings.micro_batch_size):
         part = take(batch, rows)
-        own, entropy = log_probs(actors.policy, part, settings.temperature)
-        reference, _ = log_probs(actors.reference, part, settings.temperature)
-        parts["log_probs"].append(own)
-        parts["entropy"].append(entropy)
-        parts["reference"].append(reference)
-        parts["values"].append(actors.critic(part.sequences, part.attention_mask, part.length))
-        parts["scores"].append(reward_scores(actors.reward, part.sequences, part.attention_mask))
-    own, reference, values, entropy = (
+        with precision(settings, device):
+            own, values = actors.look(part, settings.temperature, with_entropy=True)
+            reference = score_tokens(actors.reference, part, settings.temperature)
+            scores = reward_scores(actors.reward, part.sequences, part.attention_mask)
+        parts["log_probs"].append(own.log_probs)
+        parts["entropy"].append(own.entropy)
+        parts["values"].append(values)
+        parts["reference"].append(reference.log_probs)
+        parts["scores"].append(scores)
+    own_log_probs, reference_log_probs, values, entropy = (
         _padded(parts[name], batch.length) for name in ("log_probs", "reference", "values", "entropy")
     )
     scores = torch.cat(parts["scores"])
 
-    # 3. Reward: the normalised score at the last real token, less a penalty where EOS is missing, less KL at each token.
+    # 2. Reward: the normalised score at the last real token, less a penalty where EOS is missing, less KL at each token.
     worth = (scores - actors.score_mean) / actors.score_std
     if settings.missing_eos_penalty is not None:
         worth = torch.where(batch.finished, worth, worth - settings.missing_eos_penalty)
-    k1 = ppo.kl_k1(own, reference)
+    k1 = ppo.kl_k1(own_log_probs, reference_log_probs)
     rewards = ppo.token_rewards(worth, k1, mask, kl_coef)
 
-    # 4. Advantages, whitened over the whole batch.
+    # 3. Advantages, whitened over the whole batch.
     advantages, returns = ppo.gae(rewards, values, mask, settings.gamma, settings.lam)
     real = mask.bool()
     return Experience(
         batch=batch,
-        log_probs=own,
+        log_probs=own_log_probs,
         values=values,
         advantages=ppo.whiten(advantages, mask),
         returns=returns,
         scores=scores,
         rewards=rewards.sum(dim=1),
         kl_k1=torch.where(real, k1, 0.0).sum(dim=1),
-        kl_k3=torch.where(real, ppo.kl_k3(own, reference), 0.0).sum(dim=1),
+        kl_k3=torch.where(real, ppo.kl_k3(own_log_probs, reference_log_probs), 0.0).sum(dim=1),
         entropy=ppo.masked_mean(entropy, mask),
     )
 
@@ -155,24 +195,31 @@ def learn(
         StageError: a loss or a gradient is not finite; the policy is as the last good step left it.
     """
     size = settings.batch_size // settings.minibatches
-    parameters = [*actors.policy.parameters(), *actors.critic.parameters()]
+    parameters = actors.parameters()
     totals = dict.fromkeys(("policy_loss", "value_loss", "approx_kl", "clip_fraction", "grad_norm"), 0.0)
     first_ratio_error = 0.0
     optimizer_steps = settings.ppo_epochs * settings.minibatches
     device = experience.log_probs.device
 
     for epoch in range(settings.ppo_epochs):
+        # The first epoch takes the batch as it came, prompts having been shuffled: in the micro-batches in which it was
+        # scored, so that its ratios are 1 to the last bit, in bfloat16 too.
         order = np.random.default_rng((*coordinates, epoch)).permutation(settings.batch_size)
+        order = order if epoch else np.arange(settings.batch_size)
         for number, minibatch in enumerate(torch.from_numpy(order).to(device).split(size)):
             tokens = experience.batch.response_mask[minibatch].sum()
             sums = torch.zeros(4, device=device)
             for rows in minibatch.split(settings.micro_batch_size):
                 part = take(experience.batch, rows)
                 mask, width = part.response_mask, part.length
-                own, _ = log_probs(actors.policy, part, settings.temperature)
-                values = actors.critic(part.sequences, part.attention_mask, width)
+                with precision(settings, device):
+                    own, values = actors.look(part, settings.temperature)
                 policy = ppo.policy_loss(
-                    own, experience.log_probs[rows, :width], experience.advantages[rows, :width], mask, settings.clip_range
+                    own.log_probs,
+                    experience.log_probs[rows, :width],
+                    experience.advantages[rows, :width],
+                    mask,
+                    settings.clip_range,
                 )
                 value = ppo.value_loss(
                     values, experience.values[rows, :width], experience.returns[rows, :width], mask, settings.clip_range_value

@@ -7,8 +7,8 @@ Randomness is drawn ahead, one uniform number for each token, from coordinates s
 row samples depends on no other row, and not on how rows are batched.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -150,31 +150,83 @@ def _draw(probabilities: Tensor, noise: Tensor) -> Tensor:
     return torch.searchsorted(cumulative, noise[:, None] * cumulative[:, -1:], right=True).squeeze(1)
 
 
-def _distributions(model: PreTrainedModel, batch: Responses, temperature: float) -> Tensor:
-    """Log-probabilities of the whole vocabulary before each response token. (B, T, V)"""
-    logits = model(
+def _outputs(model: PreTrainedModel, batch: Responses) -> tuple[Tensor, Tensor]:
+    """Logits (B, T, V) and the trunk's last hidden states (B, T, D), both before each response token.
+
+    The projection to the vocabulary is of the response's places alone.
+    """
+    width = batch.sequences.shape[1]
+    before = torch.arange(width - batch.length - 1, width - 1, device=batch.sequences.device)  # the place before each token
+    output = model(
         input_ids=batch.sequences,
         attention_mask=batch.attention_mask,
         position_ids=positions(batch.attention_mask),
         use_cache=False,
-        logits_to_keep=batch.length + 1,
-    ).logits[:, :-1]
-    return (logits.float() / temperature).log_softmax(dim=-1)
+        logits_to_keep=before,
+        output_hidden_states=True,
+    )
+    return output.logits, output.hidden_states[-1][:, before]
 
 
-def log_probs(model: PreTrainedModel, batch: Responses, temperature: float) -> tuple[Tensor, Tensor]:
-    """Log-probability of each response token, and the entropy of the distribution it was drawn from.
+class _ChosenLogProbs(torch.autograd.Function):
+    """log softmax(logits / temperature) at the chosen tokens, and the entropy, without a second tensor of their size.
 
-    The vocabulary's logits live for one call: only (B, T) tensors leave it. Values under padding mean nothing.
+    (N, V), (N,) -> (N,), (N,).
 
-    Returns:
-        log-probabilities (B, T), entropies in nats, without gradient (B, T).
+    log_softmax would keep one for its gradient, make another of that, and a float32 copy of half-precision logits. Here a
+    few rows at a time are lifted to float32, and the gradient, (one_hot(token) - softmax) / temperature, takes the place
+    of the logits: backward runs once, and nothing else may need them.
     """
-    everything = _distributions(model, batch, temperature)
-    chosen = everything.gather(-1, batch.responses[:, :, None]).squeeze(-1)
-    with torch.no_grad():
-        entropy = -(everything.exp() * everything).sum(dim=-1)
-    return chosen, entropy
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, tokens: Tensor, temperature: float, with_entropy: bool) -> tuple[Tensor, Tensor]:
+        chosen, entropy, norms = (logits.new_zeros(len(tokens), dtype=torch.float32) for _ in range(3))
+        for rows in _few(logits):
+            scaled = logits[rows].float() / temperature
+            norms[rows] = scaled.logsumexp(dim=-1)
+            everything = scaled.sub_(norms[rows, None])
+            chosen[rows] = everything.gather(-1, tokens[rows, None]).squeeze(-1)
+            if with_entropy:
+                entropy[rows] = -(everything.exp() * everything).sum(dim=-1)
+        ctx.save_for_backward(logits, tokens, norms)
+        ctx.temperature = temperature
+        ctx.mark_non_differentiable(entropy)
+        return chosen, entropy
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        logits, tokens, norms = ctx.saved_tensors
+        weight = grads[0] / ctx.temperature  # (N,)
+        for rows in _few(logits):
+            probabilities = (logits[rows].float() / ctx.temperature).sub_(norms[rows, None]).exp_()
+            part = probabilities.mul_(-weight[rows, None])
+            logits[rows] = part.scatter_add_(-1, tokens[rows, None], weight[rows, None])
+        return logits, None, None, None
+
+
+def _few(logits: Tensor) -> Iterator[slice]:
+    """Slices of rows of about a million logits each: on a CPU they stay in its cache."""
+    step = max(1, 2**20 // logits.shape[-1])
+    return (slice(start, start + step) for start in range(0, len(logits), step))
+
+
+class Scored(NamedTuple):
+    """What a model says of each response token; nothing here has the vocabulary's width.
+
+    log_probs: of the token, with gradient. entropy: of the distribution it was drawn from, in nats, where asked for, else 0.
+    states: the trunk's last hidden state before it, (B, T, D). Values under padding mean nothing.
+    """
+
+    log_probs: Tensor
+    entropy: Tensor
+    states: Tensor
+
+
+def score_tokens(model: PreTrainedModel, batch: Responses, temperature: float, with_entropy: bool = False) -> Scored:
+    """Log-probability and entropy of each response token under `model` at `temperature`, in float32. (B, T)"""
+    logits, states = _outputs(model, batch)
+    chosen, entropy = _ChosenLogProbs.apply(logits.flatten(0, 1), batch.responses.flatten(), temperature, with_entropy)
+    return Scored(chosen.view_as(batch.responses), entropy.view_as(batch.responses), states)
 
 
 @torch.no_grad()
@@ -184,6 +236,6 @@ def exact_kl(model: PreTrainedModel, reference: PreTrainedModel, batch: Response
     Over responses sampled from `model` its mean estimates the KL of the two models' distributions of responses, as the
     mean log-ratio does, with less noise. (B,)
     """
-    own, other = (_distributions(each, batch, temperature) for each in (model, reference))
+    own, other = ((_outputs(each, batch)[0].float() / temperature).log_softmax(dim=-1) for each in (model, reference))
     kl = (own.exp() * (own - other)).sum(dim=-1)  # (B, T)
     return torch.where(batch.response_mask.bool(), kl, 0.0).sum(dim=1)

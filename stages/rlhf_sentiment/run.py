@@ -5,6 +5,7 @@ the same to DVC, and a test holds the two equal.
 """
 
 import argparse
+import ctypes
 import os
 import shutil
 import sys
@@ -52,6 +53,7 @@ def stage(
     )
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE", help="default: %(default)s")
     arguments = parser.parse_args()
+    keep_freed_memory()
     with one_line_errors(name):
         settings = load(schema, arguments.params, whole=name == "check")
         for path in reads:
@@ -59,6 +61,19 @@ def stage(
         print(f"{name}: reads {', '.join(map(str, reads)) or arguments.params}", flush=True)
         result = main(settings)
         print(f"{name}: wrote {', '.join(map(str, writes))}; {result}", flush=True)
+
+
+def keep_freed_memory() -> None:
+    """Let the process keep the large blocks that it frees, where the C library is glibc.
+
+    Each training step asks for the same tensors again. By default glibc hands them back to the kernel, which clears every
+    page of them anew: a fifth of a PPO step's time on a CPU (docs/performance.md).
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        trim_threshold, mmap_max = -1, -4  # names of malloc.h
+        mallopt(trim_threshold, -1)
+        mallopt(mmap_max, 0)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """The section `ppo`: reinforcement learning from the reward model."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -16,6 +16,8 @@ class PPOSettings(Settings):
     minibatches: Annotated[int, Field(ge=1, le=65_536)]
     micro_batch_size: Annotated[int, Field(ge=1, le=65_536)]
     ppo_epochs: Annotated[int, Field(ge=1, le=100)]
+    critic: Literal["separate", "shared"]
+    dtype: Literal["float32", "bfloat16"]
     learning_rate: Annotated[float, Field(gt=0, le=0.1)]
     max_grad_norm: Positive
     max_new_tokens: Annotated[int, Field(ge=1, le=131_072)]

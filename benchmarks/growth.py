@@ -1,0 +1,36 @@
+"""Fit how the time of a PPO update grows with the batch and with the length of responses.
+
+    python benchmarks/growth.py --layers 4 --width 256 --heads 4 --vocab 2048
+
+Runs ppo.py of this folder for responses of 64 to 512 tokens and for batches of 8 to 64, passing on every flag it is given,
+and prints a line of JSON for each and, last, the exponents of time = c * size^exponent, fitted by least squares of logarithms.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+SWEEPS = {"response": (64, 128, 256, 512), "batch": (8, 16, 32, 64)}
+FIXED = {"response": 64, "batch": 16, "micro": 16, "epochs": 1, "updates": 3}
+
+
+def main() -> None:
+    exponents = {}
+    for flag, sizes in SWEEPS.items():
+        seconds = []
+        for size in sizes:
+            flags = [f"--{name}={value}" for name, value in (FIXED | {flag: size}).items()]
+            command = [sys.executable, str(Path(__file__).with_name("ppo.py")), *flags, *sys.argv[1:]]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603
+            figures = json.loads(done.stdout.splitlines()[-1])
+            print(json.dumps({flag: size, **figures}), flush=True)
+            seconds.append(figures["s_per_update"])
+        exponents[flag] = round(float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0]), 3)
+    print(json.dumps({"exponents": exponents}))
+
+
+if __name__ == "__main__":
+    main()

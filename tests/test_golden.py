@@ -1,0 +1,69 @@
+"""Our equations against those of trl 1.12.0, the last release with a PPO trainer, on a small fixed batch.
+
+tests/golden/record.py wrote the figures from trl's own lines. Where we differ on purpose:
+
+- trl puts the score one place after a response's last token, where there is one, and bootstraps from the value there; here
+  the episode ends with the last real token. So with responses of unequal length advantages, returns and the value loss
+  differ, and only responses that fill the width are compared in those.
+- trl averages each micro-batch by its own tokens; here a loss is a sum over the minibatch divided by its tokens.
+- trl's approxkl is half a mean square, padding counted in; here it is k3 over real tokens.
+- trl adds 1e-7 to the temperature, and shuffles the first epoch too.
+"""
+
+import json
+from typing import Any
+
+import torch
+
+from rlhf_sentiment import ppo
+
+from .closure import ROOT
+
+GOLDEN = json.loads((ROOT / "tests/golden/trl-1.12.0.json").read_text())
+ARGS = GOLDEN["args"]
+INPUTS = {name: torch.tensor(value) for name, value in GOLDEN["inputs"].items()}
+
+
+def mask_of(case: dict[str, Any]) -> torch.Tensor:
+    return (torch.arange(INPUTS["values"].shape[1]) <= torch.tensor(case["last"])[:, None]).long()
+
+
+def same(found: torch.Tensor, golden: Any) -> None:
+    torch.testing.assert_close(found, torch.tensor(golden), rtol=1e-5, atol=1e-6)
+
+
+def test_advantages_and_returns_are_trls() -> None:
+    case = GOLDEN["whole"]
+    mask = mask_of(case)
+    rewards = ppo.token_rewards(INPUTS["scores"], ppo.kl_k1(INPUTS["logprobs"], INPUTS["ref_logprobs"]), mask, ARGS["kl_coef"])
+    advantages, returns = ppo.gae(rewards, INPUTS["values"], mask, ARGS["gamma"], ARGS["lam"])
+    same(ppo.whiten(advantages, mask), case["advantages"])
+    same(returns, case["returns"])
+
+
+def test_losses_and_their_gradients_are_trls() -> None:
+    for name, case in ((name, GOLDEN[name]) for name in ("whole", "ragged")):
+        mask = mask_of(case)
+        log_probs, values = (INPUTS[key].clone().requires_grad_() for key in ("new_logprobs", "vpred"))
+        policy = ppo.policy_loss(log_probs, INPUTS["logprobs"], torch.tensor(case["advantages"]), mask, ARGS["cliprange"])
+        value = ppo.value_loss(values, INPUTS["values"], torch.tensor(case["returns"]), mask, ARGS["cliprange_value"])
+        tokens = mask.sum()
+        same(policy.loss / tokens, case["policy_loss"])
+        same(policy.clipped / tokens, case["clip_fraction"])
+        ((policy.loss + ARGS["vf_coef"] * value) / tokens).backward()
+        assert log_probs.grad is not None
+        assert values.grad is not None
+        same(log_probs.grad, case["log_probs_gradient"])
+        if name == "whole":
+            same(value / tokens, case["value_loss"])
+            same(values.grad, case["values_gradient"])
+
+
+def test_the_figures_tell_a_difference() -> None:
+    """The recorded batch has clipped and free ratios, held and free values, or the comparison would show little."""
+    whole = GOLDEN["whole"]
+    assert 0 < whole["clip_fraction"] < 1
+    held = (INPUTS["vpred"] - INPUTS["values"]).abs() > ARGS["cliprange_value"]
+    assert held.any()
+    assert not held.all()
+    assert (torch.tensor(whole["values_gradient"]) == 0).any()
