@@ -26,7 +26,7 @@ def main() -> None:
             command = [sys.executable, str(Path(__file__).with_name("ppo.py")), *flags, *sys.argv[1:]]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603
             figures = json.loads(done.stdout.splitlines()[-1])
-            print(json.dumps({flag: size, **figures}), flush=True)
+            print(json.dumps(figures), flush=True)
             seconds.append(figures["s_per_update"])
         exponents[flag] = round(float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0]), 3)
     print(json.dumps({"exponents": exponents}))

@@ -3,7 +3,7 @@
     python benchmarks/ppo.py --layers 6 --width 768 --heads 12 --vocab 50257 --batch 16 --prompt 16 --response 48 --epochs 4
 
 The code is that of the stage; settings that have no flag are those of params.yaml. The weights are random (speed does not
-depend on them), and all but a few responses go to their full length: EOS is one token of the vocabulary. Prints one JSON
+depend on them), and most responses go to their full length: EOS is one token of the vocabulary. Prints one JSON
 line, last: seconds per update (median of the updates after a first, uncounted one) and of its rollout, scoring and training,
 responses per second, the peak of the host's resident memory, and by how much it grew after that first update.
 """
@@ -19,13 +19,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
+from pydantic import ValidationError
 from tqdm import tqdm
 from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "stages"))
 from rlhf_sentiment.config import Device, Seed, Settings, load
-from rlhf_sentiment.learner import Actors, assess, critic_of, learn, make_optimizer, sample
+from rlhf_sentiment.learner import Actors, assess, critic_of, learn, make_accelerator, make_optimizer, sample
 from rlhf_sentiment.models import fuse_gelu, make_deterministic, quiet, resolve_device
 from rlhf_sentiment.rollout import uniforms
 from rlhf_sentiment.run import keep_freed_memory
@@ -70,14 +70,19 @@ def main() -> None:
     params = load(Params, PARAMS)
     changed = {
         "batch_size": size.batch,
-        "micro_batch_size": min(size.micro, size.batch),
+        "micro_batch_size": size.micro,
         "minibatches": size.minibatches,
         "ppo_epochs": size.epochs,
         "max_new_tokens": size.response,
         "critic": size.critic,
         "dtype": size.dtype,
     }
-    settings = PPOSettings.model_validate(params.ppo.model_dump() | changed)
+    if size.updates < 1 or size.prompt < 1 or size.vocab < 3:
+        parser.error("--updates and --prompt must be at least 1, --vocab at least 3")
+    try:
+        settings = PPOSettings.model_validate(params.ppo.model_dump() | changed)
+    except ValidationError as error:
+        parser.error("; ".join(problem["msg"] for problem in error.errors()))
     device = resolve_device(params.device)
     keep_freed_memory()
     quiet()
@@ -105,7 +110,7 @@ def main() -> None:
         pad=pad,
     )
     optimizer = make_optimizer(actors, settings)
-    accelerator = Accelerator(cpu=device.type == "cpu")
+    accelerator = make_accelerator(device)
     generator = torch.Generator().manual_seed(params.seed)
     seconds: list[list[float]] = []
     peaks: list[float] = []
@@ -122,7 +127,7 @@ def main() -> None:
         seconds.append([clock[3] - clock[0], *(after - before for before, after in pairwise(clock))])
         peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20))
     update, rollout, scoring, training = (statistics.median(part) for part in zip(*seconds[1:], strict=True))
-    figures = {
+    figures = vars(size) | {
         "s_per_update": round(update, 3),
         "samples_per_s": round(size.batch / update, 3),
         "s_rollout": round(rollout, 3),

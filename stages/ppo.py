@@ -8,13 +8,12 @@ validation curve is of validation prompts. No test prompt is read here.
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from rlhf_sentiment import ppo as equations
 from rlhf_sentiment.config import Device, Seed, Settings
-from rlhf_sentiment.learner import Actors, collect, critic_of, learn, make_optimizer, precision, take
+from rlhf_sentiment.learner import Actors, collect, critic_of, learn, make_accelerator, make_optimizer, precision, take
 from rlhf_sentiment.models import (
     encode,
     load_policy,
@@ -50,8 +49,8 @@ def main(params: Params) -> str:
     quiet()
     make_deterministic(params.seed)
     settings, seed, device = params.ppo, params.seed, resolve_device(params.device)
-    accelerator = Accelerator(
-        cpu=device.type == "cpu", log_with=None if params.report_to == "none" else params.report_to, project_dir="runs"
+    accelerator = make_accelerator(
+        device, log_with=None if params.report_to == "none" else params.report_to, project_dir="runs"
     )
     if accelerator.num_processes > 1:
         raise StageError(f"started as {accelerator.num_processes} processes; PPO runs in one, as `python stages/ppo.py`")

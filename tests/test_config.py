@@ -71,6 +71,7 @@ def test_the_committed_params_are_in_order() -> None:
         ("base.revision", "main", "base.revision is of a hub id, and scratch is none; set it to null"),
         ("data.source", "stanfordnlp/imdb", "data.revision: pin stanfordnlp/imdb to a commit hash of the hub"),
         ("data.source", "reviews.csv", "data.source: should be synthetic, data/raw/NAME or a hub id"),
+        ("ppo.temperature", 1e-40, "ppo.temperature: "),
         ("data.source", "data/raw", "data.source: should be synthetic, data/raw/NAME or a hub id"),
         ("data.labelled_texts", 101, "data.labelled_texts: "),
         ("base.model", "models/pretrained", "base.model: should be scratch, models/pretrained/NAME or a hub id"),

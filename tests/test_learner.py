@@ -10,8 +10,8 @@ import torch
 from accelerate import Accelerator
 from transformers import PreTrainedTokenizerBase
 
-from rlhf_sentiment import learner
-from rlhf_sentiment.learner import Actors, Experience, collect, critic_of, learn, make_optimizer, take
+from rlhf_sentiment import learner, ppo
+from rlhf_sentiment.learner import Actors, Experience, collect, critic_of, learn, make_accelerator, make_optimizer, take
 from rlhf_sentiment.models import load_reward_model, save
 from rlhf_sentiment.rollout import Responses, batch_of, score_tokens, uniforms
 from rlhf_sentiment.run import StageError
@@ -73,8 +73,12 @@ def optimizer_of(actors: Actors, rate: float = 1e-3) -> torch.optim.Optimizer:
     return optimizer
 
 
+def on_cpu() -> Accelerator:
+    return make_accelerator(torch.device("cpu"))
+
+
 def learned(actors: Actors, experience: Experience, with_settings: PPOSettings) -> dict[str, float]:
-    return learn(actors, optimizer_of(actors), Accelerator(cpu=True), experience, with_settings, (1, 2))
+    return learn(actors, optimizer_of(actors), on_cpu(), experience, with_settings, (1, 2))
 
 
 @pytest.mark.parametrize("critic", ["separate", "shared"])
@@ -143,7 +147,7 @@ def test_micro_batches_change_nothing(tiny_model: Callable[..., Any], critic: st
         actors = actors_of(tiny_model, critic)
         experience = collect(actors, PROMPTS, noise(), SETTINGS, 0.1)
         optimizer = Recorder(actors.parameters(), lr=1e-3)
-        figures.append(learn(actors, optimizer, Accelerator(cpu=True), experience, settings(micro_batch_size=size), (1, 2)))
+        figures.append(learn(actors, optimizer, on_cpu(), experience, settings(micro_batch_size=size), (1, 2)))
     one, other = gradients
     assert (one - other).norm() < 1e-6 * one.norm()
     for name in ("policy_loss", "value_loss", "grad_norm"):
@@ -155,7 +159,7 @@ def test_there_are_epochs_times_minibatches_optimizer_steps(tiny_model: Callable
     with_settings = settings(ppo_epochs=3, minibatches=4, micro_batch_size=2)
     optimizer = optimizer_of(actors)
     experience = collect(actors, PROMPTS, noise(), with_settings, 0.1)
-    learn(actors, optimizer, Accelerator(cpu=True), experience, with_settings, (1, 2))
+    learn(actors, optimizer, on_cpu(), experience, with_settings, (1, 2))
     assert {int(state["step"]) for state in optimizer.state.values()} == {12}
 
 
@@ -165,8 +169,94 @@ def test_no_step_sees_the_gradient_of_another(tiny_model: Callable[..., Any]) ->
         actors, with_settings = actors_of(tiny_model), settings(ppo_epochs=epochs)
         experience = collect(actors, PROMPTS, noise(), with_settings, 0.1)
         still = optimizer_of(actors, rate=0.0)
-        norms.append(learn(actors, still, Accelerator(cpu=True), experience, with_settings, (1, 2))["grad_norm"])
+        norms.append(learn(actors, still, on_cpu(), experience, with_settings, (1, 2))["grad_norm"])
     assert norms[1] == pytest.approx(norms[0], rel=1e-5), "weights stand still, so each epoch has the same gradient"
+
+
+def test_the_environment_does_not_scale_the_gradient(tiny_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    norms = []
+    for steps in ("1", "4"):
+        monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", steps)
+        actors = actors_of(tiny_model)
+        norms.append(learned(actors, collect(actors, PROMPTS, noise(), SETTINGS, 0.1), SETTINGS)["grad_norm"])
+    assert norms[0] == norms[1]
+
+
+def test_the_gradient_is_clipped(tiny_model: Callable[..., Any]) -> None:
+    actors, with_settings = actors_of(tiny_model), settings(max_grad_norm=1e-3)
+    experience = collect(actors, PROMPTS, noise(), with_settings, 0.1)
+    before = torch.cat([p.detach().flatten().clone() for p in actors.parameters()])
+    figures = learn(
+        actors,
+        torch.optim.SGD(actors.parameters(), lr=1.0),
+        on_cpu(),
+        experience,
+        with_settings,
+        (1, 2),
+    )
+    moved = torch.cat([p.detach().flatten() for p in actors.parameters()]) - before
+    assert figures["grad_norm"] > 0.1, "the figure is of before the clip"
+    assert float(moved.norm()) == pytest.approx(1e-3, rel=0.01)
+
+
+def test_losses_get_the_settings_and_their_figures_are_means(
+    tiny_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_settings = settings(clip_range=0.13, clip_range_value=0.07, ppo_epochs=3, learning_rate=0.01)
+    actors = actors_of(tiny_model)
+    experience = collect(actors, PROMPTS, noise(), with_settings, 0.1)
+    tokens = experience.batch.response_mask.sum()
+    losses: list[tuple[float, float]] = []
+
+    def policy_loss(own: Any, old: torch.Tensor, advantages: Any, mask: Any, clip: float) -> ppo.PolicyLoss:
+        assert clip == 0.13
+        assert sorted(old.flatten().tolist()) == sorted(experience.log_probs.flatten().tolist())
+        found = true_policy_loss(own, old, advantages, mask, clip)
+        losses.append((float(found.loss.detach() / tokens), float(found.clipped / tokens)))
+        return found
+
+    def value_loss(values: Any, old: torch.Tensor, returns: Any, mask: Any, clip: float) -> torch.Tensor:
+        assert clip == 0.07
+        assert sorted(old.flatten().tolist()) == sorted(experience.values.flatten().tolist())
+        return true_value_loss(values, old, returns, mask, clip)
+
+    true_policy_loss, true_value_loss = ppo.policy_loss, ppo.value_loss
+    monkeypatch.setattr(ppo, "policy_loss", policy_loss)
+    monkeypatch.setattr(ppo, "value_loss", value_loss)
+    figures = learn(actors, optimizer_of(actors, 0.01), on_cpu(), experience, with_settings, (1, 2))
+    assert len(losses) == 3
+    assert losses[0] != losses[-1]
+    assert figures["policy_loss"] == pytest.approx(sum(loss for loss, _ in losses) / 3, rel=1e-5)
+    assert figures["clip_fraction"] == pytest.approx(sum(clipped for _, clipped in losses) / 3, rel=1e-5)
+
+
+def test_the_value_loss_moves_the_trunk_that_it_shares(tiny_model: Callable[..., Any]) -> None:
+    actors = actors_of(tiny_model, "shared")
+    torch.nn.init.normal_(actors.critic.head.weight)
+    experience = collect(actors, PROMPTS, noise(), SETTINGS, 0.1)
+    before = [p.detach().clone() for p in actors.policy.parameters()]
+    learned(actors, experience._replace(advantages=torch.zeros_like(experience.advantages)), SETTINGS)
+    assert not all(torch.equal(a, b) for a, b in zip(before, actors.policy.parameters(), strict=True))
+
+
+def test_gamma_and_lambda_are_not_confused(tiny_model: Callable[..., Any]) -> None:
+    experience = collect(actors_of(tiny_model), PROMPTS, noise(), settings(gamma=0.9, lam=0.4), 0.0)
+    mask = experience.batch.response_mask
+    rewards = ppo.token_rewards(experience.scores, torch.zeros(mask.shape), mask, 0.0)
+    _, returns = ppo.gae(rewards, experience.values, mask, gamma=0.9, lam=0.4)
+    torch.testing.assert_close(experience.returns, returns)
+
+
+def test_entropy_is_of_real_tokens(tiny_model: Callable[..., Any]) -> None:
+    actors = actors_of(tiny_model)
+    actors.eos = 39  # a token that some rows sample and some do not
+    experience = collect(actors, PROMPTS, noise(), settings(micro_batch_size=4), 0.0)
+    entropies = []
+    for prompt, tokens in zip(PROMPTS, experience.batch.tokens(), strict=True):
+        one = batch_of([prompt], [tokens], PAD, "cpu")
+        entropies += score_tokens(actors.policy, one, 0.9, with_entropy=True).entropy[0].tolist()
+    assert len(entropies) < experience.batch.response_mask.numel(), "some rows are shorter"
+    assert float(experience.entropy) == pytest.approx(sum(entropies) / len(entropies), rel=1e-5)
 
 
 def test_scores_and_penalties_are_on_the_right_rows(tiny_model: Callable[..., Any]) -> None:
@@ -262,7 +352,8 @@ def test_the_value_of_a_shared_trunk_has_not_seen_its_token(tiny_model: Callable
     torch.nn.init.normal_(actors.critic.head.weight)
 
     def values(response: list[int]) -> torch.Tensor:
-        return actors.look(batch_of([[5, 6]], [response], PAD, "cpu"), 1.0)[1][0]
+        batch = batch_of([[5, 6]], [response], PAD, "cpu")
+        return actors.values(batch, score_tokens(actors.policy, batch, 1.0).states)[0]
 
     one, other = values([3, 4, 5]), values([3, 9, 5])
     torch.testing.assert_close(one[:2], other[:2], rtol=0, atol=1e-6)
@@ -319,7 +410,7 @@ def test_it_must_learn_to_write_one_class_of_tokens(tiny_model: Callable[..., An
     actors.reward = EvenTokens()
     actors.score_std = 0.1
     with_settings = settings(batch_size=64, micro_batch_size=64, ppo_epochs=4, max_new_tokens=8, kl_coef=0.0, dtype=dtype)
-    optimizer, accelerator = optimizer_of(actors, 3e-3), Accelerator(cpu=True)
+    optimizer, accelerator = optimizer_of(actors, 3e-3), on_cpu()
 
     def share(experience: Experience) -> float:
         mask = experience.batch.response_mask.bool()

@@ -7,17 +7,18 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import GradientAccumulationPlugin
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from . import ppo
 from .models import Critic, reward_scores
-from .rollout import Responses, Scored, respond, score_tokens
+from .rollout import Responses, respond, score_tokens
 from .run import StageError
 from .settings.ppo import PPOSettings
 
@@ -39,12 +40,11 @@ class Actors:
         """What learns: the policy's weights and the critic's own."""
         return [*self.policy.parameters(), *self.critic.parameters()]
 
-    def look(self, part: Responses, temperature: float, with_entropy: bool = False) -> tuple[Scored, Tensor]:
-        """What the policy says of each response token, and the critic's value of the state before it. (B, T)"""
-        own = score_tokens(self.policy, part, temperature, with_entropy)
+    def values(self, part: Responses, states: Tensor) -> Tensor:
+        """The critic's value of the state before each response token; it may read the policy's `states`. (B, T)"""
         if self.critic.trunk is None:
-            return own, self.critic.value(own.states)
-        return own, self.critic(part.sequences, part.attention_mask, part.length)
+            return self.critic.value(states)
+        return self.critic(part.sequences, part.attention_mask, part.length)
 
 
 def critic_of(settings: PPOSettings, policy: PreTrainedModel, reward: PreTrainedModel) -> Critic:
@@ -57,6 +57,12 @@ def critic_of(settings: PPOSettings, policy: PreTrainedModel, reward: PreTrained
 def make_optimizer(actors: Actors, settings: PPOSettings) -> torch.optim.Optimizer:
     """AdamW with the epsilon of 1909.08593 and no decay."""
     return torch.optim.AdamW(actors.parameters(), lr=settings.learning_rate, eps=1e-5, weight_decay=0.0, fused=True)
+
+
+def make_accelerator(device: torch.device, **options: Any) -> Accelerator:
+    """An accelerator that leaves loss and precision to this module, whatever accelerate's environment variables say."""
+    whole = GradientAccumulationPlugin(num_steps=1)  # the argument gradient_accumulation_steps yields to the environment
+    return Accelerator(cpu=device.type == "cpu", gradient_accumulation_plugin=whole, mixed_precision="no", **options)
 
 
 def precision(settings: PPOSettings, device: torch.device) -> torch.autocast:
@@ -134,7 +140,8 @@ def assess(actors: Actors, batch: Responses, settings: PPOSettings, kl_coef: flo
     for rows in torch.arange(len(mask), device=device).split(settings.micro_batch_size):
         part = take(batch, rows)
         with precision(settings, device):
-            own, values = actors.look(part, settings.temperature, with_entropy=True)
+            own = score_tokens(actors.policy, part, settings.temperature, with_entropy=True)
+            values = actors.values(part, own.states)
             reference = score_tokens(actors.reference, part, settings.temperature)
             scores = reward_scores(actors.reward, part.sequences, part.attention_mask)
         parts["log_probs"].append(own.log_probs)
@@ -203,7 +210,7 @@ def learn(
 
     for epoch in range(settings.ppo_epochs):
         # The first epoch takes the batch as it came, prompts having been shuffled: in the micro-batches in which it was
-        # scored, so that its ratios are 1 to the last bit, in bfloat16 too.
+        # scored (where they fit into a minibatch), so that its ratios are 1 to the last bit, in bfloat16 too.
         order = np.random.default_rng((*coordinates, epoch)).permutation(settings.batch_size)
         order = order if epoch else np.arange(settings.batch_size)
         for number, minibatch in enumerate(torch.from_numpy(order).to(device).split(size)):
@@ -213,7 +220,7 @@ def learn(
                 part = take(experience.batch, rows)
                 mask, width = part.response_mask, part.length
                 with precision(settings, device):
-                    own, values = actors.look(part, settings.temperature)
+                    own = score_tokens(actors.policy, part, settings.temperature)
                 policy = ppo.policy_loss(
                     own.log_probs,
                     experience.log_probs[rows, :width],
@@ -221,10 +228,16 @@ def learn(
                     mask,
                     settings.clip_range,
                 )
+                loss = policy.loss / tokens
+                if actors.critic.trunk is not None:  # two graphs: the policy's is freed before the critic's is made
+                    accelerator.backward(loss)
+                    loss = loss.detach()
+                with precision(settings, device):
+                    values = actors.values(part, own.states)
                 value = ppo.value_loss(
                     values, experience.values[rows, :width], experience.returns[rows, :width], mask, settings.clip_range_value
                 )
-                accelerator.backward((policy.loss + settings.vf_coef * value) / tokens)
+                accelerator.backward(loss + settings.vf_coef * value / tokens)
                 sums += torch.stack([policy.loss, value, policy.approx_kl, policy.clipped]).detach() / tokens
                 if epoch == number == 0:
                     first_ratio_error = max(first_ratio_error, float(policy.ratio_error))

@@ -9,6 +9,6 @@ from ..config import Settings
 
 class GenerationSettings(Settings):
     max_new_tokens: Annotated[int, Field(ge=1, le=131_072)]
-    temperature: Annotated[float, Field(gt=0, le=10)]
+    temperature: Annotated[float, Field(ge=1e-3, le=10)]
     top_p: Annotated[float, Field(gt=0, le=1)]
     batch_size: Annotated[int, Field(ge=1, le=65_536)]

@@ -21,7 +21,7 @@ class PPOSettings(Settings):
     learning_rate: Annotated[float, Field(gt=0, le=0.1)]
     max_grad_norm: Positive
     max_new_tokens: Annotated[int, Field(ge=1, le=131_072)]
-    temperature: Annotated[float, Field(gt=0, le=10)]
+    temperature: Annotated[float, Field(ge=1e-3, le=10)]
     kl_coef: Annotated[float, Field(ge=0, le=100)]
     kl_target: Positive | None
     kl_horizon: Annotated[int, Field(ge=1)]
