@@ -117,6 +117,13 @@ def test_a_tokenizer_without_eos_is_refused(llama: Path) -> None:
         give_pad_token(load_policy(llama), tokenizer)
 
 
+def test_another_models_tokenizer_is_refused(llama: Path) -> None:
+    tokenizer: Any = load_tokenizer(llama)
+    tokenizer.add_tokens(["a token that the model does not know"])
+    with pytest.raises(StageError, match="the tokenizer has 301 tokens and the model knows 300; they do not belong together"):
+        give_pad_token(load_policy(llama), tokenizer)
+
+
 def test_a_model_without_a_limit_takes_any_length() -> None:
     model: Any = BloomForCausalLM(BloomConfig(vocab_size=300, hidden_size=16, n_layer=1, n_head=2))
     refuse_longer(model, 10**6, "sft.max_length")

@@ -140,6 +140,12 @@ def test_training_reports_where_it_is_told(world: World) -> None:
     assert outs(world, "models", "metrics", "plots") == before, "and changes nothing else"
 
 
+def test_compare_keeps_its_csv_where_the_pager_closes_early(finished_world: World, tmp_path: Path) -> None:
+    compare = f"python stages/compare.py --prompt 'The film was' --prompt 'I saw' --csv {tmp_path}/answers.csv"
+    finished_world.run("bash", "-c", f"{compare} 2>/dev/null | true")
+    assert len(list(csv.DictReader((tmp_path / "answers.csv").open()))) == 6  # two prompts, three models
+
+
 def test_the_schedule_is_what_the_settings_say(finished_world: World) -> None:
     steps, batch, epochs = 2, 8, 2  # of the tiny world, with one minibatch
     metrics = json.loads((finished_world / "metrics/ppo.json").read_text())

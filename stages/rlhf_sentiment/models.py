@@ -58,7 +58,7 @@ def make_deterministic(seed: int) -> None:
     np.random.seed(seed)
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # That would also fill every new tensor with NaN before it is written: a fifth of a PPO step's time on a CPU.
+    # That would also fill every new tensor with NaN before it is written: a tenth of a PPO step's time on a CPU.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
