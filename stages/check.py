@@ -4,6 +4,7 @@ What it writes is always the same, and `prepare` depends on that: a typo in any 
 change that is right reruns only the stages that load it.
 """
 
+from pathlib import Path
 from typing import Self
 
 from pydantic import model_validator
@@ -40,7 +41,9 @@ class Params(Settings):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
-        if self.evaluate.num_samples > self.data.prompts_test:
+        if self.evaluate.prompts_file and not Path(self.evaluate.prompts_file).is_file():
+            raise ValueError(f"evaluate.prompts_file: {self.evaluate.prompts_file}: no such file of prompts")
+        if self.evaluate.prompts_file is None and self.evaluate.num_samples > self.data.prompts_test:
             raise ValueError(
                 f"evaluate.num_samples ({self.evaluate.num_samples}) must be at most "
                 f"data.prompts_test ({self.data.prompts_test})"

@@ -1,6 +1,7 @@
 """Compare: type a prompt, see every model's answers and how positive the judge finds them.
 
     python stages/compare.py --prompt "The film was" --prompt "I saw this" --samples 3
+    python stages/compare.py --prompts prompts/everyday.txt --samples 4 --csv answers.csv
 
 Needs the models of a finished run (`dvc repro`); writes nothing but the file named by --csv.
 """
@@ -18,9 +19,12 @@ from rich.text import Text
 from rlhf_sentiment.answers import answer
 from rlhf_sentiment.config import Device, Seed, Settings, load
 from rlhf_sentiment.judge import Judge
+from rlhf_sentiment.judges import judged
 from rlhf_sentiment.models import load_policy, load_tokenizer, make_deterministic, quiet, resolve_device
+from rlhf_sentiment.prompts import read_prompts
 from rlhf_sentiment.records import Row, write_table
 from rlhf_sentiment.run import one_line_errors, require
+from rlhf_sentiment.settings.evaluate import EvaluateSettings
 from rlhf_sentiment.settings.generation import GenerationSettings
 
 FOLDERS = {"base": "models/base", "sft": "models/sft", "rlhf": "models/ppo"}
@@ -30,13 +34,15 @@ class Params(Settings):
     seed: Seed
     device: Device
     generation: GenerationSettings
+    evaluate: EvaluateSettings
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python stages/compare.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--prompt", action="append", required=True, help="what to continue; may be given several times")
+    parser.add_argument("--prompt", action="append", default=[], help="what to continue; may be given several times")
+    parser.add_argument("--prompts", type=Path, metavar="FILE", help="more of them: .txt, one a line, or .jsonl with `prompt`")
     parser.add_argument("--samples", type=int, default=1, metavar="N", help="answers of each model (default: %(default)s)")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the answers to FILE")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE", help="default: %(default)s")
@@ -45,14 +51,17 @@ def main() -> None:
         parser.error(f"--samples: {arguments.samples} is not at least 1")
     if arguments.csv and (arguments.csv.is_dir() or not arguments.csv.parent.is_dir()):
         parser.error(f"--csv: {arguments.csv} is no file in a folder that exists")
-    prompts = list(dict.fromkeys(arguments.prompt))
-    for prompt in prompts:
+    if not (arguments.prompt or arguments.prompts):
+        parser.error("needs --prompt TEXT or --prompts FILE")
+    for prompt in arguments.prompt:
         if any("\ud800" <= letter <= "\udfff" for letter in prompt):
             parser.error(f"--prompt: {prompt!r} is not UTF-8")
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal that lacks a letter shows "?"
     console = Console()
     with one_line_errors("compare"):
         params = load(Params, arguments.params)
+        given = arguments.prompt + (read_prompts(arguments.prompts) if arguments.prompts else [])
+        prompts = list(dict.fromkeys(given))
         for folder in (*FOLDERS.values(), "models/judge"):
             require(Path(folder))
         table = pd.DataFrame(answers(params, prompts, arguments.samples, console))
@@ -75,13 +84,12 @@ def answers(params: Params, prompts: list[str], samples: int, console: Console) 
     for name, folder in FOLDERS.items():
         with console.status(f"{name} writes"):
             model, tokenizer = load_policy(folder, device), load_tokenizer(folder)
-            for sample in range(samples):
-                written = answer(model, tokenizer, prompts, params.seed, **params.generation.model_dump(), sample=sample)
-                positive = judge.positive([one.response for one in written])
-                rows += [
-                    {"prompt": one.prompt, "model": name, "sample": sample, "positive": score, "response": one.response}
-                    for one, score in zip(written, positive, strict=True)
-                ]
+            written = answer(model, tokenizer, prompts, params.seed, **params.generation.model_dump(), samples=samples)
+            positive = judge.positive([judged(one.prompt, one.response, params.evaluate.judged) for one in written])
+            rows += [
+                {"prompt": one.prompt, "model": name, "sample": one.sample, "positive": score, "response": one.response}
+                for one, score in zip(written, positive, strict=True)
+            ]
     return rows
 
 

@@ -1,11 +1,15 @@
 """Evaluate: did it work, how sure are we, and what did it cost?
 
 The judge, which nothing was trained against, says how positive each response is; differences are taken prompt by
-prompt, with intervals. Beside it stand a lexicon's opinion, the reward model's own, and what positivity cost: likeness to
-the base model, variety, repeated responses, and KL from the fine-tuned model. On the synthetic source the grammar that wrote
-the corpus is an oracle: does a response parse, and which polarity has it?
+prompt, with intervals and tests. Beside it stand a lexicon's opinion, the reward model's own, and any other judge that
+`evaluate.judges` names; each sits an exam on texts it has not seen. What positivity cost is likeness to the base model,
+variety, repetition and KL from the fine-tuned model; where a guard is crossed, a line warns. On the synthetic source the
+grammar that wrote the corpus is an oracle: does a response parse, and which polarity has it?
 """
 
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,12 +19,13 @@ from rich.console import Console
 from rich.markdown import Markdown
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from rlhf_sentiment import grammar, plots
 from rlhf_sentiment.config import Device, Seed, Settings
-from rlhf_sentiment.evaluation import distinct, duplicated, improvement, interval
-from rlhf_sentiment.judge import Judge
+from rlhf_sentiment.cost import crossed, distinct, duplicated, repetition, self_bleu
+from rlhf_sentiment.evaluation import holm, improvement, interval
+from rlhf_sentiment.judge import Judge, examine, reliability
+from rlhf_sentiment.judges import Opinion, agreement, classifier_of, judged, lexicon, platt, text_scores
 from rlhf_sentiment.models import (
     encode,
     load_policy,
@@ -33,25 +38,30 @@ from rlhf_sentiment.models import (
 )
 from rlhf_sentiment.records import Row, read_json, read_rows, read_table, write_metrics, write_table
 from rlhf_sentiment.report import markdown
-from rlhf_sentiment.rollout import batch_of, exact_kl, score_tokens
-from rlhf_sentiment.run import StageError, stage, writing
-from rlhf_sentiment.settings.evaluate import EvaluateSettings
+from rlhf_sentiment.rollout import Responses, batch_of, exact_kl, score_tokens
+from rlhf_sentiment.run import StageError, require, stage, writing
+from rlhf_sentiment.settings.evaluate import LOCAL, EvaluateSettings, short_name
+from rlhf_sentiment.text import cut_words, place_of
 
 MODELS = ("base", "sft", "rlhf")
+PAIRS = {"improvement": ("rlhf", "base"), "improvement_over_sft": ("rlhf", "sft"), "sft_over_base": ("sft", "base")}
 CURVES = {
     "sft": ("step", "loss"),
     "reward": ("step", "loss", "accuracy"),
     "ppo": ("step", "score", "kl_penalty", "kl_k3", "entropy"),
-    "ppo_validation": ("step", "score"),
+    "ppo_validation": ("step", "score", "kl"),
 }
 READS = [
-    *(f"data/samples/{name}.jsonl" for name in (*MODELS, "rlhf_rollout")),
+    *(f"data/samples/{name}.jsonl" for name in (*MODELS, "base_rollout", "rlhf_rollout")),
+    "data/prepared/labelled.jsonl",
+    "models/pretrained",
     "models/base",
     "models/sft",
     "models/ppo",
     "models/reward",
     "models/judge",
     "metrics/data.json",
+    "metrics/judge.json",
     "metrics/ppo.json",
     *(f"plots/{name}.csv" for name in CURVES),
 ]
@@ -59,11 +69,15 @@ WRITES = [
     "metrics/evaluation.json",
     "plots/comparison.csv",
     "plots/distribution.csv",
+    "plots/reliability.csv",
+    "plots/frontier.csv",
     "plots/samples.csv",
     "plots/training.png",
     "plots/ppo.png",
     "plots/comparison.png",
     "plots/distribution.png",
+    "plots/reliability.png",
+    "plots/frontier.png",
     "reports/report.md",
 ]
 
@@ -79,106 +93,210 @@ def main(params: Params) -> str:
     make_deterministic(params.seed)
     settings, device = params.evaluate, resolve_device(params.device)
     certainty: dict[str, Any] = {"confidence": settings.confidence, "resamples": settings.resamples, "seed": params.seed}
-    samples = {name: read_samples(name, settings.num_samples) for name in (*MODELS, "rlhf_rollout")}
-    if any([row["prompt"] for row in rows] != [row["prompt"] for row in samples["base"]] for rows in samples.values()):
-        raise StageError("data/samples: the models answered different prompts, so nothing is paired; run `dvc repro`")
-    rollouts = samples.pop("rlhf_rollout")
+    samples = {name: read_samples(name) for name in MODELS}
+    rollouts = {name: read_samples(f"{name}_rollout") for name in ("base", "rlhf")}
+    prompts = paired(samples, rollouts, settings.samples_per_prompt)
     temperature = read_json("metrics/ppo.json", {"temperature": float})["temperature"]
+    cut = read_json("metrics/judge.json", {"cut_words": int})["cut_words"]
     curves = {name: read_table(f"plots/{name}.csv", columns) for name, columns in CURVES.items()}
     synthetic = read_json("metrics/data.json", {"source": str})["source"] == "synthetic"
+    base, tokenizer = load_policy("models/base", device), load_tokenizer("models/base")
+    reward = load_reward_model("models/reward", device)
 
-    # 1. What each judge thinks of each response, and how each model's text differs from the base model's.
-    judge, vader, tokenizer = Judge.load("models/judge"), SentimentIntensityAnalyzer(), load_tokenizer("models/base")
-    base, reward = load_policy("models/base", device), load_reward_model("models/reward", device)
-    equal_tokens = min(sum(len(row["tokens"]) for row in rows) for rows in samples.values())
-    positive: dict[str, np.ndarray] = {}
+    # 1. The judges sit an exam, on labelled texts whole and cut to a response's length. The reward model's scores become
+    #    probabilities on texts of neither the exam nor its own training.
+    texts, labels = exam(settings.exam_texts)
+    cut_texts = [cut_words(text, cut) for text in texts["test"]]
+    opinions = {short_name(name): opinion_of(name, device) for name in settings.judges if name != "reward"}
+    said = {name: {"whole": opinion(texts["test"]), "cut": opinion(cut_texts)} for name, opinion in opinions.items()}
+    if "reward" in settings.judges:
+        ended = bool(np.mean([row["finished"] for row in samples["sft"]]) > 0.5)  # its texts end as responses do
+        scale = platt(text_scores(reward, tokenizer, texts["train"], ended), labels["train"])
+        said["reward"] = {
+            "whole": scale(text_scores(reward, tokenizer, texts["test"], ended)),
+            "cut": scale(text_scores(reward, tokenizer, cut_texts, ended)),
+        }
+
+    # 2. What each judge thinks of each response, and what each model's text costs.
+    tokens = min(sum(len(row["tokens"]) for row in rows) for rows in samples.values())
+    positive: dict[str, dict[str, np.ndarray]] = {}  # model -> judge -> (prompts x samples,)
+    scores: dict[str, np.ndarray] = {}
     result: Row = {}
     for name, rows in tqdm(samples.items(), desc="evaluate", unit=" models", leave=False, disable=None):
-        texts = [row["response"] if settings.judged == "response" else row["prompt"] + row["response"] for row in rows]
-        positive[name] = judge.positive(texts)
-        scores, negative_log_likelihood, tokens = score(base, reward, tokenizer, rows)
-        result[name] = {
-            "mean_positive": positive[name].mean(),
-            "std_positive": positive[name].std(ddof=1),
-            "positive_ratio": (positive[name] > 0.5).mean(),
-            "lexicon_positive": np.mean([vader.polarity_scores(text)["compound"] > 0 for text in texts]),
-            "reward": scores.mean(),
-            "perplexity": np.exp(negative_log_likelihood / tokens),
-            "distinct_2": distinct([row["tokens"] for row in rows], 2, equal_tokens),
-            "duplicated": duplicated([row["response"] for row in rows]),
-            "response_tokens": np.mean([len(row["tokens"]) for row in rows]),
-            "finished": np.mean([row["finished"] for row in rows]),
-            "samples": len(rows),
-        }
-        if synthetic:
-            polarities = [grammar.polarity_of(row["prompt"] + row["response"]) for row in rows]
-            parsed = [polarity for polarity in polarities if polarity is not None]
-            result[name]["grammar_parses"] = len(parsed) / len(rows)
-            result[name]["grammar_positive"] = parsed.count(grammar.POSITIVE) / max(len(parsed), 1)
+        read = [judged(row["prompt"], row["response"], settings.judged) for row in rows]
+        positive[name] = {judge: opinion(read) for judge, opinion in opinions.items()}
+        scores[name], perplexity = score(base, reward, tokenizer, rows)
+        if "reward" in settings.judges:
+            positive[name]["reward"] = scale(scores[name])
+        result[name] = opinions_of(positive[name]) | {"reward": scores[name].mean(), "perplexity": perplexity}
+        result[name] |= costs(rows, settings.samples_per_prompt, tokens) | (oracle(rows) if synthetic else {})
 
-    # 2. KL of the RLHF model from the fine-tuned one, on untruncated samples at the rollouts' temperature.
-    rlhf, sft = load_policy("models/ppo", device), load_policy("models/sft", device)
-    result["rlhf"]["kl_to_sft"] = np.mean(
-        np.concatenate([exact_kl(rlhf, sft, part, temperature).cpu() for part in batches(rollouts, tokenizer, device)])
-    )
+    # 3. KL from the fine-tuned model, on untruncated samples at the rollouts' temperature.
+    sft = load_policy("models/sft", device)
+    result["sft"]["kl_to_sft"] = 0.0
+    for name, folder in (("base", "models/base"), ("rlhf", "models/ppo")):
+        other = load_policy(folder, device)
+        nats = [exact_kl(other, sft, part, temperature).cpu() for part in batches(rollouts[name], tokenizer, device)]
+        result[name]["kl_to_sft"] = np.mean(np.concatenate(nats))
+    warnings = crossed({name: result[name] for name in MODELS}, settings.guards)
+    for name in MODELS:
+        result[name]["guards_crossed"] = sum(line.startswith(f"{name}: ") for line in warnings)
 
-    # 3. Differences, prompt by prompt.
-    result["improvement"] = improvement(positive["rlhf"], positive["base"], **certainty)
-    result["improvement_over_sft"] = improvement(positive["rlhf"], positive["sft"], **certainty)
+    # 4. Differences, prompt by prompt; whether the reward model's opinion grew more than the judge's; who agrees with whom.
+    judge = {name: opinion["classifier"].reshape(len(prompts), -1) for name, opinion in positive.items()}
+    for key, (after, before) in PAIRS.items():
+        result[key] = improvement(judge[after], judge[before], **certainty)
+    for key, p in zip(PAIRS, holm([result[key]["p_value"] for key in PAIRS]), strict=True):
+        result[key]["p_holm"] = p
+    result["reward_hacking_gap"] = gain(scores["rlhf"], scores["sft"]) - gain(judge["rlhf"], judge["sft"])
+    result["judges"] = {name: exam_results(ways, labels["test"]) for name, ways in said.items()}
+    result["kappa"] = agreement({name: np.concatenate([positive[model][name] for model in MODELS]) for name in said})
     write_metrics("metrics/evaluation.json", plain(result))
 
-    # 4. Tables and pictures.
+    # 5. Tables and pictures.
     bars = []
     for figure, values in (
-        ("mean P(positive)", positive),
-        ("positive ratio", {m: (p > 0.5) * 1.0 for m, p in positive.items()}),
+        ("mean P(positive)", judge),
+        ("positive ratio", {name: (opinion > 0.5) * 1.0 for name, opinion in judge.items()}),
     ):
         for name in MODELS:
-            low, high = interval(values[name], **certainty)
-            bar = {"value": values[name].mean(), "low": low, "high": high}
+            each = values[name].mean(axis=1)
+            low, high = interval(each, **certainty)
+            bar = {"value": each.mean(), "low": low, "high": high, "kl": result[name]["kl_to_sft"]}
             bars.append({"bar": f"{figure}, {name}", "model": name, "figure": figure, **bar})
+    comparison = pd.DataFrame(bars)
+    frontier = comparison[comparison["figure"] == "mean P(positive)"][["model", "kl", "value", "low", "high"]]
     bins = np.linspace(0, 1, 21)
-    shares = {name: np.histogram(values, bins)[0] / len(values) for name, values in positive.items()}
-    spread = pd.DataFrame({"P(positive)": bins[:-1], **shares})
+    shares = {name: np.histogram(values, bins)[0] / values.size for name, values in judge.items()}
+    calibration = {(name, way): reliability(p, labels["test"]) for name, ways in said.items() for way, p in ways.items()}
+    middles = {"P(positive)": calibration["classifier", "whole"]["middle"]}
+    first = {name: rows[:: settings.samples_per_prompt] for name, rows in samples.items()}
     listed = [
-        {"prompt": samples["base"][i]["prompt"]}
-        | {name: samples[name][i]["response"] for name in MODELS}
-        | {f"{name}_positive": positive[name][i] for name in MODELS}
-        for i in range(min(settings.listed_prompts, settings.num_samples))
+        {"prompt": prompts[i]}
+        | {name: first[name][i]["response"] for name in MODELS}
+        | {f"{name}_positive": judge[name][i, 0] for name in MODELS}
+        for i in range(min(settings.listed_prompts, len(prompts)))
     ]
-    write_table("plots/comparison.csv", bars)
-    write_table("plots/distribution.csv", spread)
+    write_table("plots/comparison.csv", comparison.drop(columns="kl"))
+    write_table("plots/frontier.csv", frontier)
+    write_table("plots/distribution.csv", pd.DataFrame({"P(positive)": bins[:-1], **shares}))
+    write_table(
+        "plots/reliability.csv",
+        pd.DataFrame(middles | {f"{name}_{way}": table["was"] for (name, way), table in calibration.items()}),
+    )
     write_table("plots/samples.csv", listed, digits=4)
-    plots.comparison("plots/comparison.png", pd.DataFrame(bars), settings.confidence)
-    plots.distribution("plots/distribution.png", positive, bins)
+    plots.comparison("plots/comparison.png", comparison, settings.confidence)
+    plots.distribution("plots/distribution.png", {name: values.ravel() for name, values in judge.items()}, bins)
+    plots.reliability("plots/reliability.png", calibration, cut)
+    plots.frontier("plots/frontier.png", frontier, curves["ppo"], curves["ppo_validation"], settings.confidence)
     plots.training("plots/training.png", curves["sft"], curves["reward"])
     plots.ppo("plots/ppo.png", curves["ppo"], curves["ppo_validation"])
 
-    # 5. The report, in a file and on the terminal.
-    report = markdown(plain(result), listed[: settings.shown_samples], settings.confidence)
+    # 6. The report, in a file and on the terminal.
+    report = markdown(plain(result), warnings, listed[: settings.shown_samples], settings.confidence)
     with writing("reports/report.md") as aside:
         aside.write_text(report, encoding="utf-8", newline="\n")
     Console().print(Markdown(report))
-    gain = result["improvement_over_sft"]
-    return f"RLHF - SFT = {gain['mean_positive']:+.3f} [{gain['ci_low']:+.3f}, {gain['ci_high']:+.3f}] in mean P(positive)"
+    for line in warnings:
+        print(f"evaluate: warning: {line}", file=sys.stderr)
+    over = result["improvement_over_sft"]
+    return f"RLHF - SFT = {over['mean_positive']:+.3f} [{over['ci_low']:+.3f}, {over['ci_high']:+.3f}] in mean P(positive)"
 
 
-def read_samples(name: str, count: int) -> list[Row]:
-    """The first `count` answers of a model.
+def read_samples(name: str) -> list[Row]:
+    """The answers of a model."""
+    columns = {"prompt": str, "sample": int, "response": str, "tokens": list, "finished": bool}
+    return read_rows(f"data/samples/{name}.jsonl", columns)
+
+
+def paired(samples: dict[str, list[Row]], rollouts: dict[str, list[Row]], each: int) -> list[str]:
+    """The prompts, every one of which every model has answered `each` times, in one order.
 
     Raises:
-        StageError: there are fewer.
+        StageError: they have not; or there are fewer than two.
     """
-    rows = read_rows(f"data/samples/{name}.jsonl", {"prompt": str, "response": str, "tokens": list, "finished": bool})
-    if len(rows) < count:
-        raise StageError(
-            f"evaluate.num_samples is {count}, and data/samples/{name}.jsonl has {len(rows)}; "
-            "lower it or raise data.prompts_test"
-        )
-    return rows[:count]
+    prompts = [row["prompt"] for row in samples["base"][::each]]
+    wanted = [(prompt, sample) for prompt in prompts for sample in range(each)]
+    if any([(row["prompt"], row["sample"]) for row in rows] != wanted for rows in samples.values()) or any(
+        [row["prompt"] for row in rows] != prompts for rows in rollouts.values()
+    ):
+        raise StageError("data/samples: the models answered different prompts, so nothing is paired; run `dvc repro`")
+    if len(prompts) < 2:
+        raise StageError("data/samples: one prompt says nothing of others; give at least two")
+    return prompts
 
 
-def batches(rows: list[Row], tokenizer: PreTrainedTokenizerBase, device: torch.device, size: int = 64) -> Any:
+def exam(count: int) -> tuple[dict[str, list[str]], dict[str, np.ndarray]]:
+    """Labelled texts that no judge has seen (test), and those that set the reward model's scale (train), `count` of each."""
+    rows = read_rows("data/prepared/labelled.jsonl", {"text": str, "label": int, "split": str})
+    drawn = sorted(rows, key=lambda row: place_of(row["text"], "exam"))  # adding rows changes few of them
+    parts = {split: [row for row in drawn if row["split"] == split][:count] for split in ("train", "test")}
+    for split, part in parts.items():
+        if {row["label"] for row in part} != {0, 1}:
+            raise StageError(
+                f"data/prepared/labelled.jsonl: {len(part)} texts of {split} are drawn, and all have one label; "
+                "raise evaluate.exam_texts"
+            )
+    texts = {split: [row["text"] for row in part] for split, part in parts.items()}
+    return texts, {split: np.array([row["label"] for row in part]) for split, part in parts.items()}
+
+
+def exam_results(ways: dict[str, np.ndarray], labels: np.ndarray) -> Row:
+    """Accuracy and calibration on whole texts, and on texts cut to a response's length."""
+    whole, cut = examine(ways["whole"], labels), examine(ways["cut"], labels)
+    return whole | {f"{key}_cut": figure for key, figure in cut.items()}
+
+
+def opinion_of(judge: str, device: torch.device) -> Opinion:
+    """What `evaluate.judges` means by a name."""
+    if judge == "classifier":
+        return Judge.load("models/judge").positive
+    if judge.startswith(LOCAL):
+        require(Path(judge))
+    return lexicon() if judge == "lexicon" else classifier_of(judge, device)
+
+
+def opinions_of(positive: dict[str, np.ndarray]) -> Row:
+    """What the judges say of a model's responses: the classifier in full, of the others the positive ratio."""
+    classifier = positive["classifier"]
+    others = {f"{name}_positive": (opinion > 0.5).mean() for name, opinion in positive.items() if name != "classifier"}
+    return {
+        "mean_positive": classifier.mean(),
+        "std_positive": classifier.std(ddof=1),
+        "positive_ratio": (classifier > 0.5).mean(),
+        **others,
+    }
+
+
+def costs(rows: list[Row], each: int, tokens: int) -> Row:
+    """Variety and length of a model's responses, `each` of them to a prompt; distinct n-grams are of the first `tokens`."""
+    responses = [row["tokens"] for row in rows]
+    return {
+        **{f"distinct_{n}": distinct(responses, n, tokens) for n in (1, 2, 3)},
+        "self_bleu": self_bleu([row["response"] for row in rows[::each]]),
+        "repetition": repetition(responses),
+        "duplicated": duplicated([row["response"] for row in rows]),
+        "response_tokens": np.mean([len(response) for response in responses]),
+        "cut_off": 1 - np.mean([row["finished"] for row in rows]),
+        "samples": len(rows),
+    }
+
+
+def oracle(rows: list[Row]) -> Row:
+    """What the grammar that wrote the corpus says of the responses."""
+    polarities = [grammar.polarity_of(row["prompt"] + row["response"]) for row in rows]
+    parsed = [polarity for polarity in polarities if polarity is not None]
+    positive = parsed.count(grammar.POSITIVE) / max(len(parsed), 1)
+    return {"grammar_parses": len(parsed) / len(rows), "grammar_positive": positive}
+
+
+def gain(after: np.ndarray, before: np.ndarray) -> float:
+    """How far the mean rose, in standard deviations of what it was before (0 where that had none)."""
+    spread = before.std(ddof=1)
+    return float((after.mean() - before.mean()) / spread) if spread > 0 else 0.0
+
+
+def batches(rows: list[Row], tokenizer: PreTrainedTokenizerBase, device: torch.device, size: int = 64) -> Iterator[Responses]:
     """The answers as tensors, `size` at a time, in their order."""
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
@@ -189,15 +307,15 @@ def batches(rows: list[Row], tokenizer: PreTrainedTokenizerBase, device: torch.d
 @torch.no_grad()
 def score(
     base: PreTrainedModel, reward: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[Row]
-) -> tuple[np.ndarray, float, int]:
-    """The reward model's scores (N,), and the responses' negative log-likelihood under the base model with their tokens."""
-    scores, total, tokens = [], 0.0, 0
+) -> tuple[np.ndarray, float]:
+    """The reward model's scores (N,), and the perplexity of the responses under the base model, token by token."""
+    scores, nats, tokens = [], 0.0, 0
     for batch in batches(rows, tokenizer, base.device):
         scores.append(reward_scores(reward, batch.sequences, batch.attention_mask).cpu().numpy())
         likelihood = score_tokens(base, batch, 1.0).log_probs
-        total -= float(likelihood[batch.response_mask.bool()].double().sum())
+        nats -= float(likelihood[batch.response_mask.bool()].double().sum())
         tokens += int(batch.response_mask.sum())
-    return np.concatenate(scores), total, tokens
+    return np.concatenate(scores), float(np.exp(nats / tokens))
 
 
 def plain(tree: Any) -> Any:

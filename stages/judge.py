@@ -2,16 +2,13 @@
 
 It learns from labelled texts that the reward model never sees, nor near-duplicates of them, and it is of another kind:
 n-grams and logistic regression. What it can and cannot do is measured here, on texts it has not seen: whole, cut to the
-length of a response, and negated; beside it stands a lexicon (vaderSentiment) that was trained on nothing of ours.
+length of a response, and negated. `evaluate` has it sit the same exam beside other judges.
 """
 
-from collections.abc import Callable, Sequence
-
 import numpy as np
-from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from rlhf_sentiment.config import Settings
-from rlhf_sentiment.judge import Judge, is_negated
+from rlhf_sentiment.judge import Judge, examine, is_negated
 from rlhf_sentiment.records import read_rows, write_metrics
 from rlhf_sentiment.run import StageError, stage
 from rlhf_sentiment.settings.judge import JudgeSettings
@@ -37,30 +34,18 @@ def main(params: Params) -> str:
     judge = Judge.train(texts["train"], labels["train"], settings.ngrams, settings.min_count, settings.strength)
     judge.save("models/judge")
 
-    held_out = texts["test"]
-    cut = [cut_words(text, settings.cut_words) for text in held_out]
+    held_out, truth = texts["test"], labels["test"]
+    whole = judge.positive(held_out)
+    cut = examine(judge.positive([cut_words(text, settings.cut_words) for text in held_out]), truth)
     negated = np.array([is_negated(text) for text in held_out])
-    vader = SentimentIntensityAnalyzer()
-
-    def lexicon(texts: Sequence[str]) -> np.ndarray:
-        return np.array([(vader.polarity_scores(text)["compound"] + 1) / 2 for text in texts])
-
-    def accuracies(opinion: Callable[[Sequence[str]], np.ndarray]) -> dict[str, float]:
-        whole = (opinion(held_out) > 0.5) == labels["test"]
-        return {
-            "accuracy": float(whole.mean()),
-            "accuracy_cut": float(((opinion(cut) > 0.5) == labels["test"]).mean()),
-            "accuracy_negated": float(whole[negated].mean()) if negated.any() else 0.0,
-        }
-
-    classifier = accuracies(judge.positive)
+    classifier = examine(whole, truth) | {f"{key}_cut": figure for key, figure in cut.items()}
+    classifier["accuracy_negated"] = examine(whole[negated], truth[negated])["accuracy"] if negated.any() else 0.0
     metrics = {
         "texts": len(texts["train"]),
         "texts_held_out": len(held_out),
         "texts_negated": int(negated.sum()),
         "cut_words": settings.cut_words,
         "classifier": classifier,
-        "lexicon": accuracies(lexicon),
         "strongest": {side: ", ".join(terms) for side, terms in judge.strongest(12).items()},
     }
     write_metrics("metrics/judge.json", metrics)

@@ -38,7 +38,7 @@ TINY: dict[str, dict[str, Any]] = {
     "reward": {"max_length": 160},
     "ppo": {"steps": 2, "batch_size": 8, "micro_batch_size": 4, "ppo_epochs": 2, "max_new_tokens": 12, "validation_prompts": 8},
     "generation": {"max_new_tokens": 12},
-    "evaluate": {"num_samples": 20, "resamples": 199, "listed_prompts": 5},
+    "evaluate": {"num_samples": 20, "exam_texts": 50, "resamples": 199, "listed_prompts": 5},
 }
 
 
@@ -92,6 +92,22 @@ def write_llama(folder: Path) -> None:
     config = LlamaConfig(vocab_size=300, max_position_embeddings=160, bos_token_id=1, eos_token_id=2, **size)
     LlamaForCausalLM(config).save_pretrained(folder)
     PreTrainedTokenizerFast(tokenizer_object=bpe, **special).save_pretrained(folder)
+
+
+def write_classifier(folder: Path, labels: list[str]) -> None:
+    """A random text classifier of `write_llama`'s shape."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    write_llama(folder)
+    names: dict[int, str] = dict(enumerate(labels))
+    options: dict[str, Any] = {"id2label": names, "label2id": {label: i for i, label in names.items()}, "pad_token_id": 2}
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=len(labels), **options)
+    model.save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.save_pretrained(folder)
 
 
 class World:

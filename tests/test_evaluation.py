@@ -1,9 +1,10 @@
-"""Statistics against worked examples, and the report's sentence against the numbers."""
+"""Statistics against worked and published examples, and the report's sentence against the numbers."""
 
 import numpy as np
 import pytest
+from scipy.stats import ttest_1samp
 
-from rlhf_sentiment.evaluation import distinct, duplicated, improvement, interval
+from rlhf_sentiment.evaluation import holm, improvement, interval, mcnemar_p, prompts_needed
 from rlhf_sentiment.report import markdown, verdict
 
 
@@ -24,7 +25,7 @@ def test_improvement_is_paired_by_prompt() -> None:
     # Prompts differ much, the gain is 0.1 on each: paired, that is certain; unpaired, it would drown.
     before = np.linspace(0.0, 0.8, 50)
     noise = np.tile([0.01, -0.01], 25)
-    gain = improvement(before + 0.1 + noise, before, 0.95, 999, 0)
+    gain = improvement((before + 0.1 + noise)[:, None], before[:, None], 0.95, 999, 0)
     assert gain["mean_positive"] == pytest.approx(0.1)
     assert 0.095 < gain["ci_low"] < 0.1 < gain["ci_high"] < 0.105
     assert gain["p_value"] == pytest.approx(2 / 1000)  # the least that 999 resamples can say, two-sided
@@ -33,32 +34,66 @@ def test_improvement_is_paired_by_prompt() -> None:
 
 def test_the_permutation_test_is_exact_where_there_are_few_prompts() -> None:
     # Three differences, all positive: 2^3 sign flips, two of them as extreme (+++ and ---). p = 2 / 8.
-    gain = improvement(np.array([0.9, 0.8, 0.7]), np.array([0.5, 0.5, 0.5]), 0.95, 999, 0)
+    gain = improvement(np.array([[0.9], [0.8], [0.7]]), np.full((3, 1), 0.5), 0.95, 999, 0)
     assert gain["p_value"] == pytest.approx(0.25)
 
 
 def test_no_difference_is_no_improvement() -> None:
     rng = np.random.default_rng(1)
-    gain = improvement(rng.random(300), rng.random(300), 0.95, 999, 0)
+    gain = improvement(rng.random((300, 1)), rng.random((300, 1)), 0.95, 999, 0)
     assert gain["ci_low"] < 0 < gain["ci_high"]
     assert gain["p_value"] > 0.05
 
 
 def test_the_positive_ratio_counts_crossings() -> None:
-    gain = improvement(np.array([0.6, 0.6, 0.4, 0.9]), np.array([0.4, 0.6, 0.4, 0.1]), 0.95, 99, 0)
+    gain = improvement(np.array([[0.6], [0.6], [0.4], [0.9]]), np.array([[0.4], [0.6], [0.4], [0.1]]), 0.95, 99, 0)
     assert gain["positive_ratio"] == pytest.approx(0.5)  # two of four crossed
 
 
-def test_distinct_bigrams() -> None:
-    # (1 2)(2 3) and (1 2)(2 4): 3 distinct of 4. No bigram spans two responses.
-    assert distinct([[1, 2, 3], [1, 2, 4]], 2, 100) == pytest.approx(3 / 4)
-    # The first 5 tokens: (1 2)(2 3) and (1 2): 2 distinct of 3.
-    assert distinct([[1, 2, 3], [1, 2, 4]], 2, 5) == pytest.approx(2 / 3)
-    assert distinct([[1]], 2, 5) == 0
+def test_a_prompt_is_one_observation_however_often_it_is_answered() -> None:
+    rng = np.random.default_rng(2)
+    after, before = rng.random((40, 1)), rng.random((40, 1))
+    once = improvement(after, before, 0.95, 199, 0)
+    assert improvement(after.repeat(5, axis=1), before.repeat(5, axis=1), 0.95, 199, 0) == pytest.approx(once)
+    # Means over a prompt's samples, and McNemar's test on the first alone.
+    two = improvement(np.array([[0.9, 0.1], [0.8, 0.2]]), np.array([[0.1, 0.1], [0.2, 0.2]]), 0.95, 99, 0)
+    assert two["mean_positive"] == pytest.approx((0.4 + 0.3) / 2)
+    assert two["positive_ratio"] == pytest.approx(0.5)
+    assert two["p_mcnemar"] == pytest.approx(0.5)  # both turned positive: 2 x 0.5^2
 
 
-def test_duplicated() -> None:
-    assert duplicated(["a", "b", "a", "a"]) == pytest.approx(0.5)
+def test_wilcoxon_of_a_worked_example() -> None:
+    # Differences .05 to .4, all positive: of the 2^8 ways to sign eight ranks two are as extreme.
+    after = 0.5 + np.arange(1, 9)[:, None] / 20
+    assert improvement(after, np.full((8, 1), 0.5), 0.95, 99, 0)["p_wilcoxon"] == pytest.approx(2 / 256)
+    # One of them negative, the smallest: rank sum 1. Two more ways on each side... {}, {1}: 2 of 256 on a side.
+    after[0] = 0.45
+    assert improvement(after, np.full((8, 1), 0.5), 0.95, 99, 0)["p_wilcoxon"] == pytest.approx(4 / 256)
+    assert improvement(np.full((8, 1), 0.5), np.full((8, 1), 0.5), 0.95, 99, 0)["p_wilcoxon"] == 1
+
+
+def test_mcnemar_of_a_worked_example() -> None:
+    # Ten prompts turn positive, two negative, eight stay: 2 x P(at most 2 of 12 heads) = 2 x (1 + 12 + 66) / 4096.
+    before = np.array([False] * 10 + [True] * 2 + [True] * 5 + [False] * 3)
+    after = np.array([True] * 10 + [False] * 2 + [True] * 5 + [False] * 3)
+    assert mcnemar_p(after, before) == pytest.approx(2 * 79 / 4096)
+    assert mcnemar_p(before, before) == 1
+
+
+def test_holm_of_a_worked_example() -> None:
+    # 3 x 0.01; 2 x 0.02; then not less than the one before: max(0.04, 1 x 0.03).
+    assert holm([0.02, 0.01, 0.03]) == pytest.approx([0.04, 0.03, 0.04])
+
+
+def test_the_prompts_needed() -> None:
+    # Cohen 1988, table 2.4.1 for one sample: d = 0.5, two-sided alpha 0.05, power 0.8 needs 33.4, that is 34.
+    assert prompts_needed(spread=0.1, alpha=0.05) == 34
+    assert prompts_needed(spread=0.0, alpha=0.05) == 2
+    # They are enough, and a third less are not: simulated.
+    rng = np.random.default_rng(0)
+    seen = {count: [ttest_1samp(rng.normal(0.05, 0.1, count), 0).pvalue < 0.05 for _ in range(2000)] for count in (34, 22)}
+    assert np.mean(seen[34]) == pytest.approx(0.8, abs=0.03)
+    assert np.mean(seen[22]) < 0.7
 
 
 def result(low: float, high: float) -> dict:
@@ -67,13 +102,19 @@ def result(low: float, high: float) -> dict:
         "ci_low": low,
         "ci_high": high,
         "p_value": 0.01,
+        "p_holm": 0.01,
+        "p_wilcoxon": 0.00001,
+        "p_mcnemar": 0.01,
         "effect_size": 1.0,
+        "prompts_needed": 50,
         "positive_ratio": 0.1,
         "positive_ratio_ci_low": 0.0,
         "positive_ratio_ci_high": 0.2,
     }
     models = {name: {"perplexity": 4.0, "distinct_2": 0.5, "samples": 20} for name in ("base", "sft", "rlhf")}
-    return {**models, "improvement": gain, "improvement_over_sft": gain}
+    exam = {"accuracy": 0.9, "ece": 0.1, "accuracy_cut": 0.8, "ece_cut": 0.2}
+    beside = {"judges": {"classifier": exam}, "kappa": {}, "reward_hacking_gap": 0.1}
+    return {**models, "improvement": gain, "improvement_over_sft": gain, "sft_over_base": gain, **beside}
 
 
 @pytest.mark.parametrize(
@@ -91,6 +132,8 @@ def test_the_verdict_says_what_the_interval_says(low: float, high: float, said: 
 def test_generated_text_is_escaped() -> None:
     texts = dict.fromkeys(("base", "sft", "rlhf"), "x | y\n# z")
     scores = {f"{model}_positive": 0.5 for model in texts}
-    report = markdown(result(0.1, 0.3), [{"prompt": "<b>a</b>"} | texts | scores], 0.95)
+    report = markdown(result(0.1, 0.3), ["rlhf: too long"], [{"prompt": "<b>a</b>"} | texts | scores], 0.95)
     assert r"\<b\>a" in report
     assert r"x \| y \# z" in report
+    assert "- warning: rlhf: too long" in report
+    assert "| < 0.0001 |" in report, "a p is never 0"

@@ -33,7 +33,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "sft": {"epochs": 1},
     "reward": {"epochs": 1},
     "ppo": {"steps": 1, "validation_prompts": 4},
-    "evaluate": {"num_samples": 10, "resamples": 99, "listed_prompts": 3},
+    "evaluate": {"num_samples": 10, "exam_texts": 30, "resamples": 99, "listed_prompts": 3},
 }
 
 

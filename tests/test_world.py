@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from .conftest import ROOT, World
+from .conftest import ROOT, World, write_classifier
 
 ALL = ["check", "prepare", "base", "sft", "reward", "judge", "ppo", "sample", "evaluate"]
 
@@ -38,19 +38,36 @@ def test_the_first_run_runs_every_stage(finished_world: World) -> None:
 def test_the_report_has_what_people_look_for(finished_world: World) -> None:
     result = json.loads((finished_world / "metrics/evaluation.json").read_text())
     shape = {"mean_positive", "std_positive", "positive_ratio", "lexicon_positive", "reward", "perplexity", "distinct_2"}
+    shape |= {
+        "grammar_positive",
+        "reward_positive",
+        "distinct_1",
+        "distinct_3",
+        "self_bleu",
+        "repetition",
+        "duplicated",
+        "cut_off",
+    }
     for model in ("base", "sft", "rlhf"):
-        assert shape | {"response_tokens", "samples", "duplicated", "grammar_parses"} <= result[model].keys()
-        assert result[model]["samples"] == 20
-    assert "kl_to_sft" in result["rlhf"]
-    for key, other in (("improvement", "base"), ("improvement_over_sft", "sft")):
+        assert shape | {"response_tokens", "samples", "kl_to_sft", "guards_crossed", "grammar_parses"} == result[model].keys()
+        assert result[model]["samples"] == 20 * 2
+    assert result["sft"]["kl_to_sft"] == 0 < result["rlhf"]["kl_to_sft"]
+    for judge in ("classifier", "lexicon", "reward"):
+        assert result["judges"][judge].keys() == {"accuracy", "accuracy_cut", "ece", "ece_cut"}
+    assert result["kappa"].keys() == {"classifier_lexicon", "classifier_reward", "lexicon_reward"}
+    assert result["reward_hacking_gap"] != 0
+    pairs = {"improvement": ("rlhf", "base"), "improvement_over_sft": ("rlhf", "sft"), "sft_over_base": ("sft", "base")}
+    for key, (one, other) in pairs.items():
         gain = result[key]
-        difference = result["rlhf"]["mean_positive"] - result[other]["mean_positive"]
+        difference = result[one]["mean_positive"] - result[other]["mean_positive"]
         assert gain["mean_positive"] == pytest.approx(difference, abs=2e-4)
         assert gain["ci_low"] <= gain["mean_positive"] <= gain["ci_high"]
         assert {"p_value", "effect_size", "positive_ratio", "positive_ratio_ci_low", "positive_ratio_ci_high"} <= gain.keys()
+        assert {"p_holm", "p_wilcoxon", "p_mcnemar", "prompts_needed"} <= gain.keys()
+        assert gain["p_holm"] >= gain["p_value"]
     report = (finished_world / "reports/report.md").read_text()
     assert report.count("- rlhf (") == 3, "three samples side by side"
-    for picture in ("training", "ppo", "comparison", "distribution"):
+    for picture in ("training", "ppo", "comparison", "distribution", "reliability", "frontier"):
         assert (finished_world / f"plots/{picture}.png").read_bytes().startswith(b"\x89PNG")
     rows = list(csv.DictReader((finished_world / "plots/samples.csv").open()))
     assert len(rows) == 5
@@ -123,6 +140,75 @@ def test_the_same_seed_gives_the_same_bytes(world: World) -> None:
 def test_a_change_of_evaluate_reruns_check_and_evaluate(world: World) -> None:
     world.set("evaluate.confidence", 0.9)
     assert world.stages_run(world.run("dvc", "repro")) == ["check", "evaluate"]
+
+
+def test_a_change_of_statistics_samples_nothing_and_of_questions_does(world: World) -> None:
+    world.set("evaluate.guards.max_kl", 0.0)
+    output = world.run("dvc", "repro")
+    assert world.stages_run(output) == ["check", "evaluate"]
+    assert "evaluate: warning: rlhf: kl_to_sft is" in output
+    before = (world / "data/samples/rlhf.jsonl").read_text().splitlines()
+    world.set("evaluate.samples_per_prompt", 3)
+    assert world.stages_run(world.run("dvc", "repro")) == ["check", "sample", "evaluate"]
+    after = (world / "data/samples/rlhf.jsonl").read_text().splitlines()
+    assert len(after) == 20 * 3
+    assert [line for i, line in enumerate(after) if i % 3 < 2] == before, "more answers leave the first as they are"
+
+
+def test_a_model_adds_nothing_to_anothers_samples(world: World) -> None:
+    """Samples of base and sft stay what they are where the RLHF model is another."""
+    before = outs(world, "data/samples")
+    shutil.rmtree(world / "models/ppo")
+    shutil.copytree(world / "models/base", world / "models/ppo")
+    world.run("python", "stages/sample.py")
+    after = outs(world, "data/samples")
+    assert {name for name in before if before[name] != after[name]} == {
+        "data/samples/rlhf.jsonl",
+        "data/samples/rlhf_rollout.jsonl",
+    }
+    assert after["data/samples/rlhf.jsonl"] == after["data/samples/base.jsonl"], "the same model, the same samples"
+
+
+def test_a_model_that_only_repeats_wonderful_is_caught(world: World) -> None:
+    from rlhf_sentiment.models import load_tokenizer
+
+    tokenizer = load_tokenizer(world / "models/base")
+    said = " wonderful" * 4
+    tokens = tokenizer(said)["input_ids"]
+    for name in ("rlhf", "rlhf_rollout"):
+        file = world / f"data/samples/{name}.jsonl"
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        lines = [json.dumps(row | {"response": said, "tokens": tokens, "finished": False}) + "\n" for row in rows]
+        file.unlink()  # a link to the cache
+        file.write_text("".join(lines))
+    output = world.run("python", "stages/evaluate.py")
+    result = json.loads((world / "metrics/evaluation.json").read_text())
+    for key in ("distinct_2", "self_bleu", "repetition", "duplicated"):
+        assert f"evaluate: warning: rlhf: {key} is" in output
+    assert result["rlhf"]["guards_crossed"] >= 4
+    assert "warning: rlhf: repetition is" in (world / "reports/report.md").read_text()
+
+
+def test_your_own_prompts_and_another_judge(world: World) -> None:
+    """`evaluate.prompts_file`, a classifier of one's own, and compare.py with the stage's numbers."""
+    write_classifier(world / "models/pretrained/stars.v2", ["NEGATIVE", "POSITIVE"])
+    (world / "prompts/mine.txt").write_text("The film was\nI saw this\nWhat makes you happy?\n")
+    world.set("evaluate.prompts_file", "prompts/mine.txt")
+    world.set("evaluate.samples_per_prompt", 4)
+    world.set("evaluate.judges", ["classifier", "models/pretrained/stars.v2"])
+    assert world.stages_run(world.run("dvc", "repro")) == ["check", "base", "sample", "evaluate"]
+    result = json.loads((world / "metrics/evaluation.json").read_text())
+    assert result["judges"].keys() == {"classifier", "stars_v2"}
+    assert result["kappa"].keys() == {"classifier_stars_v2"}
+    assert result["rlhf"]["stars_v2_positive"] in (0.0, 1.0) or 0 < result["rlhf"]["stars_v2_positive"] < 1
+    assert "lexicon_positive" not in result["rlhf"]
+    world.run("python", "stages/compare.py", "--prompts", "prompts/mine.txt", "--samples", "4", "--csv", "answers.csv")
+    rows = list(csv.DictReader((world / "answers.csv").open()))
+    assert len(rows) == 3 * 3 * 4
+    for model in ("base", "sft", "rlhf"):
+        assert result[model]["samples"] == 12
+        positive = [float(row["positive"]) for row in rows if row["model"] == model]
+        assert sum(positive) / 12 == pytest.approx(result[model]["mean_positive"], abs=1e-4)
 
 
 def test_report_to_retrains_nothing(world: World) -> None:
@@ -238,7 +324,8 @@ def test_compare_shows_every_model(world: World) -> None:
 def test_compare_says_what_the_stage_said(world: World) -> None:
     """A test prompt gets from the command line the answers that `sample` wrote."""
     sampled = [json.loads(line) for line in (world / "data/samples/rlhf.jsonl").read_text().splitlines()]
-    one = sampled[7]
+    one = sampled[14]
+    assert one["sample"] == 0
     world.run("python", "stages/compare.py", "--prompt", one["prompt"], "--csv", "answers.csv")
     (row,) = [row for row in csv.DictReader((world / "answers.csv").open()) if row["model"] == "rlhf"]
     assert row["response"] == one["response"]
@@ -266,6 +353,13 @@ def test_compare_says_what_the_stage_said(world: World) -> None:
         ),
         ("judge", lambda w: (w / "data/prepared/labelled.jsonl").write_bytes(b"\xff\xfe"), "labelled.jsonl: not UTF-8"),
         ("evaluate", lambda w: (w / "plots/ppo.csv").write_text("a,b\n1,2\n"), "plots/ppo.csv: lacks step, score"),
+        ("sample", lambda w: w.set("evaluate.prompts_file", "prompts/none.txt"), "prompts/none.txt: no such file of prompts"),
+        (
+            "evaluate",
+            lambda w: w.set("evaluate.judges", ["classifier", "models/pretrained/none"]),
+            "models/pretrained/none is missing; put a model",
+        ),
+        ("evaluate", lambda w: w.set("evaluate.samples_per_prompt", 3), "the models answered different prompts"),
         ("evaluate", lambda w: (w / "metrics/ppo.json").write_text("[]"), "metrics/ppo.json: holds list, not an object"),
         (
             "evaluate",

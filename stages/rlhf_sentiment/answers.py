@@ -18,9 +18,13 @@ from .run import StageError
 
 
 class Answer(NamedTuple):
-    """A response: its text without special tokens, its token ids with EOS, and whether EOS came before the limit."""
+    """A response: its text without special tokens, its token ids with EOS, and whether EOS came before the limit.
+
+    sample: the number of this answer among several to the same prompt.
+    """
 
     prompt: str
+    sample: int
     response: str
     tokens: list[int]
     finished: bool
@@ -35,13 +39,14 @@ def answer(
     temperature: float,
     top_p: float,
     batch_size: int,
-    sample: int = 0,
+    samples: int = 1,
     title: str | None = None,
 ) -> list[Answer]:
-    """One answer to each prompt, in the order of the prompts.
+    """Answers to each prompt, in the order of the prompts, those to one prompt together.
 
     Args:
-        sample: the number of this answer among several to the same prompt.
+        prompts: each once, or it gets the same answers again.
+        samples: answers to each prompt; more of them leave the first as they are.
         title: shows a progress bar of that name.
 
     Raises:
@@ -57,20 +62,27 @@ def answer(
                 f"the prompt {prompt[:40]!r}... has {len(ids)} tokens: with generation.max_new_tokens {max_new_tokens} "
                 f"more than the model's {room} positions; shorten one of them"
             )
-    answers: list[Answer | None] = [None] * len(prompts)
+    answers: dict[tuple[int, int], Answer] = {}
     by_length = sorted(range(len(prompts)), key=lambda row: len(encoded[row]))  # little padding
-    with tqdm(total=len(prompts), desc=title, unit=" prompts", disable=None if title else True) as bar:
-        for start in range(0, len(by_length), batch_size):
-            rows = by_length[start : start + batch_size]
-            noise = torch.stack([uniforms(max_new_tokens, seed, _number(prompts[row]), sample) for row in rows])
+    wanted = [(row, sample) for row in by_length for sample in range(samples)]
+    with tqdm(total=len(wanted), desc=title, unit=" answers", disable=None if title else True) as bar:
+        for start in range(0, len(wanted), batch_size):
+            part = wanted[start : start + batch_size]
+            noise = torch.stack([uniforms(max_new_tokens, seed, _number(prompts[row]), sample) for row, sample in part])
             batch = respond(
-                model, [encoded[row] for row in rows], noise, tokenizer.eos_token_id, tokenizer.pad_token_id, temperature, top_p
+                model,
+                [encoded[row] for row, _ in part],
+                noise,
+                tokenizer.eos_token_id,
+                tokenizer.pad_token_id,
+                temperature,
+                top_p,
             )
-            for row, tokens, finished in zip(rows, batch.tokens(), batch.finished.tolist(), strict=True):
+            for (row, sample), tokens, finished in zip(part, batch.tokens(), batch.finished.tolist(), strict=True):
                 response = decode_response(tokenizer, encoded[row], tokens)
-                answers[row] = Answer(prompts[row], response, tokens, finished)
-            bar.update(len(rows))
-    return [one for one in answers if one is not None]
+                answers[row, sample] = Answer(prompts[row], sample, response, tokens, finished)
+            bar.update(len(part))
+    return [answers[key] for key in sorted(answers)]
 
 
 def _number(prompt: str) -> int:

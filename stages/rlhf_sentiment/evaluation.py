@@ -1,12 +1,19 @@
-"""Statistics of responses: how sure we are of a difference, and what it cost in variety.
+"""How sure we are of a difference between two models.
 
-A prompt is the unit: every model answers the same prompts, so differences are taken prompt by prompt.
+A prompt is the unit: every model answers the same prompts, so differences are taken prompt by prompt, between means over
+the prompt's samples.
 """
 
-from collections.abc import Sequence
+import math
 
 import numpy as np
-from scipy.stats import bootstrap, permutation_test
+from scipy.stats import bootstrap, permutation_test, wilcoxon
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
+
+SMALLEST = 0.05  # the difference in mean P(positive) that `prompts_needed` is about
+POWER = 0.8
 
 
 def interval(values: np.ndarray, confidence: float, resamples: int, seed: int) -> tuple[float, float]:
@@ -15,7 +22,7 @@ def interval(values: np.ndarray, confidence: float, resamples: int, seed: int) -
     Where all values are the same, so is every resample's mean: the interval is that point.
     """
     if np.ptp(values) == 0:
-        return float(values[0]), float(values[0])
+        return float(values.mean()), float(values.mean())
     found = bootstrap(
         (values,), np.mean, confidence_level=confidence, n_resamples=resamples, method="BCa", rng=np.random.default_rng(seed)
     ).confidence_interval
@@ -26,20 +33,25 @@ def improvement(after: np.ndarray, before: np.ndarray, confidence: float, resamp
     """after - before, paired by prompt.
 
     Args:
-        after, before: P(positive) of each prompt's response. (N,), (N,)
+        after, before: P(positive) of each response, a row for each prompt. (N, S), (N, S)
 
     Returns:
-        mean_positive, ci_low, ci_high: the mean difference and its BCa interval; p_value: two-sided, of a paired
-        permutation test (signs of the differences flipped at random); effect_size: Cohen's d_z, the mean difference in
-        standard deviations of the difference (0 where the difference is constant); positive_ratio and its interval:
-        the difference in the share of responses with P > 0.5.
+        mean_positive, ci_low, ci_high: the mean difference and its BCa interval.
+        p_value: two-sided, of a paired permutation test (the two models' names swapped at random, prompt by prompt).
+        p_wilcoxon: of the signed-rank test on the same differences (Wilcoxon 1945).
+        p_mcnemar: of the exact test whether as many prompts turn positive as turn negative (McNemar 1947), each
+            prompt's first sample alone: a test of pairs must not count a prompt twice.
+        effect_size: Cohen's d_z, the mean difference in standard deviations of the difference (0 where it is constant).
+        prompts_needed: how many prompts a paired t-test needs to see a difference of 0.05 at 1 - confidence with power 0.8,
+            differences being as spread as these.
+        positive_ratio and its interval: the difference in the share of responses with P > 0.5.
     """
-    difference = after - before
+    difference = after.mean(axis=1) - before.mean(axis=1)
     low, high = interval(difference, confidence, resamples, seed)
-    flips = (after > 0.5).astype(float) - (before > 0.5).astype(float)
+    flips = (after > 0.5).mean(axis=1) - (before > 0.5).mean(axis=1)
     ratio_low, ratio_high = interval(flips, confidence, resamples, seed)
-    test = permutation_test(
-        (after, before),
+    swapped = permutation_test(
+        (after.mean(axis=1), before.mean(axis=1)),
         lambda x, y, axis: np.mean(x - y, axis=axis),
         permutation_type="samples",
         vectorized=True,
@@ -47,33 +59,38 @@ def improvement(after: np.ndarray, before: np.ndarray, confidence: float, resamp
         batch=1000,
         rng=np.random.default_rng(seed),
     )
-    spread = difference.std(ddof=1)
+    spread = float(difference.std(ddof=1))
     return {
         "mean_positive": float(difference.mean()),
         "ci_low": low,
         "ci_high": high,
-        "p_value": float(test.pvalue),
-        "effect_size": float(difference.mean() / spread) if spread > 0 else 0.0,
+        "p_value": float(swapped.pvalue),
+        "p_wilcoxon": float(wilcoxon(difference).pvalue) if difference.any() else 1.0,
+        "p_mcnemar": mcnemar_p(after[:, 0] > 0.5, before[:, 0] > 0.5),
+        "effect_size": float(difference.mean()) / spread if spread > 0 else 0.0,
+        "prompts_needed": prompts_needed(spread, 1 - confidence),
         "positive_ratio": float(flips.mean()),
         "positive_ratio_ci_low": ratio_low,
         "positive_ratio_ci_high": ratio_high,
     }
 
 
-def distinct(responses: Sequence[Sequence[int]], n: int, tokens: int) -> float:
-    """Distinct n-grams over n-grams (Li et al. 2016), in the first `tokens` tokens of the responses, in order.
+def mcnemar_p(after: np.ndarray, before: np.ndarray) -> float:
+    """McNemar's exact two-sided p of paired yes and no. (N,), (N,) -> p"""
+    table = [[(after & before).sum(), (after & ~before).sum()], [(~after & before).sum(), (~after & ~before).sum()]]
+    return float(mcnemar(table, exact=True).pvalue)
 
-    Longer text repeats more, whoever wrote it: models are compared at equal numbers of tokens. No n-gram spans two
-    responses. 0 where there is no n-gram.
+
+def prompts_needed(spread: float, alpha: float) -> int:
+    """Prompts for a paired t-test to see a difference of 0.05 with power 0.8; `spread` is the differences' standard deviation.
+
+    At least 2: one prompt has no spread.
     """
-    grams = []
-    for response in responses:
-        part = response[: max(tokens, 0)]
-        tokens -= len(part)
-        grams += [tuple(part[i : i + n]) for i in range(len(part) - n + 1)]
-    return len(set(grams)) / len(grams) if grams else 0.0
+    if spread < SMALLEST / 10:  # ten standard deviations: the equation has no root above 2
+        return 2
+    return max(2, math.ceil(TTestPower().solve_power(effect_size=SMALLEST / spread, alpha=alpha, power=POWER)))
 
 
-def duplicated(responses: Sequence[str]) -> float:
-    """The share of responses that an earlier prompt was given already, to the letter."""
-    return 1 - len(set(responses)) / len(responses)
+def holm(p_values: list[float]) -> list[float]:
+    """Adjusted for all being asked at once (Holm 1979): below alpha with probability at most alpha, if nothing differs."""
+    return [float(p) for p in multipletests(p_values, method="holm")[1]]

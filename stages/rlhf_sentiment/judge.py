@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from safetensors.numpy import load_file, save_file
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from .run import StageError, writing
 
+_BINS = 10  # of P(positive), in calibration
 _NEGATION = re.compile(r"\b(not|never|no|nobody|nothing|neither|nor|without|hardly|\w+n['’]t)\b", re.IGNORECASE)
 
 
@@ -103,3 +105,26 @@ def _vectorizer(ngrams: int, min_count: int, terms: list[str] | None = None) -> 
         token_pattern=r"\b\w+(?:['’]\w+)?\b",  # noqa: S106 (not a password)
         vocabulary=terms,
     )
+
+
+def examine(positive: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Accuracy, and the expected calibration error (1706.04599, eq. 3).
+
+    The error is the mean distance of P(positive) from the share that is positive, in ten bins of equal width. (N,), (N,)
+    """
+    table = reliability(positive, labels)
+    return {
+        "accuracy": float(((positive > 0.5) == labels).mean()),
+        "ece": float((table["texts"] * (table["said"] - table["was"]).abs()).sum() / len(labels)),
+    }
+
+
+def reliability(positive: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
+    """Of the texts in each bin of P(positive): the bin's middle, how many texts, what P was said, what share was positive.
+
+    Bins without texts have NaN. (N,), (N,) -> ten rows
+    """
+    bins = np.minimum((positive * _BINS).astype(int), _BINS - 1)
+    found = pd.DataFrame({"bin": bins, "said": positive, "was": labels * 1.0}).groupby("bin")
+    table = found.agg(texts=("was", "size"), said=("said", "mean"), was=("was", "mean")).reindex(range(_BINS))
+    return table.assign(texts=table["texts"].fillna(0).astype(int), middle=(np.arange(_BINS) + 0.5) / _BINS)

@@ -146,6 +146,16 @@ def load_reward_model(folder: str | Path, device: torch.device | str = "cpu", ne
     return fuse_gelu(model).to(device).eval()
 
 
+def load_classifier(
+    folder: str, device: torch.device | str, revision: str | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A text classifier as its authors left it, and its tokenizer, from a local folder or the hub."""
+    options = {"revision": revision, "dtype": torch.float32, "output_loading_info": True}
+    model, info = _load(AutoModelForSequenceClassification, folder, **options)
+    _refuse_missing(folder, info["missing_keys"])
+    return model.to(device).eval(), _load(AutoTokenizer, folder, revision=revision)
+
+
 def fuse_gelu(model: PreTrainedModel) -> PreTrainedModel:
     """GPT-2's tanh GELU, written as eight operations, becomes the same function in one; the configuration stays as it is."""
     for module in list(model.modules()):
@@ -165,7 +175,8 @@ def _load(auto: Any, folder: str | Path, **options: Any) -> Any:
     try:
         return auto.from_pretrained(str(folder), **options)
     except (OSError, SafetensorError, ValueError, RuntimeError) as error:
-        mend = "delete it and run `dvc repro`" if Path(folder).parent == Path("models") else "see base.model in params.yaml"
+        ours = Path(folder).parent == Path("models")
+        mend = "delete it and run `dvc repro`" if ours else "see base.model and evaluate.judges in params.yaml"
         raise StageError(f"{folder} cannot be loaded: {str(error).strip().splitlines()[0]}; {mend}") from None
 
 

@@ -18,6 +18,8 @@ from .run import writing
 
 COLOURS = {"base": "#999999", "sft": "#0072B2", "rlhf": "#D55E00"}
 HATCHES = {"base": "", "sft": "//", "rlhf": ".."}
+_MARKERS = {"base": "s", "sft": "o", "rlhf": "D"}
+_FEWEST = 5  # texts in a bin, for its share to be drawn
 _STYLE: dict[Any, Any] = {
     "figure.dpi": 120,
     "font.size": 9,
@@ -37,6 +39,11 @@ def _picture(path: str, columns: int, width: float = 4.2) -> Iterator[tuple[Figu
         with writing(path) as aside:
             figure.savefig(aside, format="png", metadata={"Software": None})
         plt.close(figure)
+
+
+def _error(rows: pd.DataFrame) -> np.ndarray:
+    # Not below 0: a BCa interval of few, skewed values may leave out their mean.
+    return np.maximum([rows["value"] - rows["low"], rows["high"] - rows["value"]], 0)
 
 
 def training(path: str, sft: pd.DataFrame, reward: pd.DataFrame) -> None:
@@ -78,13 +85,58 @@ def comparison(path: str, table: pd.DataFrame, confidence: float) -> None:
     """
     with _picture(path, 2, 3.4) as (_, axes):
         for panel, (figure, rows) in zip(axes, table.groupby("figure", sort=True), strict=True):
-            error = np.array([rows["value"] - rows["low"], rows["high"] - rows["value"]])
+            error = _error(rows)
             bars = panel.bar(rows["model"], rows["value"], yerr=error, capsize=4, color=[COLOURS[m] for m in rows["model"]])
             for bar, model in zip(bars, rows["model"], strict=True):
                 bar.set(hatch=HATCHES[model], edgecolor="white")
             panel.bar_label(bars, fmt="%.2f", padding=3)
             panel.set(title=f"{figure}, {100 * confidence:g} % interval", ylabel=figure, ylim=(0, 1.12))
             panel.grid(axis="x", visible=False)
+
+
+def reliability(path: str, tables: dict[tuple[str, str], pd.DataFrame], words: int) -> None:
+    """What share is positive where a judge says P(positive), a panel for each judge; bins of a few texts are left out.
+
+    Args:
+        tables: (judge, "whole" or "cut") -> `judge.reliability`.
+        words: to which the cut texts are cut.
+    """
+    names = list(dict.fromkeys(name for name, _ in tables))
+    with _picture(path, len(names), 3.2) as (_, axes):
+        for panel, name in zip(axes, names, strict=True):
+            panel.plot([0, 1], [0, 1], color="black", linestyle=":", linewidth=1, label="as said")
+            for way, colour, style in (("whole", COLOURS["sft"], "o-"), ("cut", COLOURS["rlhf"], "s--")):
+                table = tables[name, way]
+                table = table[table["texts"] >= _FEWEST]
+                label = "whole texts" if way == "whole" else f"cut to {words} words"
+                panel.plot(table["said"], table["was"], style, color=colour, markersize=4, label=label)
+            panel.set(title=name, xlabel="P(positive), as said", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+        axes[0].set_ylabel("share of texts that are positive")
+        axes[0].legend(loc="upper left")
+
+
+def frontier(path: str, models: pd.DataFrame, curve: pd.DataFrame, validation: pd.DataFrame, confidence: float) -> None:
+    """What positivity cost in KL: the models on test prompts, and PPO's policy on its way.
+
+    Args:
+        models: columns model, kl, value, low, high.
+        curve: columns kl_penalty, score, a row for each PPO step.
+        validation: columns kl, score, in the order of the steps.
+        confidence: of the intervals.
+    """
+    with _picture(path, 2) as (_, (left, right)):
+        for name, rows in models.groupby("model", sort=False):
+            error = _error(rows)
+            colour, marker = COLOURS[str(name)], _MARKERS[str(name)]
+            left.errorbar(rows["kl"], rows["value"], yerr=error, fmt=marker, color=colour, label=str(name), capsize=4)
+        left.set(title=f"Test prompts, {100 * confidence:g} % interval", ylabel="mean P(positive)", ylim=(0, 1.02))
+        left.legend(loc="lower right")
+        right.plot(curve["kl_penalty"], curve["score"], ".", color=COLOURS["rlhf"], label="training batches")
+        right.plot(validation["kl"], validation["score"], "o--", color="black", markersize=4, label="validation prompts")
+        right.set(title="PPO's policy on its way", ylabel="reward model's score")
+        right.legend(loc="lower right")
+        for panel in (left, right):
+            panel.set_xlabel("KL from the fine-tuned model (nats per response)")
 
 
 def distribution(path: str, positive: dict[str, np.ndarray], bins: np.ndarray) -> None:

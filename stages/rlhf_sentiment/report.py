@@ -8,16 +8,24 @@ MODELS = ("base", "sft", "rlhf")
 _ROWS = {
     "mean_positive": "mean P(positive)",
     "positive_ratio": "positive ratio (P > 0.5)",
-    "lexicon_positive": "positive in a lexicon's opinion",
     "reward": "reward model's score",
     "perplexity": "perplexity under base",
+    "kl_to_sft": "KL from sft (nats per response)",
+    "distinct_1": "distinct unigrams",
     "distinct_2": "distinct bigrams",
+    "distinct_3": "distinct trigrams",
+    "self_bleu": "self-BLEU",
+    "repetition": "repeated 4-grams within a response",
     "duplicated": "duplicated responses",
     "response_tokens": "tokens per response",
-    "finished": "ended with EOS",
+    "cut_off": "cut off without EOS",
     "grammar_parses": "parses under the corpus grammar",
     "grammar_positive": "positive in the grammar's opinion, of those",
-    "kl_to_sft": "KL from sft (nats per response)",
+}
+_GAINS = {
+    "improvement": "rlhf over base",
+    "improvement_over_sft": "rlhf over sft",
+    "sft_over_base": "sft over base",
 }
 
 
@@ -38,39 +46,88 @@ def verdict(result: Row) -> str:
     return f"For this model and seed, {found}; {cost}."
 
 
-def markdown(result: Row, samples: Sequence[Row], confidence: float) -> str:
+def markdown(result: Row, warnings: Sequence[str], samples: Sequence[Row], confidence: float) -> str:
     """The report.
 
     Args:
         result: the tree of metrics/evaluation.json.
+        warnings: a line for each guard that is crossed.
         samples: rows with prompt, and each model's response and `<model>_positive`.
         confidence: of the intervals.
     """
-    lines = ["# Base against RLHF", "", verdict(result), "", f"| | {' | '.join(MODELS)} |", "|---|---:|---:|---:|"]
-    for key, title in _ROWS.items():
-        cells = [f"{result[model][key]:.3f}" if key in result[model] else "" for model in MODELS]
-        if any(cells):
-            lines.append(f"| {title} | {' | '.join(cells)} |")
-    lines += [
-        "",
-        f"{result['rlhf']['samples']} test prompts; intervals at {100 * confidence:g} %, of differences paired by prompt.",
-        "",
-        "| improvement of RLHF | mean P(positive) | positive ratio | effect size | p |",
-        "|---|---:|---:|---:|---:|",
-    ]
-    for key, title in (("improvement", "over base"), ("improvement_over_sft", "over sft")):
-        gain = result[key]
-        lines.append(
-            f"| {title} | {gain['mean_positive']:+.3f} [{gain['ci_low']:+.3f}, {gain['ci_high']:+.3f}] "
-            f"| {gain['positive_ratio']:+.3f} [{gain['positive_ratio_ci_low']:+.3f}, {gain['positive_ratio_ci_high']:+.3f}] "
-            f"| {gain['effect_size']:.2f} | {gain['p_value']:.4f} |"
-        )
-    lines += ["", "## The same prompts, side by side", ""]
+    lines = ["# Base against RLHF", "", verdict(result), ""]
+    lines += [f"- warning: {line}" for line in warnings] + [""] * bool(warnings)
+    lines += _models(result) + _improvements(result, confidence) + _judges(result)
+    lines += ["## The same prompts, side by side", ""]
     for sample in samples:
         lines += [f"**{_escaped(sample['prompt'])}**", ""]
         lines += [f"- {model} ({sample[f'{model}_positive']:.2f}): {_escaped(sample[model].strip())}" for model in MODELS]
         lines.append("")
     return "\n".join(lines)
+
+
+def _models(result: Row) -> list[str]:
+    lines = [f"| | {' | '.join(MODELS)} |", "|---|---:|---:|---:|"]
+    others = {f"{name}_positive": f"positive ratio, {name}" for name in result["judges"]}
+    for key, title in ({"mean_positive": "", "positive_ratio": ""} | others | _ROWS).items():
+        cells = [f"{result[model][key]:.3f}" if key in result[model] else "" for model in MODELS]
+        if any(cells):
+            lines.append(f"| {_ROWS.get(key, title)} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def _improvements(result: Row, confidence: float) -> list[str]:
+    lines = [
+        f"{result['rlhf']['samples']} responses each; intervals at {100 * confidence:g} %, of differences paired by prompt.",
+        "The last column is the number of prompts that would show a difference of 0.05 with power 0.8.",
+        "",
+        "| | mean P(positive) | positive ratio | effect size | prompts |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for key, title in _GAINS.items():
+        gain = result[key]
+        lines.append(
+            f"| {title} | {gain['mean_positive']:+.3f} [{gain['ci_low']:+.3f}, {gain['ci_high']:+.3f}] "
+            f"| {gain['positive_ratio']:+.3f} [{gain['positive_ratio_ci_low']:+.3f}, {gain['positive_ratio_ci_high']:+.3f}] "
+            f"| {gain['effect_size']:.2f} | {gain['prompts_needed']} |"
+        )
+    lines += [
+        "",
+        "p of a paired permutation test, adjusted for all pairs of models (Holm), of Wilcoxon's test, and of McNemar's on",
+        "the positive ratio:",
+        "",
+        "| | permutation | Holm | Wilcoxon | McNemar |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for key, title in _GAINS.items():
+        cells = (_p(result[key][name]) for name in ("p_value", "p_holm", "p_wilcoxon", "p_mcnemar"))
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def _p(value: float) -> str:
+    return f"{value:.4f}" if value >= 0.0001 else "< 0.0001"
+
+
+def _judges(result: Row) -> list[str]:
+    lines = [
+        "The judges on labelled texts that they have not seen, whole and cut to a response's length: accuracy, and the",
+        "distance of what they say from what is (expected calibration error).",
+        "",
+        "| | accuracy | cut | calibration error | cut |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for name, exam in result["judges"].items():
+        cells = (f"{exam[key]:.3f}" for key in ("accuracy", "accuracy_cut", "ece", "ece_cut"))
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    agreed = ", ".join(f"{pair.replace('_', ' and ', 1)} {kappa:.2f}" for pair, kappa in result["kappa"].items())
+    if agreed:
+        lines += ["", f"Agreement on the models' responses (Cohen's kappa): {agreed}."]
+    lines += [
+        "",
+        f"The reward model's opinion rose by {result['reward_hacking_gap']:+.2f} standard deviations more than the judge's.",
+    ]
+    return [*lines, ""]
 
 
 def _escaped(text: str) -> str:

@@ -1,16 +1,75 @@
-"""The section `evaluate`: what is measured on the samples, and how sure to be."""
+"""The section `evaluate`: which prompts are answered, who judges, how sure to be, and when to warn."""
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, ConfigDict, Field
 
-from ..config import Settings
+from ..config import Settings, matching
+
+LOCAL = "models/pretrained/"
+Share = Annotated[float, Field(ge=0, le=1)]
+Times = Annotated[float, Field(ge=0, le=1e6)]
 
 
-class EvaluateSettings(Settings):
-    num_samples: Annotated[int, Field(ge=10, le=1_000_000)]
+def _judges(judges: list[str]) -> list[str]:
+    if judges[:1] != ["classifier"]:
+        raise ValueError("should begin with classifier, whose opinion `mean_positive` is")
+    names = [short_name(judge) for judge in judges]
+    if len(set(names)) < len(names):
+        raise ValueError(f"should name each judge once (got {', '.join(names)})")
+    return judges
+
+
+def short_name(judge: str) -> str:
+    """What a judge is called in tables: the last part of an id, without its revision, and without dots."""
+    return judge.split("@")[0].rsplit("/")[-1].replace(".", "_")
+
+
+class Questions(Settings):
+    """What `sample` reads of the section: a change of anything else in it samples nothing anew."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    num_samples: Annotated[int, Field(ge=2, le=1_000_000)]
+    samples_per_prompt: Annotated[int, Field(ge=1, le=1000)]
+    prompts_file: (
+        Annotated[str, matching(r"prompts/\w[\w.-]*\.(txt|jsonl)", "prompts/NAME.txt, prompts/NAME.jsonl or null")] | None
+    )
+
+
+class Guards(Settings):
+    """Limits of what positivity may cost. null: no limit."""
+
+    max_perplexity: Times | None
+    max_kl: Times | None
+    min_distinct_2: Times | None
+    max_self_bleu: Share | None
+    max_repetition: Share | None
+    max_duplicated: Share | None
+    max_cut_off: Share | None
+    min_length: Times | None
+    max_length: Times | None
+
+
+class EvaluateSettings(Questions):
+    model_config = ConfigDict(extra="forbid")
+
     judged: Literal["response", "prompt and response"]
+    judges: Annotated[
+        list[
+            Annotated[
+                str,
+                matching(
+                    rf"classifier|lexicon|reward|{LOCAL}\w[\w.-]*|(?!models/)\w[\w.-]*/\w[\w.-]*@[0-9a-f]{{40}}",
+                    "classifier, lexicon, reward, models/pretrained/NAME, or a hub id with its commit, OWNER/NAME@COMMIT",
+                ),
+            ]
+        ],
+        AfterValidator(_judges),
+    ]
+    exam_texts: Annotated[int, Field(ge=10, le=1_000_000)]
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     resamples: Annotated[int, Field(ge=99, le=100_000)]
+    guards: Guards
     shown_samples: Annotated[int, Field(ge=1, le=100)]
     listed_prompts: Annotated[int, Field(ge=1, le=1_000_000)]

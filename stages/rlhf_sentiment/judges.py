@@ -1,0 +1,105 @@
+"""Those who judge beside the classifier, and the exam that every judge sits.
+
+A judge's opinion is P(positive) of a text, in [0, 1]. The lexicon's is its compound score, moved there; the reward model's
+is a logistic function of its score, fitted on labelled texts that neither the reward model nor the exam has seen (Platt 1999).
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import combinations
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import cohen_kappa_score
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+
+from .models import encode, load_classifier, reward_scores, room_of
+from .rollout import pad_prompts
+from .run import StageError
+
+Opinion = Callable[[Sequence[str]], np.ndarray]  # P(positive) of each text, in [0, 1]. [N] -> (N,)
+
+
+def lexicon() -> Opinion:
+    """vaderSentiment's (Hutto and Gilbert 2014), which was trained on nothing of ours."""
+    analyzer = SentimentIntensityAnalyzer()
+    return lambda texts: np.array([(analyzer.polarity_scores(text)["compound"] + 1) / 2 for text in texts])
+
+
+def judged(prompt: str, response: str, how: str) -> str:
+    """What a judge reads of an answer: `evaluate.judged`."""
+    return response if how == "response" else prompt + response
+
+
+def text_scores(reward: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], ended: bool) -> np.ndarray:
+    """The reward model's score of whole texts, as far as it has positions. [N] -> (N,)
+
+    Args:
+        ended: whether EOS follows each text, as it does where responses end by themselves.
+    """
+    end = [tokenizer.eos_token_id] if ended else []
+    room = int(min(room_of(reward), 1e9))
+    rows = [[*encode(tokenizer, text), *end][:room] for text in texts]
+    scores = np.zeros(len(rows))
+    with torch.no_grad():
+        for numbers in _batches([len(row) for row in rows]):
+            ids, mask = (part.to(reward.device) for part in pad_prompts([rows[i] for i in numbers], tokenizer.pad_token_id))
+            scores[numbers] = reward_scores(reward, ids, mask).cpu().numpy()
+    return scores
+
+
+def platt(scores: np.ndarray, labels: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """P(positive) as a logistic function of a score, fitted on labelled ones (Platt 1999). (N,), (N,) -> a function of (M,)"""
+    mean, spread = scores.mean(), scores.std() or 1.0
+    fitted = LogisticRegression(C=1e6).fit(((scores - mean) / spread)[:, None], labels)
+    return lambda others: fitted.predict_proba(((others - mean) / spread)[:, None])[:, 1]
+
+
+def classifier_of(judge: str, device: torch.device) -> Opinion:
+    """The opinion of a text classifier: models/pretrained/NAME, or OWNER/NAME@REVISION on the hub.
+
+    Raises:
+        StageError: it cannot be loaded, or has not one label for positive and one for negative.
+    """
+    name, _, revision = judge.partition("@")
+    model, tokenizer = load_classifier(name, device, revision or None)
+    labels = {index: str(label).lower() for index, label in model.config.id2label.items()}
+    sides = [[index for index, label in labels.items() if label.startswith(side)] for side in ("pos", "neg")]
+    if [*labels.values()] == ["label_0", "label_1"]:  # unnamed: by custom 0 is negative, 1 positive
+        sides = [[1], [0]]
+    if any(len(side) != 1 for side in sides):
+        raise StageError(
+            f"{name} has the labels {', '.join(labels.values())}; a judge needs one that begins with pos, and one with neg"
+        )
+    both = [side[0] for side in sides]
+    room = int(min(room_of(model), tokenizer.model_max_length, 1e9))
+
+    @torch.no_grad()
+    def opinion(texts: Sequence[str]) -> np.ndarray:
+        positive = np.zeros(len(texts))
+        for numbers in _batches([len(text) for text in texts]):
+            inputs = tokenizer([texts[i] for i in numbers], truncation=True, max_length=room, padding=True, return_tensors="pt")
+            logits = model(**inputs.to(device)).logits[:, both].float()
+            positive[numbers] = logits.softmax(dim=-1)[:, 0].cpu().numpy()
+        return positive
+
+    return opinion
+
+
+def _batches(lengths: Sequence[int], size: int = 64) -> list[list[int]]:
+    """Numbers of texts, those of a length together: little padding."""
+    order = sorted(range(len(lengths)), key=lambda i: lengths[i])
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def agreement(opinions: dict[str, np.ndarray]) -> dict[str, float]:
+    """Cohen's kappa (1960) of each pair of judges on the same texts, P > 0.5 against not: 1 is agreement, 0 is chance.
+
+    Where both give all texts one label, they agree, and kappa is 1.
+    """
+    kappas = {}
+    for (one, these), (other, those) in combinations(opinions.items(), 2):
+        same = np.array_equal(these > 0.5, those > 0.5)
+        kappas[f"{one}_{other}"] = 1.0 if same else float(cohen_kappa_score(these > 0.5, those > 0.5))
+    return kappas

@@ -1,0 +1,45 @@
+"""Prompts that people bring in a file: one a line, or JSON lines, or the transcripts of HH-RLHF."""
+
+from pathlib import Path
+
+from .records import read_rows
+from .run import StageError
+
+_TURN = "\n\nAssistant:"
+
+
+def read_prompts(path: str | Path) -> list[str]:
+    """The prompts of a file, each once, in their order.
+
+    `.txt` has one a line; blank lines are left out. `.jsonl` has objects with `prompt`, or with `chosen`, a transcript
+    as in HH-RLHF, whose prompt is all up to the last "\\n\\nAssistant:" (2204.05862).
+
+    Raises:
+        StageError: no such file, another kind of file, no prompt in it, or a row that has none (with its number).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise StageError(f"{path}: no such file of prompts")
+    if path.suffix == ".txt":
+        try:
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise StageError(f"{path}: not UTF-8: {error.reason} at byte {error.start}") from None
+        prompts = [line.strip() for line in lines if line.strip()]
+    elif path.suffix == ".jsonl":
+        prompts = [_prompt_of(row, f"{path}, line {number}") for number, row in enumerate(read_rows(path, {}), start=1)]
+    else:
+        raise StageError(f"{path}: prompts come as .txt, one a line, or .jsonl")
+    if not prompts:
+        raise StageError(f"{path}: holds no prompt")
+    return list(dict.fromkeys(prompts))
+
+
+def _prompt_of(row: dict[str, object], where: str) -> str:
+    prompt, transcript = row.get("prompt"), row.get("chosen")
+    if prompt is None and isinstance(transcript, str):
+        before, turn, _ = transcript.rpartition(_TURN)
+        prompt = before + turn
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise StageError(f"{where}: needs `prompt`, a text, or `chosen`, a transcript with {_TURN.strip()!r}")
+    return prompt

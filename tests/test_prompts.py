@@ -1,0 +1,60 @@
+"""Prompts from files: what is read, and what is refused in which words."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rlhf_sentiment.prompts import read_prompts
+from rlhf_sentiment.run import StageError
+
+from .conftest import ROOT
+
+
+def test_lines_of_a_text_file(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("\ufeffThe film was\r\n\r\n  I saw \r\nThe film was\r\nÜber\n".encode())
+    assert read_prompts(tmp_path / "a.txt") == ["The film was", "I saw", "Über"]
+
+
+def test_rows_and_transcripts(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "The film was"},
+        {"chosen": "\n\nHuman: Hi\n\nAssistant: Yes?\n\nHuman: Why?\n\nAssistant: So.", "rejected": "x"},
+        {"prompt": "\n\nHuman: Hi\n\nAssistant:", "response": "x"},
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert read_prompts(tmp_path / "a.jsonl") == [
+        "The film was",
+        "\n\nHuman: Hi\n\nAssistant: Yes?\n\nHuman: Why?\n\nAssistant:",
+        "\n\nHuman: Hi\n\nAssistant:",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.txt", b"\n \n", "a.txt: holds no prompt"),
+        ("a.txt", b"\xff", "a.txt: not UTF-8: invalid start byte at byte 0"),
+        ("a.csv", b"prompt\nx\n", "a.csv: prompts come as .txt, one a line, or .jsonl"),
+        ("a.jsonl", b'{"prompt": "a"}\n{"prompt": " "}\n', "a.jsonl, line 2: needs `prompt`, a text, or `chosen`"),
+        ("a.jsonl", b'{"chosen": "no turn"}\n', "a.jsonl, line 1: needs `prompt`"),
+        ("a.jsonl", b"[]\n", "a.jsonl, line 1: holds list, not an object"),
+        ("a.jsonl", b"", "a.jsonl: holds no rows"),
+    ],
+)
+def test_what_is_no_prompt_is_refused(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(StageError) as error:
+        read_prompts(tmp_path / name)
+    assert said in str(error.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=r"none\.txt: no such file of prompts"):
+        read_prompts(tmp_path / "none.txt")
+
+
+def test_the_prompts_that_come_with_the_repository_are_read() -> None:
+    assert len(read_prompts(ROOT / "prompts/everyday.txt")) == 10
+    chat = read_prompts(ROOT / "prompts/chat.jsonl")
+    assert all(prompt.startswith("\n\nHuman: ") and prompt.endswith("\n\nAssistant:") for prompt in chat)
