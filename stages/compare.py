@@ -21,7 +21,7 @@ from rlhf_sentiment.config import Device, Seed, Settings, load
 from rlhf_sentiment.judge import Judge
 from rlhf_sentiment.judges import judged
 from rlhf_sentiment.models import load_policy, load_tokenizer, make_deterministic, quiet, resolve_device
-from rlhf_sentiment.prompts import read_prompts
+from rlhf_sentiment.prompts import is_utf8, read_prompts
 from rlhf_sentiment.records import Row, write_table
 from rlhf_sentiment.run import one_line_errors, require
 from rlhf_sentiment.settings.evaluate import EvaluateSettings
@@ -54,7 +54,7 @@ def main() -> None:
     if not (arguments.prompt or arguments.prompts):
         parser.error("needs --prompt TEXT or --prompts FILE")
     for prompt in arguments.prompt:
-        if any("\ud800" <= letter <= "\udfff" for letter in prompt):
+        if not is_utf8(prompt):
             parser.error(f"--prompt: {prompt!r} is not UTF-8")
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal that lacks a letter shows "?"
     console = Console()

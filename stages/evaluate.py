@@ -9,7 +9,6 @@ grammar that wrote the corpus is an oracle: does a response parse, and which pol
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,10 +21,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf_sentiment import grammar, plots
 from rlhf_sentiment.config import Device, Seed, Settings
-from rlhf_sentiment.cost import crossed, distinct, duplicated, repetition, self_bleu
+from rlhf_sentiment.cost import costs, crossed
 from rlhf_sentiment.evaluation import holm, improvement, interval
-from rlhf_sentiment.judge import Judge, examine, reliability
-from rlhf_sentiment.judges import Opinion, agreement, classifier_of, judged, lexicon, platt, text_scores
+from rlhf_sentiment.judge import examine_both, reliability
+from rlhf_sentiment.judges import agreement, judged, opinion_of, platt, text_scores
 from rlhf_sentiment.models import (
     encode,
     load_policy,
@@ -39,8 +38,8 @@ from rlhf_sentiment.models import (
 from rlhf_sentiment.records import Row, read_json, read_rows, read_table, write_metrics, write_table
 from rlhf_sentiment.report import markdown
 from rlhf_sentiment.rollout import Responses, batch_of, exact_kl, score_tokens
-from rlhf_sentiment.run import StageError, require, stage, writing
-from rlhf_sentiment.settings.evaluate import LOCAL, EvaluateSettings, short_name
+from rlhf_sentiment.run import StageError, stage, writing
+from rlhf_sentiment.settings.evaluate import EvaluateSettings, short_name
 from rlhf_sentiment.text import cut_words, place_of
 
 MODELS = ("base", "sft", "rlhf")
@@ -121,7 +120,7 @@ def main(params: Params) -> str:
     tokens = min(sum(len(row["tokens"]) for row in rows) for rows in samples.values())
     positive: dict[str, dict[str, np.ndarray]] = {}  # model -> judge -> (prompts x samples,)
     scores: dict[str, np.ndarray] = {}
-    result: Row = {}
+    result: Row = {"prompts": len(prompts)}
     for name, rows in tqdm(samples.items(), desc="evaluate", unit=" models", leave=False, disable=None):
         read = [judged(row["prompt"], row["response"], settings.judged) for row in rows]
         positive[name] = {judge: opinion(read) for judge, opinion in opinions.items()}
@@ -149,7 +148,7 @@ def main(params: Params) -> str:
     for key, p in zip(PAIRS, holm([result[key]["p_value"] for key in PAIRS]), strict=True):
         result[key]["p_holm"] = p
     result["reward_hacking_gap"] = gain(scores["rlhf"], scores["sft"]) - gain(judge["rlhf"], judge["sft"])
-    result["judges"] = {name: exam_results(ways, labels["test"]) for name, ways in said.items()}
+    result["judges"] = {name: examine_both(ways["whole"], ways["cut"], labels["test"]) for name, ways in said.items()}
     result["kappa"] = agreement({name: np.concatenate([positive[model][name] for model in MODELS]) for name in said})
     write_metrics("metrics/evaluation.json", plain(result))
 
@@ -170,6 +169,7 @@ def main(params: Params) -> str:
     shares = {name: np.histogram(values, bins)[0] / values.size for name, values in judge.items()}
     calibration = {(name, way): reliability(p, labels["test"]) for name, ways in said.items() for way, p in ways.items()}
     middles = {"P(positive)": calibration["classifier", "whole"]["middle"]}
+    calibration = {key: table.where(table["texts"] >= 5) for key, table in calibration.items()}  # fewer show only noise
     first = {name: rows[:: settings.samples_per_prompt] for name, rows in samples.items()}
     listed = [
         {"prompt": prompts[i]}
@@ -206,14 +206,18 @@ def main(params: Params) -> str:
 def read_samples(name: str) -> list[Row]:
     """The answers of a model."""
     columns = {"prompt": str, "sample": int, "response": str, "tokens": list, "finished": bool}
-    return read_rows(f"data/samples/{name}.jsonl", columns)
+    rows = read_rows(f"data/samples/{name}.jsonl", columns)
+    for number, row in enumerate(rows, start=1):
+        if not row["tokens"]:
+            raise StageError(f"data/samples/{name}.jsonl, line {number}: no tokens; a response has at least its EOS")
+    return rows
 
 
 def paired(samples: dict[str, list[Row]], rollouts: dict[str, list[Row]], each: int) -> list[str]:
     """The prompts, every one of which every model has answered `each` times, in one order.
 
     Raises:
-        StageError: they have not; or there are fewer than two.
+        StageError: they have not.
     """
     prompts = [row["prompt"] for row in samples["base"][::each]]
     wanted = [(prompt, sample) for prompt in prompts for sample in range(each)]
@@ -221,39 +225,24 @@ def paired(samples: dict[str, list[Row]], rollouts: dict[str, list[Row]], each: 
         [row["prompt"] for row in rows] != prompts for rows in rollouts.values()
     ):
         raise StageError("data/samples: the models answered different prompts, so nothing is paired; run `dvc repro`")
-    if len(prompts) < 2:
-        raise StageError("data/samples: one prompt says nothing of others; give at least two")
     return prompts
 
 
 def exam(count: int) -> tuple[dict[str, list[str]], dict[str, np.ndarray]]:
     """Labelled texts that no judge has seen (test), and those that set the reward model's scale (train), `count` of each."""
     rows = read_rows("data/prepared/labelled.jsonl", {"text": str, "label": int, "split": str})
+    if any(row["label"] not in (0, 1) for row in rows):
+        raise StageError("data/prepared/labelled.jsonl: a label is neither 0 nor 1; run `dvc repro`")
     drawn = sorted(rows, key=lambda row: place_of(row["text"], "exam"))  # adding rows changes few of them
     parts = {split: [row for row in drawn if row["split"] == split][:count] for split in ("train", "test")}
     for split, part in parts.items():
         if {row["label"] for row in part} != {0, 1}:
             raise StageError(
-                f"data/prepared/labelled.jsonl: {len(part)} texts of {split} are drawn, and all have one label; "
-                "raise evaluate.exam_texts"
+                f"data/prepared/labelled.jsonl: the {len(part)} texts of {split} that are drawn are not of both labels; "
+                "raise evaluate.exam_texts, or bring more texts"
             )
     texts = {split: [row["text"] for row in part] for split, part in parts.items()}
     return texts, {split: np.array([row["label"] for row in part]) for split, part in parts.items()}
-
-
-def exam_results(ways: dict[str, np.ndarray], labels: np.ndarray) -> Row:
-    """Accuracy and calibration on whole texts, and on texts cut to a response's length."""
-    whole, cut = examine(ways["whole"], labels), examine(ways["cut"], labels)
-    return whole | {f"{key}_cut": figure for key, figure in cut.items()}
-
-
-def opinion_of(judge: str, device: torch.device) -> Opinion:
-    """What `evaluate.judges` means by a name."""
-    if judge == "classifier":
-        return Judge.load("models/judge").positive
-    if judge.startswith(LOCAL):
-        require(Path(judge))
-    return lexicon() if judge == "lexicon" else classifier_of(judge, device)
 
 
 def opinions_of(positive: dict[str, np.ndarray]) -> Row:
@@ -265,20 +254,6 @@ def opinions_of(positive: dict[str, np.ndarray]) -> Row:
         "std_positive": classifier.std(ddof=1),
         "positive_ratio": (classifier > 0.5).mean(),
         **others,
-    }
-
-
-def costs(rows: list[Row], each: int, tokens: int) -> Row:
-    """Variety and length of a model's responses, `each` of them to a prompt; distinct n-grams are of the first `tokens`."""
-    responses = [row["tokens"] for row in rows]
-    return {
-        **{f"distinct_{n}": distinct(responses, n, tokens) for n in (1, 2, 3)},
-        "self_bleu": self_bleu([row["response"] for row in rows[::each]]),
-        "repetition": repetition(responses),
-        "duplicated": duplicated([row["response"] for row in rows]),
-        "response_tokens": np.mean([len(response) for response in responses]),
-        "cut_off": 1 - np.mean([row["finished"] for row in rows]),
-        "samples": len(rows),
     }
 
 

@@ -8,7 +8,7 @@ length of a response, and negated. `evaluate` has it sit the same exam beside ot
 import numpy as np
 
 from rlhf_sentiment.config import Settings
-from rlhf_sentiment.judge import Judge, examine, is_negated
+from rlhf_sentiment.judge import Judge, examine, examine_both, is_negated
 from rlhf_sentiment.records import read_rows, write_metrics
 from rlhf_sentiment.run import StageError, stage
 from rlhf_sentiment.settings.judge import JudgeSettings
@@ -36,9 +36,9 @@ def main(params: Params) -> str:
 
     held_out, truth = texts["test"], labels["test"]
     whole = judge.positive(held_out)
-    cut = examine(judge.positive([cut_words(text, settings.cut_words) for text in held_out]), truth)
+    cut = judge.positive([cut_words(text, settings.cut_words) for text in held_out])
     negated = np.array([is_negated(text) for text in held_out])
-    classifier = examine(whole, truth) | {f"{key}_cut": figure for key, figure in cut.items()}
+    classifier = examine_both(whole, cut, truth)
     classifier["accuracy_negated"] = examine(whole[negated], truth[negated])["accuracy"] if negated.any() else 0.0
     metrics = {
         "texts": len(texts["train"]),

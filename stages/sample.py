@@ -38,6 +38,8 @@ def main(params: Params) -> str:
     device, asked = resolve_device(params.device), params.evaluate
     prompts = read_prompts(asked.prompts_file) if asked.prompts_file else test_prompts()
     prompts = prompts[: asked.num_samples]
+    if len(prompts) < 2:
+        raise StageError(f"{asked.prompts_file or 'data/prepared/prompts.jsonl'}: one prompt says nothing of others; give two")
     usual = params.generation.model_dump() | {"samples": asked.samples_per_prompt}
     rollout = (
         usual | read_json("metrics/ppo.json", {"temperature": float, "max_new_tokens": int}) | {"top_p": 1.0, "samples": 1}

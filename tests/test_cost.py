@@ -34,6 +34,10 @@ def test_duplicated() -> None:
 def test_self_bleu() -> None:
     assert self_bleu(["it was a warm film"] * 3) == pytest.approx(1)
     assert self_bleu(["it was warm and bright", "nobody liked their long story"]) < 0.1
+    assert self_bleu(["so warm"] * 2) == pytest.approx(1), "too short for a 4-gram"
+    alike = [f"word{i} other{i} third{i} fourth{i}" for i in range(50)] * 2
+    assert self_bleu(alike) == pytest.approx(1), "each has its double among the first hundred"
+    assert self_bleu(alike + ["never seen before here"] * 100) == self_bleu(alike), "and they alone are compared"
     # Unigrams 3 of 4, bigrams 2 of 3, trigrams 1 of 2, no 4-gram of 1 (smoothed to half a count): each way, equal lengths.
     expected = (3 / 4 * 2 / 3 * 1 / 2 * 1 / 2) ** (1 / 4)
     assert self_bleu(["one two three four", "one two three five"]) == pytest.approx(expected)
@@ -78,3 +82,7 @@ def test_each_guard_warns(change: dict[str, Any], said: str) -> None:
     assert crossed({"sft": FIGURES, "rlhf": FIGURES | change}, guards()) == [said]
     setting = said.split("guards.")[1].split()[0]
     assert crossed({"sft": FIGURES, "rlhf": FIGURES | change}, guards().model_copy(update={setting: None})) == []
+
+
+def test_a_figure_on_its_limit_is_within_it() -> None:
+    assert crossed({"sft": FIGURES | {"cut_off": 0.7}, "rlhf": FIGURES | {"cut_off": 1.0}}, guards()) == []  # 1 - .7 > .3

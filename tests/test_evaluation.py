@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
 
+import evaluate
 from rlhf_sentiment.evaluation import holm, improvement, interval, mcnemar_p, prompts_needed
 from rlhf_sentiment.report import markdown, verdict
 
@@ -19,6 +20,26 @@ def test_the_interval_covers_the_mean_as_often_as_it_says() -> None:
 
 def test_the_interval_of_a_constant_is_a_point() -> None:
     assert interval(np.full(10, 0.25), 0.95, 99, 0) == (0.25, 0.25)
+    nearly = np.full(10, 0.3)
+    nearly[3] = np.nextafter(0.3, 1)
+    assert interval(nearly, 0.95, 99, 0) == pytest.approx((0.3, 0.3))
+
+
+def test_the_interval_corrects_for_skew() -> None:
+    """BCa of a few skewed values lies above the plain percentiles of the resampled means, at both ends."""
+    values = np.random.default_rng(3).exponential(1.0, 30)
+    resampled = np.random.default_rng(0).choice(values, (9999, 30)).mean(axis=1)
+    low, high = interval(values, 0.95, 9999, 0)
+    plain_low, plain_high = np.quantile(resampled, [0.025, 0.975])
+    assert low > plain_low + 0.005
+    assert high > plain_high + 0.01
+
+
+def test_rounding_is_no_difference() -> None:
+    before = np.full((20, 1), 0.3)
+    gain = improvement(np.nextafter(before, 1), before, 0.95, 99, 0)
+    assert gain["p_wilcoxon"] == 1
+    assert gain["effect_size"] == 0
 
 
 def test_improvement_is_paired_by_prompt() -> None:
@@ -89,6 +110,11 @@ def test_the_prompts_needed() -> None:
     # Cohen 1988, table 2.4.1 for one sample: d = 0.5, two-sided alpha 0.05, power 0.8 needs 33.4, that is 34.
     assert prompts_needed(spread=0.1, alpha=0.05) == 34
     assert prompts_needed(spread=0.0, alpha=0.05) == 2
+    after, before = np.random.default_rng(4).random((2, 50, 1))
+    spread = float((after - before).std(ddof=1))
+    at_99, at_90 = (improvement(after, before, level, 99, 0)["prompts_needed"] for level in (0.99, 0.9))
+    assert (at_99, at_90) == (prompts_needed(spread, 0.01), prompts_needed(spread, 0.1))
+    assert at_99 > at_90
     # They are enough, and a third less are not: simulated.
     rng = np.random.default_rng(0)
     seen = {count: [ttest_1samp(rng.normal(0.05, 0.1, count), 0).pvalue < 0.05 for _ in range(2000)] for count in (34, 22)}
@@ -96,37 +122,45 @@ def test_the_prompts_needed() -> None:
     assert np.mean(seen[22]) < 0.7
 
 
-def result(low: float, high: float) -> dict:
+def result(low: float, high: float, p: float = 0.01) -> dict:
     gain = {
         "mean_positive": (low + high) / 2,
         "ci_low": low,
         "ci_high": high,
         "p_value": 0.01,
-        "p_holm": 0.01,
+        "p_holm": p,
         "p_wilcoxon": 0.00001,
-        "p_mcnemar": 0.01,
+        "p_mcnemar": 0.0456,
         "effect_size": 1.0,
         "prompts_needed": 50,
         "positive_ratio": 0.1,
         "positive_ratio_ci_low": 0.0,
         "positive_ratio_ci_high": 0.2,
     }
-    models = {name: {"perplexity": 4.0, "distinct_2": 0.5, "samples": 20} for name in ("base", "sft", "rlhf")}
+    models = {name: {"perplexity": 4.0, "distinct_2": 0.5, "samples": 40} for name in ("base", "sft", "rlhf")}
     exam = {"accuracy": 0.9, "ece": 0.1, "accuracy_cut": 0.8, "ece_cut": 0.2}
-    beside = {"judges": {"classifier": exam}, "kappa": {}, "reward_hacking_gap": 0.1}
+    judges = {"classifier": exam, "my_own": exam, "lexicon": exam}
+    kappa = {"classifier_my_own": 0.1, "classifier_lexicon": 0.2, "my_own_lexicon": 0.3}
+    beside = {"judges": judges, "kappa": kappa, "reward_hacking_gap": 0.1, "prompts": 20}
     return {**models, "improvement": gain, "improvement_over_sft": gain, "sft_over_base": gain, **beside}
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "said"),
+    ("low", "high", "p", "said"),
     [
-        (0.1, 0.3, "RLHF raised mean P(positive) over SFT by +0.200 [+0.100, +0.300]"),
-        (-0.3, -0.1, "RLHF lowered mean P(positive) against SFT by -0.200 [-0.300, -0.100]"),
-        (-0.1, 0.1, "these 20 prompts show no difference between RLHF and SFT"),
+        (0.1, 0.3, 0.01, "RLHF raised mean P(positive) over SFT by +0.200 [+0.100, +0.300]"),
+        (-0.3, -0.1, 0.01, "RLHF lowered mean P(positive) against SFT by -0.200 [-0.300, -0.100]"),
+        (-0.1, 0.3, 0.01, "these 20 prompts show no difference between RLHF and SFT"),
+        (
+            0.1,
+            0.3,
+            0.5,
+            "these 20 prompts show no difference between RLHF and SFT in mean P(positive): +0.200 [+0.100, +0.300], p 0.50",
+        ),
     ],
 )
-def test_the_verdict_says_what_the_interval_says(low: float, high: float, said: str) -> None:
-    assert said in verdict(result(low, high))
+def test_the_verdict_says_what_the_interval_says(low: float, high: float, p: float, said: str) -> None:
+    assert said in verdict(result(low, high, p), 0.95)
 
 
 def test_generated_text_is_escaped() -> None:
@@ -136,4 +170,12 @@ def test_generated_text_is_escaped() -> None:
     assert r"\<b\>a" in report
     assert r"x \| y \# z" in report
     assert "- warning: rlhf: too long" in report
-    assert "| < 0.0001 |" in report, "a p is never 0"
+    assert "| rlhf over sft | 0.0100 | 0.0100 | < 0.0001 | 0.0456 |" in report, "permutation, Holm, Wilcoxon, McNemar"
+    assert "classifier and my_own 0.10, classifier and lexicon 0.20, my_own and lexicon 0.30" in report
+
+
+def test_a_gain_is_in_standard_deviations_of_what_was_before() -> None:
+    before, after = np.array([0.0, 2.0, 4.0]), np.array([3.0, 5.0, 7.0])
+    assert evaluate.gain(after, before) == pytest.approx(1.5)  # a rise of 3, deviations -2, 0, 2
+    assert evaluate.gain(before, after) == pytest.approx(-1.5)
+    assert evaluate.gain(after, np.ones(3)) == 0

@@ -1,12 +1,14 @@
 """Calibration and agreement against hand-worked values, Platt's scale, and any text classifier as a judge."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from transformers import GPT2Config, GPT2ForSequenceClassification, RobertaConfig, RobertaForSequenceClassification
 
-from rlhf_sentiment.judge import examine, reliability
+from rlhf_sentiment.judge import examine, examine_both, reliability
 from rlhf_sentiment.judges import agreement, classifier_of, judged, lexicon, platt, text_scores
 from rlhf_sentiment.models import load_policy, load_reward_model, load_tokenizer, reward_scores
 from rlhf_sentiment.run import StageError
@@ -22,6 +24,9 @@ def test_calibration_of_a_worked_example() -> None:
     assert table["texts"].tolist() == [0, 2, 0, 0, 0, 0, 0, 0, 0, 2]
     assert table["was"].dropna().tolist() == [0.5, 1.0]
     assert examine(np.array([0.0, 1.0]), np.array([0, 1]))["ece"] == 0, "1 belongs to the last bin"
+    assert examine(np.array([0.5, 0.5]), np.array([0, 0]))["accuracy"] == 1, "0.5 is not positive"
+    both = examine_both(positive, 1 - positive, labels)
+    assert both == pytest.approx({"accuracy": 0.75, "ece": 0.2, "accuracy_cut": 0.25, "ece_cut": 0.65})
 
 
 def test_kappa_of_a_worked_example() -> None:
@@ -38,6 +43,12 @@ def test_platt_finds_the_logistic_curve() -> None:
     labels = (rng.random(20_000) < 1 / (1 + np.exp(-(1.5 * scores - 4.0)))) * 1
     points = np.array([0.0, 2.0, 4.0])
     assert platt(scores, labels)(points) == pytest.approx(1 / (1 + np.exp(-(1.5 * points - 4.0))), abs=0.02)
+
+
+def test_platt_shrinks_nothing() -> None:
+    # At each of two scores a quarter and three quarters are positive: the likeliest curve goes through both.
+    scores, labels = np.array([-1.0] * 4 + [1.0] * 4), np.array([0, 0, 0, 1, 0, 1, 1, 1])
+    assert platt(scores, labels)(np.array([-1.0, 1.0])) == pytest.approx([0.25, 0.75], abs=1e-3)
 
 
 def test_the_lexicon_speaks_in_probabilities() -> None:
@@ -73,6 +84,46 @@ def test_any_text_classifier_can_judge(tmp_path: Path) -> None:
     assert len(set(opinions[0].round(5))) == 3
     assert opinions[0][:3] == pytest.approx(classifier_of(str(tmp_path / "NEGATIVE"), torch.device("cpu"))(texts[:3]), abs=1e-5)
     assert ((opinions[2] > 0) & (opinions[2] < 1)).all()
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "roberta"])
+def test_a_classifier_with_few_positions_reads_the_beginning(tmp_path: Path, kind: str) -> None:
+    """A GPT-2 without a pad token, and a RoBERTa, whose positions begin after its padding's."""
+    folder = tmp_path / kind
+    write_classifier(folder, ["NEGATIVE", "POSITIVE"])
+    size: dict[str, Any] = {"vocab_size": 300, "bos_token_id": 1, "eos_token_id": 2, "id2label": {0: "NEGATIVE", 1: "POSITIVE"}}
+    torch.manual_seed(0)
+    model: Any
+    if kind == "gpt2":
+        model = GPT2ForSequenceClassification(GPT2Config(n_positions=32, n_embd=16, n_layer=1, n_head=2, **size))
+    else:
+        shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+        shape |= {"max_position_embeddings": 34, "pad_token_id": 1, "type_vocab_size": 1}
+        model = RobertaForSequenceClassification(RobertaConfig(**size | shape))
+    model.save_pretrained(folder)
+    tokenizer = load_tokenizer(folder)
+    if kind == "gpt2":
+        tokenizer.pad_token = None
+        tokenizer.save_pretrained(folder)
+    opinion = classifier_of(str(folder), torch.device("cpu"))
+    texts = ["warm " * 500, "warm " * 600, "The film was dull."]
+    together = opinion(texts)
+    assert together[0] == pytest.approx(together[1], abs=1e-6), "the rest is not read"
+    assert together[2:] == pytest.approx(opinion(texts[2:]), abs=1e-6), "nor is padding"
+
+
+def test_a_hub_classifier_is_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def load(name: str, device: torch.device, revision: str | None) -> Any:
+        asked.append((name, revision))
+        raise StageError("stop here")
+
+    monkeypatch.setattr("rlhf_sentiment.judges.load_classifier", load)
+    for judge in ("owner/name@" + "a" * 40, "models/pretrained/mine"):
+        with pytest.raises(StageError, match="stop here"):
+            classifier_of(judge, torch.device("cpu"))
+    assert asked == [("owner/name", "a" * 40), ("models/pretrained/mine", None)]
 
 
 def test_the_order_of_labels_is_read_not_guessed(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from .conftest import ROOT
 
 
 def test_lines_of_a_text_file(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_bytes("\ufeffThe film was\r\n\r\n  I saw \r\nThe film was\r\nÜber\n".encode())
-    assert read_prompts(tmp_path / "a.txt") == ["The film was", "I saw", "Über"]
+    (tmp_path / "a.txt").write_bytes("\ufeffThe film was\r\n\r\n  I saw \r\nThe film was\r\nÜber\u2028alles\n".encode())
+    assert read_prompts(tmp_path / "a.txt") == ["The film was", "I saw", "Über\u2028alles"]
 
 
 def test_rows_and_transcripts(tmp_path: Path) -> None:
@@ -38,6 +38,7 @@ def test_rows_and_transcripts(tmp_path: Path) -> None:
         ("a.csv", b"prompt\nx\n", "a.csv: prompts come as .txt, one a line, or .jsonl"),
         ("a.jsonl", b'{"prompt": "a"}\n{"prompt": " "}\n', "a.jsonl, line 2: needs `prompt`, a text, or `chosen`"),
         ("a.jsonl", b'{"chosen": "no turn"}\n', "a.jsonl, line 1: needs `prompt`"),
+        ("a.jsonl", b'{"prompt": "\\ud800 film"}\n', "a.jsonl, line 1: '\\ud800 film' is not UTF-8"),
         ("a.jsonl", b"[]\n", "a.jsonl, line 1: holds list, not an object"),
         ("a.jsonl", b"", "a.jsonl: holds no rows"),
     ],

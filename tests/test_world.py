@@ -191,6 +191,10 @@ def test_a_model_that_only_repeats_wonderful_is_caught(world: World) -> None:
 
 def test_your_own_prompts_and_another_judge(world: World) -> None:
     """`evaluate.prompts_file`, a classifier of one's own, and compare.py with the stage's numbers."""
+    import torch
+
+    from rlhf_sentiment.judges import classifier_of
+
     write_classifier(world / "models/pretrained/stars.v2", ["NEGATIVE", "POSITIVE"])
     (world / "prompts/mine.txt").write_text("The film was\nI saw this\nWhat makes you happy?\n")
     world.set("evaluate.prompts_file", "prompts/mine.txt")
@@ -200,14 +204,16 @@ def test_your_own_prompts_and_another_judge(world: World) -> None:
     result = json.loads((world / "metrics/evaluation.json").read_text())
     assert result["judges"].keys() == {"classifier", "stars_v2"}
     assert result["kappa"].keys() == {"classifier_stars_v2"}
-    assert result["rlhf"]["stars_v2_positive"] in (0.0, 1.0) or 0 < result["rlhf"]["stars_v2_positive"] < 1
+    rows = [json.loads(line) for line in (world / "data/samples/rlhf.jsonl").read_text().splitlines()]
+    opinion = classifier_of(str(world / "models/pretrained/stars.v2"), torch.device("cpu"))([row["response"] for row in rows])
+    assert result["rlhf"]["stars_v2_positive"] == pytest.approx((opinion > 0.5).mean(), abs=1e-4)
     assert "lexicon_positive" not in result["rlhf"]
     world.run("python", "stages/compare.py", "--prompts", "prompts/mine.txt", "--samples", "4", "--csv", "answers.csv")
-    rows = list(csv.DictReader((world / "answers.csv").open()))
-    assert len(rows) == 3 * 3 * 4
+    answers = list(csv.DictReader((world / "answers.csv").open()))
+    assert len(answers) == 3 * 3 * 4
     for model in ("base", "sft", "rlhf"):
         assert result[model]["samples"] == 12
-        positive = [float(row["positive"]) for row in rows if row["model"] == model]
+        positive = [float(row["positive"]) for row in answers if row["model"] == model]
         assert sum(positive) / 12 == pytest.approx(result[model]["mean_positive"], abs=1e-4)
 
 
@@ -359,6 +365,29 @@ def test_compare_says_what_the_stage_said(world: World) -> None:
             lambda w: w.set("evaluate.judges", ["classifier", "models/pretrained/none"]),
             "models/pretrained/none is missing; put a model",
         ),
+        (
+            "sample",
+            lambda w: (w / "prompts/one.txt").write_text("A") and w.set("evaluate.prompts_file", "prompts/one.txt"),
+            "one prompt",
+        ),
+        (
+            "evaluate",
+            lambda w: (w / "data/samples/sft.jsonl").write_text(
+                '{"prompt": "a", "sample": 0, "response": "", "tokens": [], "finished": true}'
+            ),
+            "data/samples/sft.jsonl, line 1: no tokens",
+        ),
+        (
+            "evaluate",
+            lambda w: (w / "data/prepared/labelled.jsonl").write_text('{"text": "a", "label": 7, "split": "train"}'),
+            "labelled.jsonl: a label is neither 0 nor 1",
+        ),
+        (
+            "evaluate",
+            lambda w: (w / "metrics/judge.json").write_text("{}"),
+            "metrics/judge.json: lacks cut_words; it has nothing",
+        ),
+        ("evaluate", lambda w: shutil.rmtree(w / "models/pretrained"), "`git checkout models/pretrained` brings it back"),
         ("evaluate", lambda w: w.set("evaluate.samples_per_prompt", 3), "the models answered different prompts"),
         ("evaluate", lambda w: (w / "metrics/ppo.json").write_text("[]"), "metrics/ppo.json: holds list, not an object"),
         (

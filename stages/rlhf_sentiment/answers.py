@@ -59,7 +59,7 @@ def answer(
             raise StageError("an empty prompt has no next word; give at least one")
         if len(ids) + max_new_tokens > room:
             raise StageError(
-                f"the prompt {prompt[:40]!r}... has {len(ids)} tokens: with generation.max_new_tokens {max_new_tokens} "
+                f"the prompt {prompt[:40]!r}... has {len(ids)} tokens: with a response of max_new_tokens, {max_new_tokens}, "
                 f"more than the model's {room} positions; shorten one of them"
             )
     answers: dict[tuple[int, int], Answer] = {}

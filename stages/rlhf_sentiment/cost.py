@@ -55,6 +55,20 @@ def self_bleu(responses: Sequence[str]) -> float:
     return float(np.mean(scores)) / 100
 
 
+def costs(rows: list[Row], each: int, tokens: int) -> Row:
+    """Variety and length of a model's responses, `each` of them to a prompt; distinct n-grams are of the first `tokens`."""
+    responses = [row["tokens"] for row in rows]
+    return {
+        **{f"distinct_{n}": distinct(responses, n, tokens) for n in (1, 2, 3)},
+        "self_bleu": self_bleu([row["response"] for row in rows[::each]]),
+        "repetition": repetition(responses),
+        "duplicated": duplicated([row["response"] for row in rows]),
+        "response_tokens": np.mean([len(response) for response in responses]),
+        "cut_off": 1 - np.mean([row["finished"] for row in rows]),
+        "samples": len(rows),
+    }
+
+
 class Guard(NamedTuple):
     """A limit: of which figure of a model, whether the most or the least, and in what it is told."""
 
@@ -91,6 +105,7 @@ def crossed(models: dict[str, Row], guards: Guards) -> list[str]:
                 figure, told = figure / max(sft[key], 1e-9), " times sft's"
             elif relative == "more":
                 figure, told = figure - sft[key], " more than sft's"
+            figure = round(figure, 9)  # 1.0 - 0.7 is more than 0.3
             if limit is not None and (figure > limit if most else figure < limit):
                 side = "above" if most else "below"
                 lines.append(f"{name}: {key} is {figure:.3g}{told}, {side} evaluate.guards.{setting} {limit:g}")

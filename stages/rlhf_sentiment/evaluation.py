@@ -14,6 +14,7 @@ from statsmodels.stats.power import TTestPower
 
 SMALLEST = 0.05  # the difference in mean P(positive) that `prompts_needed` is about
 POWER = 0.8
+_NOTHING = 1e-9  # less than this is rounding, not a difference
 
 
 def interval(values: np.ndarray, confidence: float, resamples: int, seed: int) -> tuple[float, float]:
@@ -21,7 +22,7 @@ def interval(values: np.ndarray, confidence: float, resamples: int, seed: int) -
 
     Where all values are the same, so is every resample's mean: the interval is that point.
     """
-    if np.ptp(values) == 0:
+    if np.ptp(values) < _NOTHING:
         return float(values.mean()), float(values.mean())
     found = bootstrap(
         (values,), np.mean, confidence_level=confidence, n_resamples=resamples, method="BCa", rng=np.random.default_rng(seed)
@@ -47,6 +48,7 @@ def improvement(after: np.ndarray, before: np.ndarray, confidence: float, resamp
         positive_ratio and its interval: the difference in the share of responses with P > 0.5.
     """
     difference = after.mean(axis=1) - before.mean(axis=1)
+    difference[np.abs(difference) < _NOTHING] = 0.0
     low, high = interval(difference, confidence, resamples, seed)
     flips = (after > 0.5).mean(axis=1) - (before > 0.5).mean(axis=1)
     ratio_low, ratio_high = interval(flips, confidence, resamples, seed)

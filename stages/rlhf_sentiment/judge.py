@@ -119,6 +119,11 @@ def examine(positive: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     }
 
 
+def examine_both(whole: np.ndarray, cut: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """`examine` of the opinions on whole texts, and, as `accuracy_cut` and `ece_cut`, on the same cut short."""
+    return examine(whole, labels) | {f"{key}_cut": figure for key, figure in examine(cut, labels).items()}
+
+
 def reliability(positive: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
     """Of the texts in each bin of P(positive): the bin's middle, how many texts, what P was said, what share was positive.
 

@@ -6,6 +6,8 @@ is a logistic function of its score, fitted on labelled texts that neither the r
 
 from collections.abc import Callable, Sequence
 from itertools import combinations
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,11 +16,22 @@ from sklearn.metrics import cohen_kappa_score
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
+from .judge import Judge
 from .models import encode, load_classifier, reward_scores, room_of
 from .rollout import pad_prompts
-from .run import StageError
+from .run import StageError, require
+from .settings.evaluate import LOCAL
 
 Opinion = Callable[[Sequence[str]], np.ndarray]  # P(positive) of each text, in [0, 1]. [N] -> (N,)
+
+
+def opinion_of(judge: str, device: torch.device) -> Opinion:
+    """What `evaluate.judges` means by a name."""
+    if judge == "classifier":
+        return Judge.load("models/judge").positive
+    if judge.startswith(LOCAL):
+        require(Path(judge))
+    return lexicon() if judge == "lexicon" else classifier_of(judge, device)
 
 
 def lexicon() -> Opinion:
@@ -73,7 +86,14 @@ def classifier_of(judge: str, device: torch.device) -> Opinion:
             f"{name} has the labels {', '.join(labels.values())}; a judge needs one that begins with pos, and one with neg"
         )
     both = [side[0] for side in sides]
-    room = int(min(room_of(model), tokenizer.model_max_length, 1e9))
+    if tokenizer.pad_token is None:  # a GPT-2 finds the last token by the pad that follows
+        tokenizer.pad_token = tokenizer.eos_token
+        model.config.pad_token_id = tokenizer.pad_token_id
+    tokenizer.padding_side = "right"  # its positions count from the left
+    embeddings: Any = getattr(model.base_model, "embeddings", None)
+    first = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)
+    skipped = 0 if first is None else first + 1  # RoBERTa counts positions from there
+    room = int(min(room_of(model) - skipped, tokenizer.model_max_length, 1e9))
 
     @torch.no_grad()
     def opinion(texts: Sequence[str]) -> np.ndarray:

@@ -19,7 +19,6 @@ from .run import writing
 COLOURS = {"base": "#999999", "sft": "#0072B2", "rlhf": "#D55E00"}
 HATCHES = {"base": "", "sft": "//", "rlhf": ".."}
 _MARKERS = {"base": "s", "sft": "o", "rlhf": "D"}
-_FEWEST = 5  # texts in a bin, for its share to be drawn
 _STYLE: dict[Any, Any] = {
     "figure.dpi": 120,
     "font.size": 9,
@@ -95,10 +94,10 @@ def comparison(path: str, table: pd.DataFrame, confidence: float) -> None:
 
 
 def reliability(path: str, tables: dict[tuple[str, str], pd.DataFrame], words: int) -> None:
-    """What share is positive where a judge says P(positive), a panel for each judge; bins of a few texts are left out.
+    """What share is positive where a judge says P(positive), a panel for each judge.
 
     Args:
-        tables: (judge, "whole" or "cut") -> `judge.reliability`.
+        tables: (judge, "whole" or "cut") -> `judge.reliability`, with NaN in bins that are not to be drawn.
         words: to which the cut texts are cut.
     """
     names = list(dict.fromkeys(name for name, _ in tables))
@@ -107,7 +106,6 @@ def reliability(path: str, tables: dict[tuple[str, str], pd.DataFrame], words: i
             panel.plot([0, 1], [0, 1], color="black", linestyle=":", linewidth=1, label="as said")
             for way, colour, style in (("whole", COLOURS["sft"], "o-"), ("cut", COLOURS["rlhf"], "s--")):
                 table = tables[name, way]
-                table = table[table["texts"] >= _FEWEST]
                 label = "whole texts" if way == "whole" else f"cut to {words} words"
                 panel.plot(table["said"], table["was"], style, color=colour, markersize=4, label=label)
             panel.set(title=name, xlabel="P(positive), as said", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
@@ -145,9 +143,10 @@ def distribution(path: str, positive: dict[str, np.ndarray], bins: np.ndarray) -
         for panel, (model, values) in zip(axes, positive.items(), strict=True):
             weights = np.full(len(values), 1 / len(values))
             panel.hist(values, bins=list(bins), weights=weights, color=COLOURS[model], hatch=HATCHES[model], edgecolor="white")
+            side = "center" if 0.15 < values.mean() < 0.85 else "right" if values.mean() > 0.5 else "left"
             panel.axvline(values.mean(), color="black", linestyle="--", linewidth=1)
             panel.text(
-                values.mean(), 1.0, f"mean {values.mean():.2f}", ha="center", va="bottom", transform=panel.get_xaxis_transform()
+                values.mean(), 1.0, f"mean {values.mean():.2f}", ha=side, va="bottom", transform=panel.get_xaxis_transform()
             )
             panel.set(xlabel="P(positive) of a response", xlim=(0, 1))
             panel.set_title(model, pad=16)

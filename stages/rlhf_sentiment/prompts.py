@@ -22,7 +22,7 @@ def read_prompts(path: str | Path) -> list[str]:
         raise StageError(f"{path}: no such file of prompts")
     if path.suffix == ".txt":
         try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
+            lines = path.read_text(encoding="utf-8-sig").split("\n")
         except UnicodeDecodeError as error:
             raise StageError(f"{path}: not UTF-8: {error.reason} at byte {error.start}") from None
         prompts = [line.strip() for line in lines if line.strip()]
@@ -42,4 +42,11 @@ def _prompt_of(row: dict[str, object], where: str) -> str:
         prompt = before + turn
     if not isinstance(prompt, str) or not prompt.strip():
         raise StageError(f"{where}: needs `prompt`, a text, or `chosen`, a transcript with {_TURN.strip()!r}")
+    if not is_utf8(prompt):
+        raise StageError(f"{where}: {prompt[:40]!r} is not UTF-8")
     return prompt
+
+
+def is_utf8(prompt: str) -> bool:
+    """Whether a text has no lone surrogate, which no tokenizer takes."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in prompt)

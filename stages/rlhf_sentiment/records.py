@@ -74,7 +74,7 @@ def _checked(row: Any, columns: dict[str, type], where: str) -> Row:
         raise StageError(f"{where}: holds {type(row).__name__}, not an object")
     absent = [column for column in columns if column not in row]
     if absent:
-        raise StageError(f"{where}: lacks {', '.join(absent)}; it has {', '.join(row)}")
+        raise StageError(f"{where}: lacks {', '.join(absent)}; it has {', '.join(row) or 'nothing'}")
     for column, kind in columns.items():
         value = row[column]
         whole_for_float = kind is float and type(value) is int

@@ -1,6 +1,7 @@
 """The report of `evaluate` as Markdown: a verdict, the table, and samples side by side."""
 
 from collections.abc import Sequence
+from itertools import combinations
 
 from .records import Row
 
@@ -29,16 +30,22 @@ _GAINS = {
 }
 
 
-def verdict(result: Row) -> str:
-    """One sentence: did RLHF raise positivity over supervised fine-tuning, for this model and seed, and at what cost."""
+def verdict(result: Row, confidence: float) -> str:
+    """One sentence: did RLHF raise positivity over supervised fine-tuning, for this model and seed, and at what cost.
+
+    It did where the interval leaves out 0 and the test, adjusted for all pairs, agrees: of few prompts a bootstrap
+    interval is too narrow.
+    """
     gain, sft, rlhf = result["improvement_over_sft"], result["sft"], result["rlhf"]
     size = f"{gain['mean_positive']:+.3f} [{gain['ci_low']:+.3f}, {gain['ci_high']:+.3f}]"
-    if gain["ci_low"] > 0:
+    sure = gain["p_holm"] < 1 - confidence
+    if sure and gain["ci_low"] > 0:
         found = f"RLHF raised mean P(positive) over SFT by {size}"
-    elif gain["ci_high"] < 0:
+    elif sure and gain["ci_high"] < 0:
         found = f"RLHF lowered mean P(positive) against SFT by {size}"
     else:
-        found = f"these {rlhf['samples']} prompts show no difference between RLHF and SFT in mean P(positive): {size}"
+        found = f"these {result['prompts']} prompts show no difference between RLHF and SFT in mean P(positive): {size}"
+        found += f", p {gain['p_holm']:.2f}" if gain["ci_low"] > 0 or gain["ci_high"] < 0 else ""
     cost = (
         f"perplexity is {rlhf['perplexity'] / sft['perplexity']:.2f} times and distinct bigrams are "
         f"{rlhf['distinct_2'] / max(sft['distinct_2'], 1e-9):.2f} times those of SFT"
@@ -55,7 +62,7 @@ def markdown(result: Row, warnings: Sequence[str], samples: Sequence[Row], confi
         samples: rows with prompt, and each model's response and `<model>_positive`.
         confidence: of the intervals.
     """
-    lines = ["# Base against RLHF", "", verdict(result), ""]
+    lines = ["# Base against RLHF", "", verdict(result, confidence), ""]
     lines += [f"- warning: {line}" for line in warnings] + [""] * bool(warnings)
     lines += _models(result) + _improvements(result, confidence) + _judges(result)
     lines += ["## The same prompts, side by side", ""]
@@ -78,7 +85,8 @@ def _models(result: Row) -> list[str]:
 
 def _improvements(result: Row, confidence: float) -> list[str]:
     lines = [
-        f"{result['rlhf']['samples']} responses each; intervals at {100 * confidence:g} %, of differences paired by prompt.",
+        f"{result['prompts']} prompts, {result['rlhf']['samples']} responses of each model; intervals at {100 * confidence:g}",
+        "%, of differences paired by prompt.",
         "The last column is the number of prompts that would show a difference of 0.05 with power 0.8.",
         "",
         "| | mean P(positive) | positive ratio | effect size | prompts |",
@@ -120,7 +128,8 @@ def _judges(result: Row) -> list[str]:
     for name, exam in result["judges"].items():
         cells = (f"{exam[key]:.3f}" for key in ("accuracy", "accuracy_cut", "ece", "ece_cut"))
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    agreed = ", ".join(f"{pair.replace('_', ' and ', 1)} {kappa:.2f}" for pair, kappa in result["kappa"].items())
+    pairs = combinations(result["judges"], 2)
+    agreed = ", ".join(f"{one} and {other} {result['kappa'][f'{one}_{other}']:.2f}" for one, other in pairs)
     if agreed:
         lines += ["", f"Agreement on the models' responses (Cohen's kappa): {agreed}."]
     lines += [

@@ -111,6 +111,8 @@ def require(path: Path) -> None:
     if not path.exists():
         pretrained = path.parent == Path("models/pretrained")
         mend = "put a model's folder there" if pretrained else "`dvc repro` writes what is missing, in order"
+        if path in (Path("data/raw"), Path("models/pretrained"), Path("prompts")):
+            mend = f"`git checkout {path}` brings it back"
         raise StageError(f"{path} is missing; {mend}")
     if path.is_file() and path.stat().st_size == 0:
         raise StageError(f"{path} is empty; delete it and run `dvc repro`")

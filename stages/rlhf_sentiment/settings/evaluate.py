@@ -17,6 +17,9 @@ def _judges(judges: list[str]) -> list[str]:
     names = [short_name(judge) for judge in judges]
     if len(set(names)) < len(names):
         raise ValueError(f"should name each judge once (got {', '.join(names)})")
+    taken = sorted({"mean", "std", "grammar"} & set(names))
+    if taken:
+        raise ValueError(f"{taken[0]}_positive is another figure; give the judge's folder another name")
     return judges
 
 
