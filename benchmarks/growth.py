@@ -6,6 +6,7 @@ Runs ppo.py of this folder for responses of 64 to 512 tokens and for batches of 
 and prints a line of JSON for each and, last, the exponents of time = c * size^exponent, fitted by least squares of logarithms.
 """
 
+import argparse
 import json
 import subprocess
 import sys
@@ -18,12 +19,14 @@ FIXED = {"response": 64, "batch": 16, "micro": 16, "epochs": 1, "updates": 3}
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    _, passed_on = parser.parse_known_args()
     exponents = {}
     for flag, sizes in SWEEPS.items():
         seconds = []
         for size in sizes:
             flags = [f"--{name}={value}" for name, value in (FIXED | {flag: size}).items()]
-            command = [sys.executable, str(Path(__file__).with_name("ppo.py")), *flags, *sys.argv[1:]]
+            command = [sys.executable, str(Path(__file__).with_name("ppo.py")), *flags, *passed_on]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603
             figures = json.loads(done.stdout.splitlines()[-1])
             print(json.dumps(figures), flush=True)
