@@ -55,7 +55,6 @@ def test_the_report_has_what_people_look_for(finished_world: World) -> None:
     for judge in ("classifier", "lexicon", "reward"):
         assert result["judges"][judge].keys() == {"accuracy", "accuracy_cut", "ece", "ece_cut"}
     assert result["kappa"].keys() == {"classifier_lexicon", "classifier_reward", "lexicon_reward"}
-    assert result["reward_hacking_gap"] != 0
     pairs = {"improvement": ("rlhf", "base"), "improvement_over_sft": ("rlhf", "sft"), "sft_over_base": ("sft", "base")}
     for key, (one, other) in pairs.items():
         gain = result[key]
@@ -74,6 +73,28 @@ def test_the_report_has_what_people_look_for(finished_world: World) -> None:
     validation = [float(row["kl"]) for row in csv.DictReader((finished_world / "plots/ppo_validation.csv").open())]
     assert validation[0] == 0, "before the first step the policy is its reference"
     assert validation[-1] > 0
+
+
+def test_the_gap_is_the_reward_models_gain_less_the_judges(finished_world: World) -> None:
+    import evaluate
+    from rlhf_sentiment.judge import Judge
+    from rlhf_sentiment.models import load_policy, load_reward_model, load_tokenizer
+
+    models = finished_world / "models"
+    base, reward, tokenizer = (
+        load_policy(models / "base"),
+        load_reward_model(models / "reward"),
+        load_tokenizer(models / "base"),
+    )
+    scores, positive = {}, {}
+    for name in ("sft", "rlhf"):
+        rows = [json.loads(line) for line in (finished_world / f"data/samples/{name}.jsonl").read_text().splitlines()]
+        scores[name], _ = evaluate.score(base, reward, tokenizer, rows)
+        positive[name] = Judge.load(models / "judge").positive([row["response"] for row in rows])
+    rises = [(after["rlhf"].mean() - after["sft"].mean()) / after["sft"].std(ddof=1) for after in (scores, positive)]
+    result = json.loads((finished_world / "metrics/evaluation.json").read_text())
+    assert result["reward_hacking_gap"] == pytest.approx(rises[0] - rises[1], abs=1e-4)
+    assert abs(rises[0] - rises[1]) > 1e-3, "the order of the two matters"
 
 
 def test_the_judge_is_nobodys_pupil(finished_world: World) -> None:
