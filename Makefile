@@ -33,18 +33,19 @@ format: setup
 	ruff check --fix .
 	ruff format .
 
-# Bring what profiles/imdb-local.yaml and profiles/stories-llama.yaml use: reviews below data/raw, models below models/pretrained.
+# Bring what the profiles *-local and stories-llama use: reviews and preferences below data/raw, models below models/pretrained.
 local-data:
-	@for source in data/imdb models/imdb-gpt2-10m models/stories260K; do test -d "$(SHARED)/$$source" || { \
+	@for source in data/imdb data/hh-rlhf models/imdb-gpt2-10m models/stories260K; do test -d "$(SHARED)/$$source" || { \
 		echo "local-data: $(SHARED)/$$source is missing; name the folder that has it: make local-data SHARED=FOLDER" >&2; \
-		echo "The reviews are public: the Large Movie Review Dataset (Maas et al. 2011, https://ai.stanford.edu/~amaas/data/sentiment)." >&2; \
-		echo "Without files, set data.source: stanfordnlp/imdb and base.model: distilbert/distilgpt2, as profiles/distilgpt2-imdb.yaml." >&2; \
+		echo "The reviews are public: the Large Movie Review Dataset (Maas et al. 2011, https://ai.stanford.edu/~amaas/data/sentiment);" >&2; \
+		echo "so are the preferences: https://github.com/anthropics/hh-rlhf." >&2; \
+		echo "Without files, profiles/distilgpt2-imdb.yaml and profiles/hh-rlhf.yaml load data and model from the hub." >&2; \
 		exit 1; }; done
-	@mkdir -p data/raw/imdb models/pretrained/imdb-gpt2-10m models/pretrained/stories260K
-	@cp -f "$(SHARED)"/data/imdb/*.jsonl.gz data/raw/imdb/
+	@mkdir -p data/raw/imdb data/raw/hh-rlhf models/pretrained/imdb-gpt2-10m models/pretrained/stories260K
+	@for name in imdb hh-rlhf; do cp -f "$(SHARED)"/data/$$name/*.jsonl.gz data/raw/$$name/; done
 	@for model in imdb-gpt2-10m stories260K; do cp -f "$(SHARED)"/models/$$model/* models/pretrained/$$model/; done
-	@chmod -R u+w data/raw/imdb models/pretrained/imdb-gpt2-10m models/pretrained/stories260K
-	@echo "local-data: data/raw/imdb, models/pretrained/imdb-gpt2-10m, models/pretrained/stories260K"
+	@chmod -R u+w data/raw/imdb data/raw/hh-rlhf models/pretrained/imdb-gpt2-10m models/pretrained/stories260K
+	@echo "local-data: data/raw/imdb, data/raw/hh-rlhf, models/pretrained/imdb-gpt2-10m, models/pretrained/stories260K"
 
 # Resolve requirements.in anew. torch is pinned without the tag of the build at hand ("+cpu"), to install anywhere.
 pins: setup

@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from rich.console import Console
 from rich.markdown import Markdown
+from scipy.stats import binomtest
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -24,7 +25,7 @@ from rlhf_sentiment.config import Device, Seed, Settings
 from rlhf_sentiment.cost import costs, crossed
 from rlhf_sentiment.evaluation import holm, improvement, interval
 from rlhf_sentiment.judge import examine_both, reliability
-from rlhf_sentiment.judges import agreement, judged, opinion_of, platt, text_scores
+from rlhf_sentiment.judges import Opinion, agreement, judged, opinion_of, platt, text_scores
 from rlhf_sentiment.models import (
     encode,
     load_policy,
@@ -53,6 +54,7 @@ CURVES = {
 READS = [
     *(f"data/samples/{name}.jsonl" for name in (*MODELS, "base_rollout", "rlhf_rollout")),
     "data/prepared/labelled.jsonl",
+    "data/prepared/preferences.jsonl",
     "models/pretrained",
     "models/base",
     "models/sft",
@@ -98,7 +100,8 @@ def main(params: Params) -> str:
     temperature = read_json("metrics/ppo.json", {"temperature": float})["temperature"]
     cut = read_json("metrics/judge.json", {"cut_words": int})["cut_words"]
     curves = {name: read_table(f"plots/{name}.csv", columns) for name, columns in CURVES.items()}
-    synthetic = read_json("metrics/data.json", {"source": str})["source"] == "synthetic"
+    source = read_json("metrics/data.json", {"source": str, "preferred_for": str})
+    synthetic = source["source"] == "synthetic"
     base, tokenizer = load_policy("models/base", device), load_tokenizer("models/base")
     reward = load_reward_model("models/reward", device)
 
@@ -150,6 +153,7 @@ def main(params: Params) -> str:
     result["reward_hacking_gap"] = gain(scores["rlhf"], scores["sft"]) - gain(judge["rlhf"], judge["sft"])
     result["judges"] = {name: examine_both(ways["whole"], ways["cut"], labels["test"]) for name, ways in said.items()}
     result["kappa"] = agreement({name: np.concatenate([positive[model][name] for model in MODELS]) for name in said})
+    result["annotators"] = sided(opinions["classifier"], settings.confidence)
     write_metrics("metrics/evaluation.json", plain(result))
 
     # 5. Tables and pictures.
@@ -193,7 +197,7 @@ def main(params: Params) -> str:
     plots.ppo("plots/ppo.png", curves["ppo"], curves["ppo_validation"])
 
     # 6. The report, in a file and on the terminal.
-    report = markdown(plain(result), warnings, listed[: settings.shown_samples], settings.confidence)
+    report = markdown(plain(result), warnings, listed[: settings.shown_samples], settings.confidence, source["preferred_for"])
     with writing("reports/report.md") as aside:
         aside.write_text(report, encoding="utf-8", newline="\n")
     Console().print(Markdown(report))
@@ -243,6 +247,21 @@ def exam(count: int) -> tuple[dict[str, list[str]], dict[str, np.ndarray]]:
             )
     texts = {split: [row["text"] for row in part] for split, part in parts.items()}
     return texts, {split: np.array([row["label"] for row in part]) for split, part in parts.items()}
+
+
+def sided(opinion: Opinion, confidence: float) -> Row:
+    """In how many of the held-out preference pairs the judge finds the chosen response the more positive, with an interval.
+
+    About half, and what was chosen is not what the judge looks for; pairs that it cannot tell apart do not count.
+    """
+    columns: dict[str, type] = {"chosen": str, "rejected": str, "split": str}
+    rows = [row for row in read_rows("data/prepared/preferences.jsonl", columns) if row["split"] == "validation"]
+    chosen, rejected = (opinion([row[side] for row in rows]) for side in ("chosen", "rejected"))
+    told_apart, agreed = int((chosen != rejected).sum()), int((chosen > rejected).sum())
+    if not told_apart:
+        return {"pairs": 0, "agree": 0.5, "agree_ci_low": 0.0, "agree_ci_high": 1.0}
+    share = binomtest(agreed, told_apart).proportion_ci(confidence, method="wilson")
+    return {"pairs": told_apart, "agree": agreed / told_apart, "agree_ci_low": share.low, "agree_ci_high": share.high}
 
 
 def opinions_of(positive: dict[str, np.ndarray]) -> Row:

@@ -73,8 +73,9 @@ def main(params: Params) -> str:
 
     # 2. Prompts, and one integer schedule: a step is one batch of prompts, taken from shuffles of all of them.
     rows = read_rows("data/prepared/prompts.jsonl", {"prompt": str, "split": str})
-    train = prompts_of(rows, "train", tokenizer, settings, actors)
-    validation = prompts_of(rows, "validation", tokenizer, settings, actors)[: settings.validation_prompts]
+    train, too_long = prompts_of(rows, "train", tokenizer, settings, actors)
+    validation, more = prompts_of(rows, "validation", tokenizer, settings, actors)
+    validation = validation[: settings.validation_prompts]
     passes = -(-settings.steps * settings.batch_size // len(train))
     order = np.concatenate([np.random.default_rng((seed, ORDER, k)).permutation(len(train)) for k in range(passes)])
 
@@ -143,6 +144,7 @@ def main(params: Params) -> str:
         "optimizer_steps": len(curve) * settings.ppo_epochs * settings.minibatches,
         "temperature": settings.temperature,
         "max_new_tokens": settings.max_new_tokens,
+        "prompts_too_long": too_long + more,
         "score_mean": actors.score_mean,
         "score_std": actors.score_std,
         "validation_score_before": before["score"],
@@ -156,22 +158,23 @@ def main(params: Params) -> str:
 
 def prompts_of(
     rows: list[Row], split: str, tokenizer: PreTrainedTokenizerBase, settings: PPOSettings, actors: Actors
-) -> list[list[int]]:
-    """The prompts of a split as token ids.
+) -> tuple[list[list[int]], int]:
+    """The prompts of a split as token ids, and how many more would leave no room for a response.
 
     Raises:
-        StageError: there is none, one is empty, or one leaves no room for a response.
+        StageError: there is none, one is empty, or all are too long.
     """
     prompts = [encode(tokenizer, row["prompt"]) for row in rows if row["split"] == split]
     if not prompts or not all(prompts):
         raise StageError(f"data/prepared/prompts.jsonl: {'an empty prompt' if prompts else 'no prompt'} in {split}")
-    longest, room = max(map(len, prompts)), room_of(actors.policy)
-    if longest + settings.max_new_tokens > room:
+    room = room_of(actors.policy) - settings.max_new_tokens
+    fitting = [prompt for prompt in prompts if len(prompt) <= room]
+    if not fitting:
         raise StageError(
-            f"a {split} prompt of {longest} tokens and ppo.max_new_tokens {settings.max_new_tokens} are more than the "
-            f"model's {room} positions; lower ppo.max_new_tokens to {room - longest}"
+            f"each {split} prompt and ppo.max_new_tokens {settings.max_new_tokens} are more than the model's "
+            f"{room_of(actors.policy)} positions; lower ppo.max_new_tokens to {room_of(actors.policy) - min(map(len, prompts))}"
         )
-    return prompts
+    return fitting, len(prompts) - len(fitting)
 
 
 def validate(actors: Actors, prompts: list[list[int]], noise: torch.Tensor, settings: PPOSettings) -> Row:

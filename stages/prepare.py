@@ -1,53 +1,204 @@
 """Prepare the data: the corpus, demonstrations, preference pairs, labelled texts and prompts that the other stages use.
 
-The source is a seeded grammar (rlhf_sentiment/synthetic.py) or labelled texts (rlhf_sentiment/reviews.py). Either way
-no test prompt is in what trains a model, and the texts that train the judge have no near-duplicate among the preference
-pairs: the judge is nobody's pupil.
+The source is a seeded grammar, a hub data set, or files below data/raw, of labelled texts or of preferences that people
+gave, in any of the shapes of rlhf_sentiment/shapes.py. Each row has one fate, and metrics/data.json counts them. Whatever
+the source, no validation or test text, nor a near-duplicate of one, is in what trains a model, and the texts that train
+the judge have no near-duplicate among the preference pairs: the judge is nobody's pupil.
+
+`--preview N` shows N rows of each table and split, and writes nothing.
 """
 
+import re
+import sys
 from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from rlhf_sentiment import reviews, synthetic
+from rlhf_sentiment import synthetic
+from rlhf_sentiment.card import card, preview
 from rlhf_sentiment.config import Settings
-from rlhf_sentiment.records import write_metrics, write_rows
-from rlhf_sentiment.run import stage
-from rlhf_sentiment.settings.data import DataSettings
+from rlhf_sentiment.files import File, files_at, hub_files
+from rlhf_sentiment.intake import SPLITS, Intake, Texts
+from rlhf_sentiment.records import Row, write_metrics, write_rows
+from rlhf_sentiment.run import StageError, stage, writing
+from rlhf_sentiment.settings.data import DataSettings, HubSettings
+from rlhf_sentiment.settings.judge import JudgeSource
+from rlhf_sentiment.shapes import PREFERENCES
+from rlhf_sentiment.synthetic import Ledger
+from rlhf_sentiment.tables import (
+    Tables,
+    apart,
+    corpus_of,
+    from_labels,
+    from_preferences,
+    labelled,
+    not_opening,
+    openings,
+    prompts_too_long,
+    splits_of,
+    texts_of,
+)
+from rlhf_sentiment.text import sketched
 
 READS = ["data/checked.json", "data/raw"]
+TABLES = ["corpus", "sft", "preferences", "labelled", "prompts"]
 WRITES = [
-    "data/prepared/corpus.jsonl",
-    "data/prepared/sft.jsonl",
-    "data/prepared/preferences.jsonl",
-    "data/prepared/labelled.jsonl",
-    "data/prepared/prompts.jsonl",
-    "data/prepared/rejected.jsonl",
+    *(f"data/prepared/{name}.jsonl" for name in (*TABLES, "rejected")),
+    "data/prepared/README.md",
     "metrics/data.json",
 ]
 
 
 class Params(Settings):
     data: DataSettings
+    judge: JudgeSource
+
+
+class Prepared(NamedTuple):
+    """What a source becomes: the tables, the rows that were dropped, and what metrics/data.json says."""
+
+    tables: Tables
+    dropped: list[Row]
+    metrics: Row
+
+
+# Demonstrations go in twos, one of each sentiment or side, so that they stay balanced.
+GROUPS = {"sft": 2}
 
 
 def main(params: Params) -> str:
-    source = synthetic if params.data.source == "synthetic" else reviews
-    prepared = source.prepare(params.data)
-    for name, rows in prepared.tables.items():
-        write_rows(f"data/prepared/{name}.jsonl", rows)
-    write_rows("data/prepared/rejected.jsonl", prepared.rejected)
-    splits = {name: dict(sorted(Counter(row["split"] for row in rows).items())) for name, rows in prepared.tables.items()}
-    write_metrics(
-        "metrics/data.json",
-        {
-            "source": params.data.source,
-            "files": prepared.files,
-            "near_duplicates_dropped": prepared.near_duplicates_dropped,
-            "splits": splits,
-        },
-    )
-    counts = ", ".join(f"{len(rows)} {name}" for name, rows in prepared.tables.items())
-    return f"{counts}; {len(prepared.rejected)} rows dropped"
+    prepared = prepare(params)
+    for name in TABLES:
+        write_rows(f"data/prepared/{name}.jsonl", prepared.tables[name])
+    write_rows("data/prepared/rejected.jsonl", prepared.dropped)
+    with writing("data/prepared/README.md") as aside:
+        aside.write_text(card(prepared.tables, prepared.metrics, params.data), encoding="utf-8", newline="\n")
+    write_metrics("metrics/data.json", prepared.metrics)
+    counts = ", ".join(f"{len(prepared.tables[name])} {name}" for name in TABLES)
+    return f"{counts}; {len(prepared.dropped)} rows dropped"
+
+
+def look(params: Params, count: int) -> str:
+    """Show `count` rows of each table and split."""
+    prepared = prepare(params)
+    preview(prepared.tables, count)
+    return f"{len(prepared.dropped)} rows would be dropped"
+
+
+def prepare(params: Params) -> Prepared:
+    """Everything that this stage writes.
+
+    Raises:
+        StageError: a source cannot be read or used, or has too few rows.
+    """
+    data, ledger = params.data, Ledger(params.data.seed)
+    intakes: list[Intake] = []
+    own_judge = params.judge.source not in ("data", data.source)
+
+    # 1. The source, each of whose rows is kept or has a reason why not, and the tables that it makes.
+    name, files = source_of(data)
+    pairs: Row = {}
+    too_long = 0
+    if name == "synthetic":
+        shape, tables = "grammar", synthetic.tables(ledger, data)
+    else:
+        source = Intake(files, (*PREFERENCES, "labelled"), data, "data.source", data.prompt_words, 0.0 if own_judge else 0.5)
+        shape = source.shape
+        if shape != "labelled" and not own_judge:
+            raise StageError(f"{name} holds {shape} and no labels, so that no judge can learn from it; set judge.source")
+        tables, pairs = (from_labels if shape == "labelled" else from_preferences)(source, data)
+        intakes.append(source)
+        too_long = prompts_too_long(source, data)
+
+    # 2. Texts for the base model, and prompts, from elsewhere.
+    if data.corpus:
+        intakes.append(Intake(files_at(data.corpus, "data.corpus"), ("plain",), data, "data.corpus", 0, 0.0))
+        tables["corpus"] = corpus_of(intakes[-1], splits_of(intakes[-1])["train"], data)
+    if data.prompts:
+        intakes.append(Intake(files_at(data.prompts, "data.prompts"), ("prompts",), data, "data.prompts", 0, 0.0))
+        parts = splits_of(intakes[-1])
+        tables["prompts"] = [row for split in SPLITS[:3] for row in openings(intakes[-1], parts[split], data, split)]
+        too_long = prompts_too_long(intakes[-1], data)
+
+    # 3. The judge's texts: of the half that is its alone, or of a source of its own.
+    if (params.judge.source if own_judge else name) == "synthetic":
+        tables["labelled"] = synthetic.labelled(ledger, data)
+    elif own_judge:
+        plain = data.model_copy(update={"columns": {}, "labels": None})
+        intakes.append(Intake(files_of_judge(params.judge.source), ("labelled",), plain, "judge.source", 0, 1.0))
+        tables["labelled"] = labelled(intakes[-1], data, [])
+    else:
+        tables["labelled"] = labelled(source, data, [row for row in tables["prompts"] if row["split"] == "test"])
+    made = {table: len(rows) for table, rows in tables.items()}
+
+    # 4. Apart: what trains from what is held out, the judge's lessons from the pairs, its exam from both.
+    held_out: list[Sequence[str]] = [Texts(intake, ("validation", "test")) for intake in intakes]
+    if "synthetic" in (name, params.judge.source):
+        rows = [row for table in TABLES for row in tables[table] if row["split"] != "train"]
+        held_out.append([text for row in rows for text in texts_of(row)])
+    for texts in held_out:
+        others = sketched(texts, "prepare: near-duplicates of held-out texts")
+        for table in TABLES:
+            tables[table] = apart(tables[table], "train", others, data.near_duplicate, GROUPS.get(table, 1))
+    if data.prompts:
+        theirs = [row["prompt"] for row in tables["prompts"] if row["split"] != "train"]
+        for table in TABLES[:-1]:
+            tables[table] = not_opening(tables[table], "train", theirs, GROUPS.get(table, 1))
+    paired = [text for row in tables["preferences"] for text in texts_of(row)]
+    if "synthetic" in (name, params.judge.source):  # its texts are sentences of one kind
+        paired += [sentence for text in paired for sentence in re.split(r"(?<=\.) ", text)]
+    pupils = sketched(paired, "prepare: near-duplicates of the pairs")
+    tables["labelled"] = apart(tables["labelled"], "train", pupils, data.near_duplicate)
+    lessons = sketched([row["text"] for row in tables["labelled"] if row["split"] == "train"])
+    for others in (pupils, lessons):
+        tables["labelled"] = apart(tables["labelled"], "test", others, data.near_duplicate)
+
+    grammars = {"grammar": ledger.account()} if "synthetic" in (name, params.judge.source) else {}
+    metrics: Row = {
+        "source": name,
+        "shape": shape,
+        "judge_source": params.judge.source if own_judge else name,
+        "preferred_for": data.preferred_for if shape in PREFERENCES else "positivity",
+        "files": {file: fates for intake in intakes for file, fates in intake.files.items()} | grammars,
+        "pairs": pairs,
+        "prompts_too_long": too_long,
+        "dropped": {table: made[table] - len(tables[table]) for table in TABLES},
+        "splits": {table: dict(sorted(Counter(row["split"] for row in tables[table]).items())) for table in TABLES},
+    }
+    return Prepared(tables, [row for intake in intakes for row in intake.dropped] + ledger.dropped, metrics)
+
+
+def source_of(data: DataSettings) -> tuple[str, list[File]]:
+    """The source that is used, and its files; `auto` falls back to `synthetic`, and says so, where the hub cannot be read.
+
+    Raises:
+        StageError: it cannot be read.
+    """
+    if data.source == "synthetic":
+        return "synthetic", []
+    if data.source not in ("hub", "auto"):
+        return data.source, files_at(data.source, "data.source")
+    try:
+        return str(data.hub.dataset), hub_files(data.hub, "data.hub.dataset")
+    except StageError as error:
+        if data.source == "hub":
+            raise
+        print(f"prepare: warning: {error}; data.source auto goes on with the synthetic source", file=sys.stderr)
+        return "synthetic", []
+
+
+def files_of_judge(source: str) -> list[File]:
+    """The files of a source of the judge's own: a path, or OWNER/NAME@COMMIT of the hub.
+
+    Raises:
+        StageError: it cannot be read.
+    """
+    name, _, revision = source.partition("@")
+    if not revision:
+        return files_at(source, "judge.source")
+    hub = HubSettings(dataset=name, config=None, folder=None, revision=revision, train="train", validation=None, test="test")
+    return hub_files(hub, "judge.source")
 
 
 if __name__ == "__main__":
-    stage("prepare", __doc__, Params, main, READS, WRITES)
+    stage("prepare", __doc__, Params, main, READS, WRITES, look)

@@ -7,9 +7,9 @@ model is measured on those.
 
 from rlhf_sentiment.answers import answer
 from rlhf_sentiment.config import Device, Seed, Settings
-from rlhf_sentiment.models import load_policy, load_tokenizer, make_deterministic, quiet, resolve_device
+from rlhf_sentiment.models import encode, load_policy, load_tokenizer, make_deterministic, quiet, resolve_device, room_of
 from rlhf_sentiment.prompts import read_prompts
-from rlhf_sentiment.records import read_json, read_rows, write_rows
+from rlhf_sentiment.records import read_json, read_rows, write_metrics, write_rows
 from rlhf_sentiment.run import StageError, stage
 from rlhf_sentiment.settings.evaluate import Questions
 from rlhf_sentiment.settings.generation import GenerationSettings
@@ -21,6 +21,7 @@ WRITES = [
     "data/samples/rlhf.jsonl",
     "data/samples/base_rollout.jsonl",
     "data/samples/rlhf_rollout.jsonl",
+    "metrics/sample.json",
 ]
 FOLDERS = {"base": "models/base", "sft": "models/sft", "rlhf": "models/ppo"}
 
@@ -36,14 +37,18 @@ def main(params: Params) -> str:
     quiet()
     make_deterministic(params.seed)
     device, asked = resolve_device(params.device), params.evaluate
-    prompts = read_prompts(asked.prompts_file) if asked.prompts_file else test_prompts()
-    prompts = prompts[: asked.num_samples]
-    if len(prompts) < 2:
-        raise StageError(f"{asked.prompts_file or 'data/prepared/prompts.jsonl'}: one prompt says nothing of others; give two")
     usual = params.generation.model_dump() | {"samples": asked.samples_per_prompt}
     rollout = (
         usual | read_json("metrics/ppo.json", {"temperature": float, "max_new_tokens": int}) | {"top_p": 1.0, "samples": 1}
     )
+    given = read_prompts(asked.prompts_file) if asked.prompts_file else test_prompts()
+    fitting = that_fit(given, max(usual["max_new_tokens"], rollout["max_new_tokens"]))
+    prompts = fitting[: asked.num_samples]
+    if len(prompts) < 2:
+        raise StageError(
+            f"{asked.prompts_file or 'data/prepared/prompts.jsonl'}: {len(prompts)} of {len(given)} prompts leave the model "
+            "room for max_new_tokens, and one says nothing of others; give two, or lower generation.max_new_tokens"
+        )
     finished = {}
     for name, folder in FOLDERS.items():
         model, tokenizer = load_policy(folder, device), load_tokenizer(folder)
@@ -53,8 +58,15 @@ def main(params: Params) -> str:
             answers = answer(model, tokenizer, prompts, params.seed, **how, title=f"sample: {file}")
             write_rows(f"data/samples/{file}.jsonl", (one._asdict() for one in answers))
             finished[file] = sum(one.finished for one in answers) / len(answers)
+    write_metrics("metrics/sample.json", {"prompts": len(prompts), "prompts_too_long": len(given) - len(fitting)})
     each = f"{len(prompts)} prompts" + (f" x {asked.samples_per_prompt}" if asked.samples_per_prompt > 1 else "")
     return f"{each}, finished: " + ", ".join(f"{name} {share:.0%}" for name, share in finished.items())
+
+
+def that_fit(prompts: list[str], max_new_tokens: int) -> list[str]:
+    """Those prompts that leave the models, which have one tokenizer and as many positions, room for a response."""
+    tokenizer, room = load_tokenizer("models/sft"), room_of(load_policy("models/sft")) - max_new_tokens
+    return [prompt for prompt in prompts if len(encode(tokenizer, prompt)) <= room]
 
 
 def test_prompts() -> list[str]:

@@ -9,30 +9,28 @@ import sys
 from pathlib import Path
 
 import yaml
-from sklearn.feature_extraction.text import CountVectorizer
 
-sys.path.insert(0, "stages")
-from rlhf_sentiment.text import shingles
+sys.path[:0] = ["stages", "."]
+from tests.similar import largest_similarity  # noqa: E402
 
 
-def nearest_to_a_pair() -> float:
-    """The largest Jaccard similarity of a labelled text and a side of a preference pair, all of them compared."""
+def rows(table: str, split: str | None = None) -> list[dict[str, str]]:
+    """The rows of a prepared table, or of a split of it."""
+    lines = Path(f"data/prepared/{table}.jsonl").read_text().splitlines()
+    return [row for row in map(json.loads, lines) if split in (None, row["split"])]
 
-    def rows(name: str) -> list[dict[str, str]]:
-        return [json.loads(line) for line in Path(f"data/prepared/{name}.jsonl").read_text().splitlines()]
 
-    vectorizer = CountVectorizer(analyzer=shingles, binary=True)
-    pupils = vectorizer.fit_transform(
-        row["prompt"] + row[side] for row in rows("preferences") for side in ("chosen", "rejected")
-    )
-    judges = [shingles(row["text"]) for row in rows("labelled")]
-    common = (vectorizer.transform(row["text"] for row in rows("labelled")) @ pupils.T).tocoo()
-    sizes = pupils.sum(axis=1).A1
-    return max(n / (len(judges[i]) + sizes[j] - n) for i, j, n in zip(common.row, common.col, common.data, strict=True))
+def sides(split: str | None = None) -> list[str]:
+    """The texts of the preference pairs."""
+    return [row["prompt"] + row[side] for row in rows("preferences", split) for side in ("chosen", "rejected")]
 
 
 def main() -> None:
-    settings = yaml.safe_load(Path("params.yaml").read_text())
+    near = yaml.safe_load(Path("params.yaml").read_text())["data"]["near_duplicate"]
+    judges = [row["text"] for row in rows("labelled")]
+    held_out = sides("validation") + [row["text"] for row in rows("labelled", "test")]
+    trained = sides("train") + [row["text"] for table in ("corpus", "labelled") for row in rows(table, "train")]
+    trained += [row["prompt"] + row["response"] for row in rows("sft")]
     result = json.loads(Path("metrics/evaluation.json").read_text())
     base, sft, rlhf, gain = (result[key] for key in ("base", "sft", "rlhf", "improvement_over_sft"))
     claims = {
@@ -46,7 +44,8 @@ def main() -> None:
         "duplicated responses at most sft's plus 5 points": rlhf["duplicated"] <= sft["duplicated"] + 0.05,
         "at least 85 % of rlhf's reviews parse": rlhf["grammar_parses"] >= 0.85,
         "of those, at least 85 % are positive": rlhf["grammar_positive"] >= 0.85,
-        "no text of the judge nearly stands among the pairs": nearest_to_a_pair() < settings["data"]["near_duplicate"],
+        "no text of the judge nearly stands among the pairs": largest_similarity(judges, sides()) < near,
+        "no text that trains is nearly one that is held out": largest_similarity(held_out, trained) < near,
     }
     for claim, holds in claims.items():
         print(f"{'ok  ' if holds else 'FAIL'} {claim}")

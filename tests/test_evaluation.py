@@ -1,5 +1,8 @@
 """Statistics against worked and published examples, and the report's sentence against the numbers."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
@@ -142,6 +145,7 @@ def result(low: float, high: float, p: float = 0.01) -> dict:
     judges = {"classifier": exam, "my_own": exam, "lexicon": exam}
     kappa = {"classifier_my_own": 0.1, "classifier_lexicon": 0.2, "my_own_lexicon": 0.3}
     beside = {"judges": judges, "kappa": kappa, "reward_hacking_gap": 0.1, "prompts": 20}
+    beside |= {"annotators": {"pairs": 200, "agree": 0.512, "agree_ci_low": 0.441, "agree_ci_high": 0.579}}
     return {**models, "improvement": gain, "improvement_over_sft": gain, "sft_over_base": gain, **beside}
 
 
@@ -166,12 +170,42 @@ def test_the_verdict_says_what_the_interval_says(low: float, high: float, p: flo
 def test_generated_text_is_escaped() -> None:
     texts = dict.fromkeys(("base", "sft", "rlhf"), "x | y\n# z")
     scores = {f"{model}_positive": 0.5 for model in texts}
-    report = markdown(result(0.1, 0.3), ["rlhf: too long"], [{"prompt": "<b>a</b>"} | texts | scores], 0.95)
+    report = markdown(result(0.1, 0.3), ["rlhf: too long"], [{"prompt": "<b>a</b>"} | texts | scores], 0.95, "positivity")
     assert r"\<b\>a" in report
     assert r"x \| y \# z" in report
     assert "- warning: rlhf: too long" in report
     assert "| rlhf over sft | 0.0100 | 0.0100 | < 0.0001 | 0.0456 |" in report, "permutation, Holm, Wilcoxon, McNemar"
     assert "classifier and my_own 0.10, classifier and lexicon 0.20, my_own and lexicon 0.30" in report
+
+
+def test_the_report_says_what_annotators_chose_for() -> None:
+    rows = [
+        {"prompt": "a"}
+        | dict.fromkeys(("base", "sft", "rlhf"), "x")
+        | dict.fromkeys(("base_positive", "sft_positive", "rlhf_positive"), 0.5)
+    ]
+    for preferred_for, said in (
+        ("positivity", "Chosen responses are the more positive ones. The judge"),
+        (
+            "harmlessness",
+            "The annotators chose for harmlessness: positivity is not what they chose, nor what RLHF is after here. The",
+        ),
+    ):
+        report = markdown(result(0.1, 0.3), [], rows, 0.95, preferred_for)
+        assert said in report
+        assert "the more positive in 0.51 [0.44, 0.58] of 200 held-out preference pairs" in report
+
+
+def test_how_often_the_judge_sides_with_the_annotators(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data/prepared").mkdir(parents=True)
+    sides = [("good", "bad")] * 6 + [("bad", "good")] * 2 + [("so", "so")]
+    rows = [{"prompt": "", "chosen": one, "rejected": other, "split": "validation"} for one, other in sides]
+    rows.append({"prompt": "", "chosen": "bad", "rejected": "good", "split": "train"})
+    (tmp_path / "data/prepared/preferences.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = evaluate.sided(lambda texts: np.array([{"good": 0.9, "so": 0.5, "bad": 0.1}[text] for text in texts]), 0.95)
+    # Wilson for 6 of 8, z = 1.96: (0.75 + 0.2401 +- 1.96 sqrt(0.75 x 0.25 / 8 + 3.8416 / 256)) / 1.4802
+    assert found == pytest.approx({"pairs": 8, "agree": 0.75, "agree_ci_low": 0.4093, "agree_ci_high": 0.9285}, abs=1e-4)
 
 
 def test_a_gain_is_in_standard_deviations_of_what_was_before() -> None:

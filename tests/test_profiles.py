@@ -2,6 +2,8 @@
 
 import copy
 import json
+import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,11 @@ import pytest
 import yaml
 
 import check
+import prepare
+from rlhf_sentiment import grammar
 from rlhf_sentiment.config import load, read_yaml
+from rlhf_sentiment.settings.data import DataSettings
+from rlhf_sentiment.settings.judge import JudgeSource
 
 from .conftest import ROOT, SHARED, World, checkout, write_llama, write_reviews
 
@@ -18,7 +24,6 @@ PROFILES = sorted((ROOT / "profiles").glob("*.yaml"))
 SMALL: dict[str, dict[str, Any]] = {
     "data": {
         "source": "data/raw/made",
-        "revision": None,
         "prompt_words": 3,
         "corpus_texts": 8,
         "sft_rows": 32,
@@ -57,7 +62,56 @@ def assert_every_stage_ran(world: World, output: str) -> dict[str, Any]:
 
 
 def test_there_are_profiles() -> None:
-    assert {file.stem for file in PROFILES} >= {"imdb-local", "stories-llama", "distilgpt2-imdb"}
+    local = {"imdb-local", "stories-llama", "hh-local"}
+    assert {file.stem for file in PROFILES} == local | {"distilgpt2-imdb", "hh-rlhf", "lm-sentiment", "sst2"}
+
+
+def written(number: int) -> tuple[str, list[str]]:
+    """A prompt, and a positive and a negative response to it, by the grammar."""
+    rng = random.Random(f"profile/{number}")
+    prompt, rule = grammar.write_prompt(rng)
+    return f"{number} {prompt}", [
+        grammar.write_response(rule, polarity, rng) for polarity in (grammar.POSITIVE, grammar.NEGATIVE)
+    ]
+
+
+def text(prompt: str, sides: list[str], label: int) -> str:
+    return prompt + sides[1 - label]
+
+
+# The columns that the data sets on the hub have.
+ON_THE_HUB: dict[str, Callable[[int, str, list[str]], dict[str, Any]]] = {
+    "distilgpt2-imdb": lambda n, prompt, sides: {"text": text(prompt, sides, n % 2), "label": n % 2},
+    "sst2": lambda n, prompt, sides: {"idx": n, "sentence": text(prompt, sides, n % 2) + " ", "label": n % 2},
+    "lm-sentiment": lambda n, prompt, sides: {"prompt": prompt, "chosen": sides[0], "rejected": sides[1]},
+    "hh-rlhf": lambda n, prompt, sides: {
+        side: f"\n\nHuman: {prompt}\n\nAssistant: {said.strip()}"
+        for side, said in zip(("chosen", "rejected"), sides, strict=True)
+    },
+}
+
+
+@pytest.mark.parametrize("profile", ON_THE_HUB)
+def test_a_hub_data_set_is_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, profile: str) -> None:
+    """A local folder of the same name and columns, which `datasets` loads in the same way."""
+    monkeypatch.chdir(tmp_path)
+    tree = read_yaml(ROOT / "profiles" / f"{profile}.yaml")
+    hub, judge = tree["data"]["hub"], tree["judge"]["source"]
+    sources = {hub["dataset"]: (profile, hub["test"])} | (
+        {judge.split("@")[0]: ("distilgpt2-imdb", "test")} if "@" in judge else {}
+    )
+    for number, (name, (columns, test)) in enumerate(sources.items()):
+        Path(name).mkdir(parents=True)
+        for split, first, count in (("train", 0, 500), (test, 500, 120)):
+            rows = (ON_THE_HUB[columns](n, *written(1000 * number + n)) for n in range(first, first + count))
+            (Path(name) / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    small = {key: value for key, value in SMALL["data"].items() if key not in ("source", "prompt_words")}
+    data = DataSettings(**tree["data"] | small)
+    prepared = prepare.prepare(prepare.Params(data=data, judge=JudgeSource(source=judge)))
+    assert [fates["rows_kept"] for fates in prepared.metrics["files"].values()] == [500, 120] * len(sources)
+    assert prepared.metrics["shape"] == {"lm-sentiment": "preferences", "hh-rlhf": "transcripts"}.get(profile, "labelled")
+    assert prepared.metrics["preferred_for"] == ("helpfulness and harmlessness" if profile == "hh-rlhf" else "positivity")
+    assert all(len(rows) > 0.8 * asked for rows, asked in ((prepared.tables["sft"], 32), (prepared.tables["labelled"], 140)))
 
 
 @pytest.mark.parametrize("file", PROFILES, ids=lambda file: file.stem)
@@ -68,7 +122,7 @@ def test_a_profile_is_in_order(file: Path) -> None:
 def test_the_original_setting_is_as_it_was() -> None:
     tree = read_yaml(ROOT / "profiles/distilgpt2-imdb.yaml")
     assert tree["base"]["model"] == "distilbert/distilgpt2"
-    assert len(tree["base"]["revision"]) == len(tree["data"]["revision"]) == 40
+    assert len(tree["base"]["revision"]) == len(tree["data"]["hub"]["revision"]) == 40
     assert tree["ppo"]["batch_size"] == 16
     assert tree["ppo"]["ppo_epochs"] == 4
     assert tree["ppo"]["learning_rate"] == 1.41e-5

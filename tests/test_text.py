@@ -4,11 +4,32 @@ from collections import Counter
 
 import pytest
 
-from rlhf_sentiment.text import cleaned, cut_words, near_duplicates, normalised, place_of, shingles, split_of
+from rlhf_sentiment.text import (
+    cleaned,
+    cleaned_lines,
+    cut_words,
+    escaped,
+    near_duplicates,
+    normalised,
+    place_of,
+    shingles,
+    sketched,
+    split_of,
+)
 
 
 def test_a_cleaned_text_is_one_line() -> None:
     assert cleaned(" One.<br /><br />Two\u00a0\n three<BR>four <b>5</b>\t") == "One. Two three four <b>5</b>"
+
+
+def test_lines_stay_where_they_mean_something() -> None:
+    talk = "\n\nHuman:  Hi<br />you\u00a0 there\r\n\n\n\n\tfriend\n\nAssistant: \n"
+    assert cleaned_lines(talk) == "\n\nHuman: Hi\nyou there\n\nfriend\n\nAssistant:"
+    assert cleaned_lines("שלום  עולם 🎬\u200d🍿") == "שלום עולם 🎬\u200d🍿"
+
+
+def test_generated_text_is_text() -> None:
+    assert escaped("a\n<b> *c*") == "a \\<b\\> \\*c\\*"
 
 
 def test_a_place_is_of_the_text_and_the_purpose() -> None:
@@ -53,9 +74,11 @@ def test_near_duplicates_are_found_and_others_are_not() -> None:
         "a b c d e f g h",  # the same
         "nothing in common with any of them",
     ]
-    assert near_duplicates(texts, of, threshold=0.6) == {0, 2}
-    assert near_duplicates(texts, of, threshold=0.3) == {0, 1, 2}
-    assert near_duplicates(texts, of, threshold=1.0) == {2}
+    ours, others = sketched(texts), sketched(of)
+    assert near_duplicates(ours, others, threshold=0.6) == {0, 2}
+    assert near_duplicates(ours, others, threshold=0.3) == {0, 1, 2}
+    assert near_duplicates(ours, others, threshold=1.0) == {2}
+    assert near_duplicates(sketched([]), others, 0.6) == near_duplicates(ours, sketched([]), 0.6) == set()
 
 
 def test_hardly_any_near_duplicate_is_missed() -> None:
@@ -63,5 +86,6 @@ def test_hardly_any_near_duplicate_is_missed() -> None:
     words = [[f"w{row}x{place}" for place in range(20)] for row in range(600)]
     of = [" ".join(row) for row in words]
     texts = [" ".join([*row[:16], *(f"v{word}" for word in row[16:])]) for row in words]
-    assert len(near_duplicates(texts, of, threshold=0.6)) == 600
-    assert near_duplicates(texts, of, threshold=0.65) == set()
+    ours, others = sketched(texts), sketched(of)
+    assert len(near_duplicates(ours, others, threshold=0.6)) == 600
+    assert near_duplicates(ours, others, threshold=0.65) == set()

@@ -5,7 +5,7 @@ from pathlib import Path
 from .records import read_rows
 from .run import StageError
 
-_TURN = "\n\nAssistant:"
+TURN = "\n\nAssistant:"
 
 
 def read_prompts(path: str | Path) -> list[str]:
@@ -38,10 +38,10 @@ def read_prompts(path: str | Path) -> list[str]:
 def _prompt_of(row: dict[str, object], where: str) -> str:
     prompt, transcript = row.get("prompt"), row.get("chosen")
     if prompt is None and isinstance(transcript, str):
-        before, turn, _ = transcript.rpartition(_TURN)
+        before, turn, _ = transcript.rpartition(TURN)
         prompt = before + turn
     if not isinstance(prompt, str) or not prompt.strip():
-        raise StageError(f"{where}: needs `prompt`, a text, or `chosen`, a transcript with {_TURN.strip()!r}")
+        raise StageError(f"{where}: needs `prompt`, a text, or `chosen`, a transcript with {TURN.strip()!r}")
     if not is_utf8(prompt):
         raise StageError(f"{where}: {prompt[:40]!r} is not UTF-8")
     return prompt

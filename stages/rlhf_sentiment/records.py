@@ -3,28 +3,13 @@
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
 from .run import StageError, writing
 
 Row = dict[str, Any]
-
-
-class Prepared(NamedTuple):
-    """What a source becomes.
-
-    tables: corpus, sft, preferences, labelled, prompts; each row has its `split`. files: the fates of each file's rows,
-    counted. rejected: every row that was dropped, with file, row and reason. near_duplicates_dropped: what was kept as a
-    row but nearly stands where it must not: held-out pairs among training pairs, the judge's texts among either, and those
-    that measure the judge among those it learned from.
-    """
-
-    tables: dict[str, list[Row]]
-    files: dict[str, dict[str, int]]
-    rejected: list[Row]
-    near_duplicates_dropped: int = 0
 
 
 # What a column or key holds -> its name in a message.

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import combinations
 
 from .records import Row
+from .text import escaped
 
 MODELS = ("base", "sft", "rlhf")
 _ROWS = {
@@ -53,7 +54,7 @@ def verdict(result: Row, confidence: float) -> str:
     return f"For this model and seed, {found}; {cost}."
 
 
-def markdown(result: Row, warnings: Sequence[str], samples: Sequence[Row], confidence: float) -> str:
+def markdown(result: Row, warnings: Sequence[str], samples: Sequence[Row], confidence: float, preferred_for: str) -> str:
     """The report.
 
     Args:
@@ -61,14 +62,17 @@ def markdown(result: Row, warnings: Sequence[str], samples: Sequence[Row], confi
         warnings: a line for each guard that is crossed.
         samples: rows with prompt, and each model's response and `<model>_positive`.
         confidence: of the intervals.
+        preferred_for: what the responses that people chose are better at.
     """
     lines = ["# Base against RLHF", "", verdict(result, confidence), ""]
     lines += [f"- warning: {line}" for line in warnings] + [""] * bool(warnings)
-    lines += _models(result) + _improvements(result, confidence) + _judges(result)
+    lines += (
+        _models(result) + _improvements(result, confidence) + _judges(result) + _annotators(result["annotators"], preferred_for)
+    )
     lines += ["## The same prompts, side by side", ""]
     for sample in samples:
-        lines += [f"**{_escaped(sample['prompt'])}**", ""]
-        lines += [f"- {model} ({sample[f'{model}_positive']:.2f}): {_escaped(sample[model].strip())}" for model in MODELS]
+        lines += [f"**{escaped(sample['prompt'])}**", ""]
+        lines += [f"- {model} ({sample[f'{model}_positive']:.2f}): {escaped(sample[model].strip())}" for model in MODELS]
         lines.append("")
     return "\n".join(lines)
 
@@ -139,7 +143,11 @@ def _judges(result: Row) -> list[str]:
     return [*lines, ""]
 
 
-def _escaped(text: str) -> str:
-    """Generated text as text: no line breaks, no mark-up."""
-    flat = " ".join(text.split())
-    return "".join("\\" + letter if letter in "\\`*_{}[]<>#|!" else letter for letter in flat)
+def _annotators(sided: Row, preferred_for: str) -> list[str]:
+    chose = "Chosen responses are the more positive ones"
+    if preferred_for != "positivity":
+        chose = (
+            f"The annotators chose for {escaped(preferred_for)}: positivity is not what they chose, nor what RLHF is after here"
+        )
+    agree = f"{sided['agree']:.2f} [{sided['agree_ci_low']:.2f}, {sided['agree_ci_high']:.2f}] of {sided['pairs']}"
+    return [f"{chose}. The judge finds the chosen response the more positive in {agree} held-out preference pairs.", ""]

@@ -33,6 +33,7 @@ def stage(
     main: Callable[[S], str],
     reads: Sequence[str] = (),
     writes: Sequence[str] = (),
+    look: Callable[[S, int], str] | None = None,
 ) -> None:
     """Parse the command line, load the settings, run `main` and exit.
 
@@ -43,6 +44,7 @@ def stage(
         main: the stage; returns what its last line says (a figure worth seeing).
         reads: files and folders that must be there, relative to the current folder.
         writes: files and folders that `main` writes.
+        look: what `--preview N` runs instead of `main`, for a stage that has it; it writes nothing.
 
     Exit status: 0 done, 1 an input is wrong or the stage failed, 2 the settings are wrong, 130 interrupted.
     """
@@ -52,6 +54,8 @@ def stage(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE", help="default: %(default)s")
+    if look is not None:
+        parser.add_argument("--preview", type=_count, metavar="N", help="show N of what it would write, and write nothing")
     arguments = parser.parse_args()
     keep_freed_memory()
     with one_line_errors(name):
@@ -59,8 +63,17 @@ def stage(
         for path in reads:
             require(Path(path))
         print(f"{name}: reads {', '.join(map(str, reads)) or arguments.params}", flush=True)
+        if look is not None and arguments.preview is not None:
+            print(f"{name}: wrote nothing; {look(settings, arguments.preview)}", flush=True)
+            return
         result = main(settings)
         print(f"{name}: wrote {', '.join(map(str, writes))}; {result}", flush=True)
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
+    return int(text)
 
 
 def keep_freed_memory() -> None:

@@ -5,28 +5,24 @@ demonstrations and the pairs that train the reward model; its held-out pairs hav
 """
 
 import random
-import re
-from collections import Counter
 from collections.abc import Callable
 
 from tqdm import tqdm
 
 from . import grammar
 from .grammar import NEGATIVE, POSITIVE
-from .records import Prepared, Row
+from .records import Row
 from .run import StageError
 from .settings.data import DataSettings
-from .text import near_duplicates, normalised, split_of
+from .text import normalised, split_of
 
 
-def prepare(data: DataSettings) -> Prepared:
-    """Every table, drawn from the grammar.
+def tables(ledger: "Ledger", data: DataSettings) -> dict[str, list[Row]]:
+    """Every table but the judge's, drawn from the grammar.
 
     Raises:
         StageError: the grammar has too few different rows.
     """
-    ledger = Ledger(data.seed)
-
     # 1. Texts for the base model to learn the language from: reviews of several sentences, either sentiment.
     corpus = ledger.take("corpus", data.corpus_texts, document, "train")
 
@@ -38,22 +34,24 @@ def prepare(data: DataSettings) -> Prepared:
     preferences = ledger.take("preferences, train", data.pairs, pair(data.disagreement), "train")
     preferences += ledger.take("preferences, validation", data.pairs_held_out, pair(data.disagreement), "validation")
 
-    # 4. Labelled texts for the judge, none of them nearly a text that the reward model sees, nor a sentence of one.
-    labelled = []
-    for label in (1, 0):
-        labelled += ledger.take(f"labelled, train, {label}", data.labelled_texts // 2, labelled_text(label), "train")
-        labelled += ledger.take(f"labelled, test, {label}", data.labelled_held_out // 2, labelled_text(label), "test")
-    pairs = [row["prompt"] + row[side] for row in preferences for side in ("chosen", "rejected")]
-    sentences = [sentence for text in pairs for sentence in re.split(r"(?<=\.) ", text)]
-    labelled = ledger.drop_overlap("labelled", labelled, [*pairs, *sentences], data.near_duplicate)
-
-    # 5. Prompts: PPO and every choice of a setting see train and validation; only `sample` reads test.
+    # 4. Prompts: PPO and every choice of a setting see train and validation; only `sample` reads test.
     prompts = ledger.take("prompts, train", data.prompts_train, prompt, "train")
     prompts += ledger.take("prompts, validation", data.prompts_validation, prompt, "validation")
     prompts += ledger.take("prompts, test", data.prompts_test, prompt, "test")
+    return {"corpus": corpus, "sft": sft, "preferences": preferences, "prompts": prompts}
 
-    tables = {"corpus": corpus, "sft": sft, "preferences": preferences, "labelled": labelled, "prompts": prompts}
-    return Prepared(tables, {"grammar": ledger.account()}, ledger.dropped)
+
+def labelled(ledger: "Ledger", data: DataSettings) -> list[Row]:
+    """Labelled texts for the judge, half of each sentiment.
+
+    Raises:
+        StageError: the grammar has too few different ones.
+    """
+    rows = []
+    for label in (1, 0):
+        rows += ledger.take(f"labelled, train, {label}", data.labelled_texts // 2, labelled_text(label), "train")
+        rows += ledger.take(f"labelled, test, {label}", data.labelled_held_out // 2, labelled_text(label), "test")
+    return rows
 
 
 # What one row of each table looks like. The first column decides the row's split.
@@ -98,7 +96,7 @@ def prompt(rng: random.Random) -> Row:
 
 
 class Ledger:
-    """Draws rows from the grammar and accounts for each: kept, a duplicate, or an overlap."""
+    """Draws rows from the grammar and accounts for each: kept or a duplicate."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -120,7 +118,7 @@ class Ledger:
                     continue
                 same = normalised(" ".join(str(value) for value in row.values()))
                 if same in rows:
-                    self.drop(name, row, "duplicate")
+                    self.drop(name, row)
                     continue
                 rows[same] = {**row, "split": split}
                 bar.update()
@@ -129,23 +127,15 @@ class Ledger:
                     return list(rows.values())
         raise StageError(f"the grammar has only {len(rows)} different rows for {name}, not {count}; lower it in `data`")
 
-    def drop_overlap(self, name: str, rows: list[Row], of: list[str], threshold: float) -> list[Row]:
-        """`rows` without those whose text nearly stands in `of`."""
-        overlap = near_duplicates([row["text"] for row in rows], of, threshold)
-        for number in sorted(overlap):
-            self.kept -= 1
-            self.drop(name, rows[number], "overlap")
-        return [row for number, row in enumerate(rows) if number not in overlap]
-
-    def drop(self, name: str, row: Row, reason: str) -> None:
-        self.dropped.append({"file": "grammar", "row": len(self.dropped), "table": name, "reason": reason, "content": row})
+    def drop(self, name: str, row: Row) -> None:
+        self.dropped.append({"file": "grammar", "row": len(self.dropped), "table": name, "reason": "duplicate", "content": row})
 
     def account(self) -> dict[str, int]:
-        fates = Counter(row["reason"] for row in self.dropped)
+        """How many rows had which fate."""
         return {
             "rows_read": self.kept + len(self.dropped),
             "rows_kept": self.kept,
             "rows_rejected": 0,
-            "duplicates_dropped": fates["duplicate"],
-            "overlap_dropped": fates["overlap"],
+            "duplicates_dropped": len(self.dropped),
+            "overlap_dropped": 0,
         }

@@ -3,17 +3,31 @@
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
 
-from datasketch import MinHash, MinHashLSH
+import numpy as np
+from datasketch import MinHash
+from tqdm import tqdm
 
 _SHINGLE = 3  # words
 _PERMUTATIONS = 128
+_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
+_LINE_END = re.compile(r"\r\n|[\n\r\x0b\x0c\x85\u2028\u2029]")
 
 
 def cleaned(text: str) -> str:
     """`text` on one line: HTML line breaks and every run of white space become one space."""
-    return " ".join(re.sub(r"<br\s*/?>", " ", text, flags=re.IGNORECASE).split())
+    return " ".join(_BREAK.sub(" ", text).split())
+
+
+def cleaned_lines(text: str) -> str:
+    """`text` with its lines: HTML line breaks become line breaks, other runs of white space one space, and of blank lines
+    in a row one stays. White space at the end goes; two line breaks at the start, as a transcript has them, stay."""
+    lines = (" ".join(line.split()) for line in _LINE_END.split(_BREAK.sub("\n", text)))
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip()
 
 
 def normalised(text: str) -> str:
@@ -37,6 +51,17 @@ def place_of(text: str, purpose: str = "") -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
+def digest_of(*texts: str) -> int:
+    """A number below 2**64 from a hash of normalised texts: the same for the same texts, and hardly ever for others."""
+    whole = "\0".join(map(normalised, texts))
+    return int.from_bytes(hashlib.blake2b(whole.encode(), digest_size=8).digest(), "big")
+
+
+def escaped(text: str) -> str:
+    """`text` for Markdown: on one line, with no mark-up of its own."""
+    return "".join("\\" + letter if letter in "\\`*_{}[]<>#|!" else letter for letter in " ".join(text.split()))
+
+
 def cut_words(text: str, words: int) -> str:
     """The first `words` words of `text`, white space as it was."""
     match = re.match(rf"\s*(?:\S+\s+){{0,{max(words - 1, 0)}}}\S+", text)
@@ -49,33 +74,66 @@ def shingles(text: str) -> set[str]:
     return {" ".join(words[i : i + _SHINGLE]) for i in range(max(len(words) - _SHINGLE + 1, 1))}
 
 
-def near_duplicates(texts: Sequence[str], of: Iterable[str], threshold: float) -> set[int]:
-    """Indices of those `texts` that nearly stand in `of` too.
+class Sketched(NamedTuple):
+    """Texts, and a MinHash of each. Shape of `sketches`: (texts, 128), uint32. The texts may lie on disk."""
+
+    texts: Sequence[str]
+    sketches: np.ndarray
+
+
+def sketched(texts: Sequence[str], title: str = "") -> Sketched:
+    """The MinHash of each text's shingles (Broder 1997, as in datasketch), with a progress bar where it has a title."""
+    sketches = np.empty((len(texts), _PERMUTATIONS), dtype=np.uint32)
+    with tqdm(total=len(texts), desc=title, unit=" texts", leave=False, disable=None if title else True) as bar:
+        for start in range(0, len(texts), 1000):
+            part = [texts[number] for number in range(start, min(start + 1000, len(texts)))]
+            hashed = [[zlib.crc32(shingle.encode()) for shingle in shingles(text)] for text in part]
+            for number, one in enumerate(MinHash.bulk(hashed, num_perm=_PERMUTATIONS, seed=1, hashfunc=int), start):
+                sketches[number] = one.hashvalues
+            bar.update(len(part))
+    return Sketched(texts, sketches)
+
+
+def near_duplicates(ours: Sketched, others: Sketched, threshold: float) -> set[int]:
+    """Indices of those of `ours` that nearly stand in `others` too.
 
     Args:
         threshold: Jaccard similarity of the two sets of shingles, in [0.1, 1], from which two texts are near-duplicates.
 
-    MinHash with locality-sensitive hashing proposes (Broder 1997, as in datasketch) and the exact similarity decides, so
-    that no text is dropped that should stay. Two texts are proposed where they agree in all r rows of one of b bands,
-    which at the threshold t fails with probability (1 - t^r)^b: r is the largest for which that is below 1e-4.
+    MinHash with locality-sensitive hashing proposes and the exact similarity decides, so that no text is dropped that
+    should stay. Two texts are proposed where they agree in all r rows of one of b bands, which at the threshold t fails
+    with probability (1 - t^r)^b: r is the largest for which that is below 1e-4. (datasketch's own index keeps every band
+    of every text in dictionaries, about 16 KiB a text; here one band is looked at after the other.)
     """
-    choices = [(_PERMUTATIONS // rows, rows) for rows in range(1, _PERMUTATIONS // 2 + 1)]
-    sure = [(bands, rows) for bands, rows in choices if (1 - threshold**rows) ** bands < 1e-4]
-    others = [shingles(text) for text in of]
-    index = MinHashLSH(num_perm=_PERMUTATIONS, params=sure[-1])
-    for number, sketch in enumerate(_sketches(others)):
-        index.insert(number, sketch)
-    own = [shingles(text) for text in texts]
-    found = set()
-    for number, sketch in enumerate(_sketches(own)):
-        if any(_jaccard(own[number], others[other]) >= threshold for other in index.query(sketch)):
-            found.add(number)
+    shapes = [(_PERMUTATIONS // rows, rows) for rows in range(1, _PERMUTATIONS // 2 + 1)]
+    bands, rows = [shape for shape in shapes if (1 - threshold ** shape[1]) ** shape[0] < 1e-4][-1]
+    found: set[int] = set()
+    compared: set[tuple[int, int]] = set()
+    for band in range(bands):
+        own, other = (_keys(side.sketches[:, band * rows : (band + 1) * rows]) for side in (ours, others))
+        order = np.argsort(other, kind="stable")
+        first, last = (np.searchsorted(other[order], own, side) for side in ("left", "right"))
+        for number in np.flatnonzero(last > first):
+            for candidate in order[first[number] : last[number]]:
+                pair = int(number), int(candidate)
+                if pair[0] in found or pair in compared:
+                    continue
+                compared.add(pair)
+                if _jaccard(_cached_shingles(ours.texts[pair[0]]), _cached_shingles(others.texts[pair[1]])) >= threshold:
+                    found.add(pair[0])
     return found
 
 
-def _sketches(sets: list[set[str]]) -> list[MinHash]:
-    # Sorted: a set's order depends on PYTHONHASHSEED. A sketch does not depend on order, but why make a reader check.
-    return MinHash.bulk([[item.encode() for item in sorted(one)] for one in sets], num_perm=_PERMUTATIONS, seed=1)
+def _keys(rows: np.ndarray) -> np.ndarray:
+    """One number for the values of a row; two rows with another value have hardly ever the same. (N, r) -> (N,)"""
+    keys = np.zeros(len(rows), dtype=np.uint64)
+    for column in rows.T:
+        keys = (keys ^ column) * np.uint64(0x9E3779B97F4A7C15)
+        keys ^= keys >> np.uint64(29)
+    return keys
+
+
+_cached_shingles = lru_cache(maxsize=2_000)(shingles)
 
 
 def _jaccard(one: set[str], other: set[str]) -> float:

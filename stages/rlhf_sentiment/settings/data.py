@@ -1,38 +1,88 @@
-"""The section `data`: where text comes from and how much of it is used."""
+"""The section `data`: where text comes from, how it is read, and how much of it is used."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from ..config import Seed, Settings, matching, pin
+from ..config import Seed, Settings, pin
+from .source import RAW, HubId, RawPath, inside_raw
 
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
+EvenCount = Annotated[int, Field(ge=2, le=10_000_000, multiple_of=2)]
+Meaning = Annotated[list[int | float | bool | str], Field(min_length=1)]
+Column = Literal[
+    "id", "text", "label", "rating", "prompt", "messages", "chosen", "rejected", "completions", "scores", "ranks",
+    "response", "response_a", "response_b", "preference",
+]  # fmt: skip
+
+
+def _source(source: str) -> str:
+    if source not in ("synthetic", "hub", "auto"):
+        try:
+            inside_raw(source)
+        except ValueError:
+            raise ValueError(
+                f"should be synthetic, hub, auto, or a file, folder or glob below {RAW} (got {source!r})"
+            ) from None
+    return source
+
+
+class HubSettings(Settings):
+    dataset: HubId | None
+    config: str | None
+    folder: str | None
+    revision: str | None
+    train: str
+    validation: str | None
+    test: str | None
+
+
+class LabelSettings(Settings):
+    negative: Meaning
+    positive: Meaning
 
 
 class DataSettings(Settings):
-    source: Annotated[
-        str,
-        matching(
-            r"synthetic|data/raw/\w[\w.-]*|(?!data/raw)\w[\w.-]*/\w[\w.-]*",
-            "synthetic, data/raw/NAME or a hub id such as stanfordnlp/imdb",
-        ),
-    ]
-    revision: str | None
+    source: Annotated[str, AfterValidator(_source)]
+    hub: HubSettings
+    columns: dict[Column, str | None]
+    labels: LabelSettings | None
+    rating_negative: float
+    rating_positive: float
+    max_characters: Annotated[int, Field(ge=10, le=1_000_000_000)]
+    preferred_for: Annotated[str, Field(min_length=1, max_length=200)]
+    licence: Annotated[str, Field(min_length=1, max_length=200)]
     seed: Seed
-    prompt_words: Annotated[int, Field(ge=1, le=1000)]
+    corpus: RawPath | None
     corpus_texts: Count
-    sft_rows: Annotated[int, Field(ge=2, le=10_000_000, multiple_of=2)]
+    sft_from: Literal["both", "chosen"]
+    sft_rows: EvenCount
     pairs: Count
     pairs_held_out: Count
+    max_uses: Annotated[int, Field(ge=1, le=1000)]
     disagreement: Annotated[float, Field(ge=0, lt=0.5)]
-    labelled_texts: Annotated[int, Field(ge=4, le=10_000_000, multiple_of=2)]
-    labelled_held_out: Annotated[int, Field(ge=4, le=10_000_000, multiple_of=2)]
+    labelled_texts: Annotated[EvenCount, Field(ge=4)]
+    labelled_held_out: Annotated[EvenCount, Field(ge=4)]
+    prompts: RawPath | None
+    prompt_words: Annotated[int, Field(ge=1, le=1000)]
+    max_prompt_words: Annotated[int, Field(ge=1, le=1_000_000)] | None
     prompts_train: Count
     prompts_validation: Count
     prompts_test: Count
     near_duplicate: Annotated[float, Field(ge=0.1, le=1)]
 
     @model_validator(mode="after")
-    def _hub_ids_are_pinned(self) -> Self:
-        pin(self.source, self.revision, "data", self.source == "synthetic" or self.source.startswith("data/raw/"))
+    def _is_whole(self) -> Self:
+        if self.source in ("hub", "auto"):
+            if self.hub.dataset is None:
+                raise ValueError(f"data.hub.dataset: name the data set that `data.source: {self.source}` loads")
+            pin(self.hub.dataset, self.hub.revision, "data.hub", local=False)
+        if self.rating_negative >= self.rating_positive:
+            raise ValueError(
+                f"data.rating_negative ({self.rating_negative:g}) must be below data.rating_positive ({self.rating_positive:g})"
+            )
+        if self.labels and (both := {*map(repr, self.labels.negative)} & {*map(repr, self.labels.positive)}):
+            raise ValueError(f"data.labels: {', '.join(sorted(both))} cannot mean both negative and positive")
+        if self.source == "synthetic" and (self.corpus or self.prompts):
+            raise ValueError("data.corpus and data.prompts go with other sources than synthetic; set them to null")
         return self

@@ -1,14 +1,30 @@
 """The section `judge`: the sentiment classifier that evaluates, and that nothing is trained against."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, ConfigDict, Field
 
-from ..config import Settings
+from ..config import Settings, matching
+from .source import HUB_ID, RAW, inside_raw
 
 
-class JudgeSettings(Settings):
-    source: Literal["labelled"]
+class JudgeSource(Settings):
+    """What `prepare` reads of the section."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    source: Annotated[
+        str,
+        AfterValidator(lambda source: inside_raw(source) if source.startswith(RAW) else source),
+        matching(
+            rf"data|synthetic|data/raw/.*|{HUB_ID}@\w[\w./-]*", f"data, synthetic, a path below {RAW} or OWNER/NAME@COMMIT"
+        ),
+    ]
+
+
+class JudgeSettings(JudgeSource):
+    model_config = ConfigDict(extra="forbid")
+
     ngrams: Annotated[int, Field(ge=1, le=5)]
     min_count: Annotated[int, Field(ge=1, le=1000)]
     strength: Annotated[float, Field(gt=0, le=1e6)]

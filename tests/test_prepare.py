@@ -1,4 +1,4 @@
-"""Labelled texts as a source: what each row becomes, what never meets, and files that cannot be used."""
+"""What the prepare stage makes of a source: the fate of each row, the tables, and what never meets."""
 
 import gzip
 import json
@@ -9,13 +9,19 @@ from typing import Any
 
 import pytest
 
-from rlhf_sentiment.records import Prepared, Row
-from rlhf_sentiment.reviews import prepare, read
+import prepare as stage
+from prepare import Prepared
+from rlhf_sentiment.records import Row
 from rlhf_sentiment.run import StageError
 from rlhf_sentiment.settings.data import DataSettings
-from rlhf_sentiment.text import cleaned, normalised, place_of, split_of
+from rlhf_sentiment.settings.judge import JudgeSource
+from rlhf_sentiment.tables import place_in_line
+from rlhf_sentiment.text import cleaned, digest_of, normalised, place_of, split_of
 
 from .conftest import SHARED, tiny_params, write_reviews
+from .similar import largest_similarity
+
+NAMES = ("rows_read", "rows_kept", "rows_rejected", "duplicates_dropped", "overlap_dropped")
 
 
 def settings(**changes: Any) -> DataSettings:
@@ -34,6 +40,10 @@ def settings(**changes: Any) -> DataSettings:
         "prompts_test": 20,
     }
     return DataSettings(**(tiny_params()["data"] | small | changes))
+
+
+def prepare(data: DataSettings, judge: str = "data") -> Prepared:
+    return stage.prepare(stage.Params(data=data, judge=JudgeSource(source=judge)))
 
 
 @pytest.fixture
@@ -63,24 +73,27 @@ def test_each_row_has_one_fate(made: Path) -> None:
         {"text": "Four words are enough.", "label": 0},
         {"text": "But not with this label.", "label": -1},
         {"text": None, "label": 0},
+        {"text": "Nobody said what this is.", "label": None},
     ]
     test += [test[1], {"text": train[5]["text"], "label": train[5]["label"]}]
     write(made / "train.jsonl", train)
     write(made / "test.jsonl", test)
     after = prepare(settings())
-    assert (before.files["train"]["rows_kept"], before.files["test"]["rows_kept"]) == (400, 100)
-    names = ("rows_read", "rows_kept", "rows_rejected", "duplicates_dropped", "overlap_dropped")
-    assert after.files["train"] == dict(zip(names, (407, 401, 4, 2, 0), strict=True))
-    assert after.files["test"] == dict(zip(names, (102, 100, 0, 1, 1), strict=True))
-    assert [(row["file"], row["row"], row["reason"]) for row in after.rejected] == [
-        ("train", 401, "duplicate"),
-        ("train", 402, "duplicate, with the other label"),
-        ("train", 403, "no text"),
-        ("train", 404, "3 words, not more than a prompt's 3"),
-        ("train", 406, "label is -1, not 0 or 1"),
-        ("train", 407, "no text"),
-        ("test", 101, "duplicate"),
-        ("test", 102, "overlap"),
+    assert [fates["rows_kept"] for fates in before.metrics["files"].values()] == [400, 100]
+    assert after.metrics["files"] == {
+        "made/train_jsonl": dict(zip(NAMES, (408, 401, 5, 2, 0), strict=True)),
+        "made/test_jsonl": dict(zip(NAMES, (102, 100, 0, 1, 1), strict=True)),
+    }
+    assert [(row["file"], row["row"], row["reason"]) for row in after.dropped] == [
+        ("data/raw/made/train.jsonl", 401, "duplicate"),
+        ("data/raw/made/train.jsonl", 402, "duplicate, with the other label"),
+        ("data/raw/made/train.jsonl", 403, "no text"),
+        ("data/raw/made/train.jsonl", 404, "3 words, not more than a prompt's 3"),
+        ("data/raw/made/train.jsonl", 406, "label is -1: not 0 or 1, nor a word for them; data.labels can say what it means"),
+        ("data/raw/made/train.jsonl", 407, "no text"),
+        ("data/raw/made/train.jsonl", 408, "no label"),
+        ("data/raw/made/test.jsonl", 101, "duplicate"),
+        ("data/raw/made/test.jsonl", 102, "overlap"),
     ]
 
 
@@ -89,9 +102,9 @@ def test_tables_are_what_was_asked_for(made: Path) -> None:
     labels = {normalised(row["text"]): row["label"] for name in ("train", "test") for row in rows_of(made / f"{name}.jsonl")}
     assert [len(tables[name]) for name in ("corpus", "sft", "preferences", "prompts")] == [20, 20, 22, 44]
     for row in tables["preferences"]:
-        assert labels[normalised(row["chosen"])] == 1
-        assert labels[normalised(row["rejected"])] == 0
-    sides = [row[side] for row in tables["preferences"] for side in ("chosen", "rejected")]
+        assert labels[normalised(row["prompt"] + row["chosen"])] == 1
+        assert labels[normalised(row["prompt"] + row["rejected"])] == 0
+    sides = sides_of(tables["preferences"])
     assert len(sides) == len(set(sides)), "no review is in two pairs"
     for row in tables["sft"]:
         assert len(row["prompt"].split()) == 3
@@ -104,11 +117,15 @@ def test_tables_are_what_was_asked_for(made: Path) -> None:
     assert len({normalised(row["prompt"]) for row in tables["prompts"]}) == 44, "a prompt is in one split, once"
 
 
+def sides_of(preferences: list[Row]) -> list[str]:
+    return [row["prompt"] + row[side] for row in preferences for side in ("chosen", "rejected")]
+
+
 def assert_nothing_meets(prepared: Prepared, test: set[str]) -> None:
     """No test text, and no opening of a test prompt, is in what trains, and what trains the judge trains nothing else."""
     tables = prepared.tables
     trained = [row["prompt"] + row["response"] for row in tables["sft"]] + [row["text"] for row in tables["corpus"]]
-    paired = [row[side] for row in tables["preferences"] for side in ("chosen", "rejected")]
+    paired = sides_of(tables["preferences"])
     judged = [row["text"] for row in tables["labelled"] if row["split"] == "train"]
     openings = {
         split: {normalised(row["prompt"]) + " " for row in tables["prompts"] if row["split"] == split}
@@ -124,53 +141,70 @@ def assert_nothing_meets(prepared: Prepared, test: set[str]) -> None:
     assert not set(map(normalised, judged)) & set(map(normalised, trained + paired))
 
 
+def assert_nothing_is_near(prepared: Prepared, held_out: list[str], threshold: float = 0.6) -> None:
+    """No text that trains is a near-duplicate of a held-out one."""
+    rows = [row for name in ("corpus", "sft", "labelled") for row in prepared.tables[name] if row["split"] == "train"]
+    trained = [row["text"] if "text" in row else row["prompt"] + row["response"] for row in rows]
+    trained += sides_of([row for row in prepared.tables["preferences"] if row["split"] == "train"])
+    assert largest_similarity(held_out, trained) < threshold
+
+
 def test_nothing_meets(made: Path) -> None:
-    assert_nothing_meets(prepare(settings()), {normalised(row["text"]) for row in rows_of(made / "test.jsonl")})
+    test = [row["text"] for row in rows_of(made / "test.jsonl")]
+    assert_nothing_meets(prepare(settings()), set(map(normalised, test)))
+    assert_nothing_is_near(prepare(settings()), test)
 
 
-def test_a_near_duplicate_of_a_pair_is_not_the_judges(made: Path) -> None:
+def test_a_near_duplicate_of_a_pair_does_not_examine_the_judge(made: Path) -> None:
     before = prepare(settings())
-    pair = next(row for row in before.tables["preferences"] if row["split"] == "train")
-    lesson = next(row for row in before.tables["labelled"] if row["split"] == "train" and row["label"] == 1)
+    pair = next(row for row in before.tables["preferences"] if row["split"] == "validation")
     test = rows_of(made / "test.jsonl")
-    positive = [row for row in test if row["label"] == 1][:2]
-    near = [{"text": f"Indeed. {text}", "label": 1} for text in (pair["chosen"], lesson["text"])]
-    write(made / "test.jsonl", [row for row in test if row not in positive] + near)
+    positive = [row for row in test if row["label"] == 1][:1]
+    near = {"text": f"Indeed. {pair['prompt']}{pair['chosen']}", "label": 1}
+    write(made / "test.jsonl", [row for row in test if row not in positive] + [near])
     after = prepare(settings(labelled_held_out=100))  # all of them
     texts = {row["text"] for row in after.tables["labelled"] if row["split"] == "test"}
     assert texts == {row["text"] for row in test if row not in positive}
-    assert after.near_duplicates_dropped == 2
+    assert after.metrics["dropped"]["labelled"] == 1
 
 
-def test_a_held_out_pair_is_not_nearly_a_pair_that_was_learned(made: Path) -> None:
-    learned = next(row for row in prepare(settings()).tables["preferences"] if row["split"] == "train")
-    near = first_in_rank("pairs_held_out", "validation", lambda number: f"{learned['chosen']} {number}.")
+@pytest.mark.parametrize("held_out", ["validation", "test"])
+@pytest.mark.parametrize("table", ["corpus_texts", "sft_rows", "pairs", "labelled_texts"])
+def test_a_near_duplicate_of_a_held_out_text_trains_nothing(made: Path, table: str, held_out: str) -> None:
+    original = next(row["text"] for row in rows_of(made / "test.jsonl") if row["label"] == 1)
+    if held_out == "validation":
+        texts = (row["text"] for row in rows_of(made / "train.jsonl") if row["label"] == 1)
+        original = next(text for text in texts if split_of(text, 0.1, 0.0) == "validation" and place_of(text, "judge/") >= 0.5)
+    near = first_in_line(table, "train", lambda number: f"{number} {original}")
     write(made / "train.jsonl", [*rows_of(made / "train.jsonl"), {"text": near, "label": 1}])
     after = prepare(settings())
-    held_out = [row for row in after.tables["preferences"] if row["split"] == "validation"]
-    assert len(held_out) == 1
-    assert near not in held_out[0].values()
-    assert after.near_duplicates_dropped == 1
+    for name, rows in after.tables.items():
+        assert not [row for row in rows if near in (row.get("text"), row.get("prompt", "") + row.get("response", ""))], name
+    assert near not in sides_of(after.tables["preferences"])
+    name = {"corpus_texts": "corpus", "sft_rows": "sft", "pairs": "preferences", "labelled_texts": "labelled"}[table]
+    assert after.metrics["dropped"][name] == (2 if name == "sft" else 1), "demonstrations go in twos"
+    assert Counter(row["label"] for row in after.tables["sft"]).keys() == {0, 1}
+    assert len(set(Counter(row["label"] for row in after.tables["sft"]).values())) == 1
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
 def test_what_the_judge_learns_from_is_not_nearly_a_pair(made: Path, split: str) -> None:
     pair = next(row for row in prepare(settings()).tables["preferences"] if row["split"] == split)
-    near = first_in_rank("labelled_texts", "train", lambda number: f"{pair['chosen']} {number}.")
+    near = first_in_line("labelled_texts", "train", lambda number: f"{pair['prompt']}{pair['chosen']} {number}.")
     write(made / "train.jsonl", [*rows_of(made / "train.jsonl"), {"text": near, "label": 1}])
     after = prepare(settings())
     assert near not in {row["text"] for row in after.tables["labelled"]}
-    assert after.near_duplicates_dropped == 1
+    assert after.metrics["dropped"]["labelled"] == 1
 
 
-def first_in_rank(table: str, split: str, write: Callable[[int], str]) -> str:
+def first_in_line(table: str, split: str, write: Callable[[int], str]) -> str:
     """A text of `split` and of the half that `table` is made from, before every other in the order in which it takes them."""
     judges, data = table == "labelled_texts", settings()
     texts = [text for text in map(write, range(20_000)) if (place_of(text, "judge/") < 0.5) == judges]
 
-    def place(text: str) -> float:
-        ranked = " ".join(text.split()[: data.prompt_words]) if table.startswith("prompts") else text
-        return place_of(ranked, f"{data.seed}/{table}/")
+    def place(text: str) -> bytes:
+        lot = " ".join(text.split()[: data.prompt_words]) if table.startswith("prompts") else text
+        return place_in_line(digest_of(lot), table, data)
 
     return min((text for text in texts if split_of(text, 0.1, 0.0) == split), key=place)
 
@@ -178,16 +212,14 @@ def first_in_rank(table: str, split: str, write: Callable[[int], str]) -> str:
 @pytest.mark.parametrize("table", ["corpus_texts", "sft_rows", "pairs", "prompts_train"])
 def test_a_new_text_takes_one_place(made: Path, table: str) -> None:
     before = prepare(settings()).tables
-    new = first_in_rank(table, "train", lambda number: f"{number} wholly new texts stand first.")
+    new = first_in_line(table, "train", lambda number: f"{number} wholly new texts stand first.")
     write(made / "train.jsonl", [{"text": new, "label": 1}, *rows_of(made / "train.jsonl")])
     after = prepare(settings()).tables
     lost = {}
     for name in before:
         # A new text may give the texts of pairs other partners, so these are compared text by text.
         old, now = (
-            Counter(
-                value for row in tables[name] for key, value in row.items() if key in ("text", "prompt", "chosen", "rejected")
-            )
+            Counter(sides_of(tables[name]) if name == "preferences" else [str(row) for row in tables[name]])
             for tables in (before, after)
         )
         lost[name] = sum((old - now).values())
@@ -204,38 +236,20 @@ def test_disagreement_turns_a_share_of_the_pairs(made: Path) -> None:
     assert 3 <= sum(swapped) <= 15  # of 22, binomial at 0.4: outside with probability below 0.005
 
 
-@pytest.mark.parametrize("suffix", ["jsonl.gz", "csv", "tsv", "parquet"])
-def test_formats_are_read_alike(made: Path, suffix: str) -> None:
-    import pandas as pd
-
-    before = prepare(settings())
-    for name in ("train", "test"):
-        old = made / f"{name}.jsonl"
-        table = pd.DataFrame(rows_of(old))
-        if suffix == "jsonl.gz":
-            (made / f"{name}.jsonl.gz").write_bytes(gzip.compress(old.read_bytes()))
-        elif suffix in ("csv", "tsv"):
-            table.to_csv(made / f"{name}.{suffix}", index=False, sep="," if suffix == "csv" else "\t")
-        else:
-            table.to_parquet(made / f"{name}.parquet")
-        old.unlink()
-    assert prepare(settings()) == before
-
-
 @pytest.mark.parametrize("kind", [float, bool])
 def test_labels_of_other_types_are_written_as_numbers(made: Path, kind: Callable[[int], object]) -> None:
     before = prepare(settings())
     for name in ("train", "test"):
         write(made / f"{name}.jsonl", [{**row, "label": kind(row["label"])} for row in rows_of(made / f"{name}.jsonl")])
     after = prepare(settings())
-    assert after == before
+    assert after.tables == before.tables
     assert {type(row["label"]) for row in after.tables["labelled"] + after.tables["sft"]} == {int}
 
 
 def test_without_a_test_file_a_hash_decides(made: Path) -> None:
     (made / "test.jsonl").unlink()
     prepared = prepare(settings())
-    assert set(prepared.files) == {"train"}
+    assert set(prepared.metrics["files"]) == {"made/train_jsonl"}
     assert {row["split"] for row in prepared.tables["prompts"]} == {"train", "validation", "test"}
 
 
@@ -250,30 +264,38 @@ def test_without_a_test_file_a_hash_decides(made: Path) -> None:
             {},
             "holds train.csv and train.jsonl; keep one of them",
         ),
-        (lambda folder: (folder / "old.jsonl").write_text("{}"), {}, "data/raw/made/old.jsonl is no file train.* or test.*"),
-        (lambda folder: (folder / "train.2.csv").write_text("a"), {}, "data/raw/made/train.2.csv is no file train.* or test.*"),
-        (lambda folder: (folder / "test.json").mkdir(), {}, "data/raw/made/test.json is no file train.* or test.*"),
-        (lambda folder: None, {"prompts_test": 500}, "data.prompts_test asks for 500 different openings where the source has"),
+        (
+            lambda folder: (folder / "old.jsonl").write_text("{}"),
+            {},
+            "data/raw/made/old.jsonl is no file train.*, validation.* or test.*; rename it",
+        ),
+        (
+            lambda folder: (folder / "train.2.csv").write_text("a"),
+            {},
+            "data/raw/made/train.2.csv is no file train.*, validation.* or test.*; rename it",
+        ),
+        (lambda folder: (folder / "test.json").mkdir(), {}, "data/raw/made holds test.json and test.jsonl; keep one of them"),
+        (lambda folder: None, {"prompts_test": 500}, "data.prompts_test asks for 500 different prompts where the source has"),
         (
             lambda folder: (folder / "train.jsonl").write_text(""),
             {},
             "data/raw/made/train.jsonl cannot be read: ",
         ),
         (
-            lambda folder: write(folder / "train.jsonl", [{"text": "It was a good film.", "label": "pos"}]),
+            lambda folder: write(folder / "train.jsonl", [{"text": "It was a good film.", "label": "fine"}]),
             {},
-            "data/raw/made, train: no row can be used; of the first, label is 'pos', not 0 or 1",
+            "data/raw/made/train.jsonl: no row can be used; of the first, label is 'fine': not 0 or 1",
         ),
         (lambda folder: [file.unlink() for file in folder.iterdir()], {}, "data/raw/made holds no train.*"),
         (
             lambda folder: (folder / "train.jsonl").write_text('{"text": "a", "lab'),
             {},
-            "data/raw/made/train.jsonl cannot be read: JSON parse error",
+            "data/raw/made/train.jsonl, line 1: not JSON: Unterminated string",
         ),
         (
-            lambda folder: [(folder / f"{name}.jsonl").write_text('{"review": "a"}\n') for name in ("train", "test")],
+            lambda folder: [(folder / f"{name}.jsonl").write_text('{"said": "a"}\n') for name in ("train", "test")],
             {},
-            "data/raw/made, train: lacks text, label; it has review",
+            "data/raw/made/train.jsonl: its columns (said) are no shape that data.source takes: ",
         ),
     ],
 )
@@ -290,9 +312,9 @@ def test_a_source_that_cannot_be_used_is_refused(
 
 def test_other_columns_and_files_do_no_harm(made: Path) -> None:
     before = prepare(settings())
-    write(made / "test.jsonl", [{"id": "a", **row, "stars": 3} for row in rows_of(made / "test.jsonl")])
+    write(made / "test.jsonl", [{"id": n, **row, "stars": 3} for n, row in enumerate(rows_of(made / "test.jsonl"))])
     (made / "README.md").write_text("---\nconfigs: none\n---\n")
-    assert prepare(settings()) == before
+    assert prepare(settings()).tables == before.tables
 
 
 @pytest.mark.skipif(not (SHARED / "data/imdb").is_dir(), reason="needs the IMDB files of ../shared (or RLHF_SHARED)")
@@ -302,13 +324,20 @@ def test_the_real_reviews_are_accounted_for(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "data/raw/imdb").symlink_to(SHARED / "data/imdb")
     monkeypatch.chdir(tmp_path)
     prepared = prepare(settings(source="data/raw/imdb", prompt_words=6, labelled_texts=1000, labelled_held_out=1000, pairs=500))
-    names = ("rows_read", "rows_kept", "rows_rejected", "duplicates_dropped", "overlap_dropped")
-    assert prepared.files["train"] == dict(zip(names, (25000, 24902, 0, 98, 0), strict=True))
-    assert prepared.files["test"] == dict(zip(names, (25000, 24674, 2, 201, 123), strict=True))
-    assert len(prepared.rejected) == 98 + 2 + 201 + 123
+    assert prepared.metrics["files"] == {
+        "imdb/train_jsonl_gz": dict(zip(NAMES, (25000, 24902, 0, 98, 0), strict=True)),
+        "imdb/test_jsonl_gz": dict(zip(NAMES, (25000, 24674, 2, 201, 123), strict=True)),
+    }
+    assert len(prepared.dropped) == 98 + 2 + 201 + 123
     texts = [row["text"] for row in prepared.tables["labelled"] + prepared.tables["corpus"]]
     assert not [text for text in texts if "<br" in text or "  " in text]
-    dropped = {row["row"] for row in prepared.rejected if row["file"] == "test"}  # the 123 stay in train
-    test = [row["text"] for number, row in enumerate(read("data/raw/imdb", None)["test"], start=1) if number not in dropped]
+    rows = {}
+    for name in ("train", "test"):
+        with gzip.open(SHARED / f"data/imdb/{name}.jsonl.gz") as lines:
+            rows[name] = list(map(json.loads, lines))
+    dropped = {row["row"] for row in prepared.dropped if "test" in row["file"]}  # the 123 stay in train
+    test = [cleaned(row["text"]) for number, row in enumerate(rows["test"], start=1) if number not in dropped]
     assert len(test) == 24674
-    assert_nothing_meets(prepared, {normalised(cleaned(text)) for text in test})
+    assert_nothing_meets(prepared, {normalised(text) for text in test})
+    validation = [cleaned(row["text"]) for row in rows["train"] if split_of(cleaned(row["text"]), 0.1, 0.0) == "validation"]
+    assert_nothing_is_near(prepared, test + [text for text in validation if place_of(text, "judge/") >= 0.5])

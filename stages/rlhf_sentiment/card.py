@@ -1,0 +1,87 @@
+"""The dataset card beside the data, and the look at it before any work."""
+
+from itertools import pairwise
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from .records import Row
+from .settings.data import DataSettings
+from .tables import Tables, texts_of
+from .text import escaped
+
+_BINS = (0, 8, 16, 32, 64, 128, 256, 512, 1024)  # words
+_SHOWN = 3
+_CUT = 300  # characters of an example
+
+
+def card(tables: Tables, metrics: Row, data: DataSettings) -> str:
+    """What the data are, as Markdown: source, licence, fates of the rows, counts, lengths, and examples of each split."""
+    hub = f", revision {data.hub.revision}" if metrics["source"] == data.hub.dataset else ""
+    made = "made from labels" if metrics["shape"] in ("labelled", "grammar") else "as people gave them"
+    lines = [
+        "# The prepared data",
+        "",
+        f"- Source: {metrics['source']}{hub} ({metrics['shape']})",
+        f"- Licence: {escaped(data.licence)}",
+        f"- Preferences: {made}; what a chosen response is better at: {escaped(metrics['preferred_for'])}",
+        f"- The judge's labelled texts: {metrics['judge_source']}",
+        "",
+        "## Rows",
+        "",
+        "Each row of a file has one fate.",
+        "",
+        "| file | read | kept | rejected | duplicates | overlaps |",
+        "|---|---:|---:|---:|---:|---:|",
+        *(f"| {file} | {' | '.join(map(str, fates.values()))} |" for file, fates in metrics["files"].items()),
+        "",
+        "## Tables",
+        "",
+        "Made from the rows that were kept. Dropped: nearly, or wholly, what is held out, or what the judge must not meet.",
+        "",
+        "| table | split | rows | dropped |",
+        "|---|---|---:|---:|",
+    ]
+    for name, splits in metrics["splits"].items():
+        for number, (split, count) in enumerate(splits.items()):
+            lines.append(f"| {name} | {split} | {count} | {metrics['dropped'][name] if number == 0 else ''} |")
+    lines += ["", "## Lengths", "", "Texts (prompt and response) by their words; the longest in the last column.", ""]
+    starts = [f"{low} to {high - 1}" for low, high in pairwise(_BINS)] + [f"{_BINS[-1]} and more"]
+    lines += [f"| table | {' | '.join(starts)} | longest |", f"|---|{'---:|' * (len(starts) + 1)}"]
+    for name, rows in tables.items():
+        words = [len(text.split()) for row in rows for text in texts_of(row)[-2 if "chosen" in row else -1 :]]
+        counts = [sum(low <= count < high for count in words) for low, high in zip(_BINS, (*_BINS[1:], 10**12), strict=True)]
+        lines.append(f"| {name} | {' | '.join(map(str, counts))} | {max(words, default=0)} |")
+    lines += ["", "## Examples"]
+    for name, split, part in examples(tables, _SHOWN):
+        lines += ["", f"### {name}, {split}", ""]
+        for row in part:
+            cells = (f"{key}: {escaped(_cut(str(value)))}" for key, value in row.items() if key != "split")
+            lines.append(f"- {'<br>'.join(cells)}")
+    return "\n".join(lines) + "\n"
+
+
+def preview(tables: Tables, count: int) -> None:
+    """Show `count` rows of each table and split on the terminal."""
+    console = Console()
+    for name, split, rows in examples(tables, count):
+        columns = [key for key in rows[0] if key != "split"]
+        table = Table(*columns, title=f"{name}, {split}", title_justify="left", show_lines=True, expand=True)
+        for row in rows:
+            table.add_row(*(Text(_cut(str(row.get(column, "")))) for column in columns))
+        console.print(table)
+
+
+def examples(tables: Tables, count: int) -> list[tuple[str, str, list[Row]]]:
+    """The first `count` rows of each table and split."""
+    found = []
+    for name, rows in tables.items():
+        for split in ("train", "validation", "test"):
+            if part := [row for row in rows if row["split"] == split][:count]:
+                found.append((name, split, part))
+    return found
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _CUT else text[:_CUT] + " ..."

@@ -1,0 +1,233 @@
+"""From files to the records that are kept, each row accounted for, in memory that does not grow with the texts.
+
+Each row of a file has one fate: kept; rejected (it cannot be used, and the reason is written down); a duplicate (the same
+record earlier in its split); or an overlap (of a validation or test file: a text, or the prompt of preferences, that
+stands in an earlier split). What is kept lies in a temporary file, and a table of numbers says what it is and where.
+"""
+
+import itertools
+import json
+import tempfile
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from .files import File, Numbered
+from .records import Row
+from .run import StageError
+from .settings.data import DataSettings
+from .shapes import PREFERENCES, SHAPES, Fault, Labelled, Plain, Ranked, Record, Shape, recognise
+from .text import digest_of, normalised, place_of, split_of
+
+SPLITS = ("train", "validation", "test", "judge")
+FATES = {"kept": "rows_kept", "rejected": "rows_rejected", "duplicate": "duplicates_dropped", "overlap": "overlap_dropped"}
+
+
+class Ready(NamedTuple):
+    """A record as it is kept: its text (with the best response), and the digests of the record and of its prompt."""
+
+    record: Record
+    text: str
+    digest: int
+    prompt: int
+    label: int  # 1: positive, or the second response is the better
+
+
+class Intake:
+    """What a source became.
+
+    Attributes:
+        shape: the name of its rows' shape.
+        files: for each file, how many of its rows had which fate.
+        dropped: file, row and reason of every row that was not kept.
+        table: a row a record. `digest` of the record and of its `prompt`; `split`; `label`; `votes`, where people voted:
+            those for the first response less those for the second; `words` of prompt and (best) response, `prompt_words`;
+            `at`, where it lies.
+    """
+
+    def __init__(
+        self, files: Sequence[File], wanted: Sequence[str], data: DataSettings, setting: str, prompt_words: int, judge: float
+    ) -> None:
+        """Read `files`, which come in the order of their splits.
+
+        Args:
+            wanted: names of the shapes that will do.
+            setting: what names the source, for messages.
+            prompt_words: words of a labelled text that become its prompt; 0: it needs none.
+            judge: share of the labelled texts of train that is the judge's alone, by a hash of the text.
+
+        Raises:
+            StageError: a file cannot be read, has no such shape, another one than the file before, or no row of use.
+        """
+        self.shape = ""
+        self.files: dict[str, dict[str, int]] = {}
+        self.dropped: list[Row] = []
+        self._data, self._prompt_words, self._judge = data, prompt_words, judge
+        self._kind: Any = Plain
+        self._lines = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the intake)
+        self._columns = {
+            "digest": array("Q"), "prompt": array("Q"), "split": array("b"), "label": array("b"), "votes": array("i"),
+            "words": array("i"), "prompt_words": array("i"), "at": array("q"),
+        }  # fmt: skip
+        self._seen: dict[int, int] = {}  # digest of a record -> its row in the table
+        self._prompts: set[int] = set()  # of the splits before
+        self._voted: dict[int, tuple[str, int]] = {}  # row in the table -> file, and row there
+        own = {file.split for file in files}
+        self._shares = {name: 0.0 if name in own else 0.1 for name in ("validation", "test")}
+        for _, group in itertools.groupby(files, key=lambda file: file.split):
+            self._start = len(self._seen)  # what stands before it in the table is of an earlier split
+            for file in group:
+                self._read(file, *_recognised(file, wanted, data, setting))
+            if self.shape in PREFERENCES:
+                self._prompts.update(self._columns["prompt"])
+        self.table = pd.DataFrame({name: np.array(column) for name, column in self._columns.items()})
+        self.table["split"] = pd.Categorical.from_codes(self._columns["split"], categories=pd.Index(SPLITS))
+        self._reject_ties()
+
+    def record(self, number: int) -> Any:
+        """The record in a row of the table: Labelled, Ranked or Plain, as the shape says; votes are scores."""
+        self._lines.seek(self._columns["at"][number])
+        record = self._kind(*json.loads(self._lines.readline()))
+        votes = self._columns["votes"][number]
+        return record._replace(scores=[votes, 0]) if isinstance(record, Ranked) and votes else record
+
+    def _read(self, file: File, shape: Shape, rows: Iterator[Numbered]) -> None:
+        if self.shape not in ("", shape.name):
+            raise StageError(f"{file.name} holds {shape.name}, the files before it {self.shape}; bring them one at a time")
+        self.shape = shape.name
+        fates: Counter[str] = Counter()
+        ids: set[int] = set()
+        first = len(self.dropped)
+        for number, row in rows:
+            fate, reason = self._fate(row, shape, ids, file, number)
+            fates[fate] += 1
+            if fate != "kept":
+                self.dropped.append({"file": file.name, "row": number, "reason": reason})
+        if fates["rejected"] == fates.total():
+            why = self.dropped[first]["reason"] if fates else "it holds none"
+            raise StageError(f"{file.name}: no row can be used; of the first, {why}")
+        self.files[_key(file.name)] = {"rows_read": fates.total(), **{name: fates[fate] for fate, name in FATES.items()}}
+
+    def _fate(self, row: Row | str, shape: Shape, ids: set[int], file: File, number: int) -> tuple[str, str]:
+        """What becomes of a row, and why."""
+        if isinstance(row, str):
+            return "rejected", row
+        try:
+            ready = self._ready(shape.read(row))
+        except Fault as fault:
+            return "rejected", str(fault)
+        self._kind = type(ready.record)
+        same = self._seen.get(ready.digest)
+        is_old = same is not None and same < self._start
+        if is_old or ready.prompt in self._prompts or same is not None:
+            fate = "overlap" if is_old or ready.prompt in self._prompts else "duplicate"
+            if fate == "duplicate" and same in self._voted:
+                self._columns["votes"][same] += _votes(ready.record)
+                return fate, f"duplicate: a vote on the pair of row {self._voted[same][1]}, and counted there"
+            other = same is not None and self._columns["label"][same] != ready.label
+            return fate, f"{fate}, with the other {'label' if self._kind is Labelled else 'preference'}" if other else fate
+        name = row.get(self._data.columns.get("id", "id") or "")
+        if name is not None and shape.name != "votes":
+            if (digest := digest_of(str(name))) in ids:
+                return "rejected", f"id {name!r:.60} stands earlier in the file, with another text"
+            ids.add(digest)
+        if shape.name == "votes":
+            self._voted[len(self._seen)] = file.name, number
+        self._keep(ready, file.split, _votes(ready.record) if shape.name == "votes" else 0)
+        return "kept", ""
+
+    def _ready(self, record: Record) -> Ready:
+        """The record with a prompt, and with its responses in the order of their texts, whichever is preferred."""
+        if isinstance(record, Ranked):
+            both = sorted(zip(record.responses, record.scores, strict=True), key=lambda one: normalised(one[0]))
+            responses, scores = [response for response, _ in both], [score for _, score in both]
+            best = scores.index(max(scores))
+            digests = digest_of(record.prompt, *responses), digest_of(record.prompt)
+            return Ready(Ranked(record.prompt, responses, scores), record.prompt + responses[best], *digests, min(best, 1))
+        if isinstance(record, Plain):
+            digest = digest_of(record.text)
+            return Ready(record, record.text, digest, digest, 0)
+        text = record.prompt + record.response
+        if self._prompt_words and not record.prompt:
+            words = text.split(" ")
+            if len(words) <= self._prompt_words:
+                raise Fault(f"{len(words)} words, not more than a prompt's {self._prompt_words}")
+            prompt = " ".join(words[: self._prompt_words])
+            record = Labelled(prompt, text[len(prompt) :], record.label)
+        return Ready(record, text, digest_of(text), digest_of(record.prompt), record.label)
+
+    def _keep(self, ready: Ready, split: str, votes: int) -> None:
+        self._seen[ready.digest] = len(self._seen)
+        if split == "train":
+            text = ready.record.prompt if isinstance(ready.record, Ranked) else ready.text
+            split = split_of(text, **self._shares)
+            if isinstance(ready.record, Labelled) and split != "test" and place_of(text, "judge/") < self._judge:
+                split = "judge"
+        values = {
+            "digest": ready.digest, "prompt": ready.prompt, "split": SPLITS.index(split), "label": ready.label, "votes": votes,
+            "words": len(ready.text.split()), "prompt_words": len(ready.record[0].split()), "at": self._lines.tell(),
+        }  # fmt: skip
+        for name, value in values.items():
+            self._columns[name].append(value)
+        self._lines.write(json.dumps(ready.record, ensure_ascii=False).encode() + b"\n")
+
+    def _reject_ties(self) -> None:
+        """Reject the pairs on which the annotators are divided, now that all votes are in."""
+        for place, (name, number) in self._voted.items():
+            if self._columns["votes"][place] == 0:
+                self.dropped.append({"file": name, "row": number, "reason": "the annotators are divided"})
+                self.files[_key(name)]["rows_kept"] -= 1
+                self.files[_key(name)]["rows_rejected"] += 1
+                self.table = self.table.drop(index=place)
+
+
+class Texts(Sequence[str]):
+    """The texts of an intake's records in some splits, read when they are asked for; of preferences the prompt is one too."""
+
+    def __init__(self, intake: Intake, splits: Sequence[str]) -> None:
+        self._intake = intake
+        rows = intake.table.index[intake.table["split"].isin(splits)]
+        self._rows = [(row, part) for row in rows for part in range(self._parts(row))]
+
+    def _parts(self, row: int) -> int:
+        if self._intake.shape in ("preferences", "transcripts", "votes"):
+            return 3
+        return 1 + len(self._intake.record(row)[1]) if self._intake.shape == "completions" else 1
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, number: Any) -> Any:
+        row, part = self._rows[number]
+        record = self._intake.record(row)
+        if isinstance(record, Ranked):
+            return record.prompt + record.responses[part - 1] if part else record.prompt
+        return "".join(record[:2]) if isinstance(record, Labelled) else record.text
+
+
+def _recognised(file: File, wanted: Sequence[str], data: DataSettings, setting: str) -> tuple[Shape, Iterator[Numbered]]:
+    """The shape of a file, from the columns of its first hundred rows, and all of its rows."""
+    rows = file.rows()
+    first = list(itertools.islice(rows, 100))
+    columns = list(dict.fromkeys(name for _, row in first if isinstance(row, dict) for name in row))
+    shape = recognise(columns, wanted, data)
+    if shape is None:
+        needed = "; or ".join(", ".join(sorted(one)) for name in wanted for one in SHAPES[name].columns[:1])
+        raise StageError(
+            f"{file.name}: its columns ({', '.join(map(str, columns)) or 'none'}) are no shape that {setting} takes: {needed}; "
+            "data.columns can say which is which"
+        )
+    return shape, itertools.chain(first, rows)
+
+
+def _votes(record: Record) -> int:
+    return int(record.scores[0] - record.scores[1]) if isinstance(record, Ranked) else 0
+
+
+def _key(name: str) -> str:
+    """A file's name as a key of a metric, where a dot would mean another level."""
+    return name.removeprefix("data/raw/").replace(".", "_")

@@ -1,0 +1,227 @@
+"""Files as people bring them: every format reads alike, and a damaged one is told in one line."""
+
+import csv
+import gzip
+import io
+import json
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from rlhf_sentiment.files import files_at, hub_files
+from rlhf_sentiment.records import Row
+from rlhf_sentiment.run import StageError
+from rlhf_sentiment.settings.data import HubSettings
+
+ROWS: list[Row] = [
+    {"text": "The film was fine.", "label": "1"},
+    {"text": 'He said "dull",\nand left.', "label": "0"},
+    {"text": "הסרט 🎬 was None, or NA", "label": "1"},
+]
+
+
+@pytest.fixture(autouse=True)
+def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder data/raw in the current one."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data/raw").mkdir(parents=True)
+    return tmp_path / "data/raw"
+
+
+def content(ending: str) -> bytes:
+    """ROWS as a file of that ending."""
+    if ending == "jsonl":
+        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).encode()
+    if ending == "json":
+        return json.dumps(ROWS, indent=1).encode()
+    if ending == "parquet":
+        whole = io.BytesIO()
+        pyarrow.parquet.write_table(pa.Table.from_pylist(ROWS), whole)
+        return whole.getvalue()
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["text", "label"], delimiter="," if ending == "csv" else "\t")
+    writer.writeheader()
+    writer.writerows(ROWS)
+    return text.getvalue().encode()
+
+
+def zst(plain: bytes) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "zstd") as stream:
+        stream.write(plain)
+    return sink.getvalue().to_pybytes()
+
+
+def read(source: str) -> list[Any]:
+    return [row for file in files_at(source, "data.source") for _, row in file.rows()]
+
+
+@pytest.mark.parametrize("compression", ["", ".gz", ".zst"])
+@pytest.mark.parametrize("ending", ["jsonl", "json", "csv", "tsv", "parquet"])
+def test_formats_are_read_alike(raw: Path, ending: str, compression: str) -> None:
+    pack: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.compress, ".zst": zst}
+    (raw / f"reviews.{ending}{compression}").write_bytes(pack[compression](content(ending)))
+    assert read(f"data/raw/reviews.{ending}{compression}") == ROWS
+
+
+def test_a_byte_order_mark_and_other_line_ends_do_no_harm(raw: Path) -> None:
+    for ending in ("csv", "jsonl"):
+        (raw / f"a.{ending}").write_bytes("\ufeff".encode() + content(ending).replace(b"}\n", b"}\r\n\r\n"))
+        assert read(f"data/raw/a.{ending}") == ROWS
+    (raw / "lines.json").write_bytes(content("jsonl"))
+    assert read("data/raw/lines.json") == ROWS, "JSON lines under the name of .json"
+    (raw / "a.txt").write_text("The film was\n\n I saw\n")
+    assert read("data/raw/a.txt") == [{"text": "The film was\n"}, {"text": " I saw\n"}]
+
+
+def test_files_belong_to_splits(raw: Path) -> None:
+    (raw / "imdb").mkdir()
+    for name in ("train-00000-of-00002.jsonl", "train-00001-of-00002.jsonl", "test.jsonl", "Dev.jsonl", "training.jsonl"):
+        (raw / "imdb" / name).write_bytes(content("jsonl"))
+    files = files_at("data/raw/imdb/*.jsonl", "data.source")
+    assert [(Path(file.name).name, file.split) for file in files] == [
+        ("train-00000-of-00002.jsonl", "train"),
+        ("train-00001-of-00002.jsonl", "train"),
+        ("training.jsonl", "train"),
+        ("Dev.jsonl", "validation"),
+        ("test.jsonl", "test"),
+    ]
+    assert [file.split for file in files_at("data/raw/imdb/test.jsonl", "data.source")] == ["train"], (
+        "alone, it is all there is"
+    )
+
+
+def spoiled(plain: bytes, line: int, by: bytes) -> bytes:
+    lines = plain * 10
+    return b"\n".join(by if number == line else one for number, one in enumerate(lines.split(b"\n"), start=1))
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        (
+            "a.jsonl",
+            spoiled(content("jsonl"), 17, b'{"text": '),
+            "data/raw/a.jsonl, line 17: not JSON: Expecting value at column 10",
+        ),
+        ("a.json", b'[\n{"text": "a"},\n{"text": b}]', "data/raw/a.json, line 3: not JSON: Expecting value at column 10"),
+        ("a.jsonl", b'{"text": ' + b"[" * 100_000, "data/raw/a.jsonl, line 1: not JSON that can be read"),
+        ("a.jsonl", spoiled(content("jsonl"), 5, '{"text": "Café"}'.encode("latin-1")), "data/raw/a.jsonl, line 5: not UTF-8"),
+        ("a.csv", "text,label\nCafé,1\n".encode("latin-1"), "line 2: not UTF-8 (byte 0xe9 at column 4); save it as UTF-8"),
+        ("a.csv", "text,label\nCafé,1\n".encode("utf-16"), "data/raw/a.csv: not UTF-8 but UTF-16; save it as UTF-8"),
+        ("a.csv", b'text,label\na,1\n"b,1\n', "data/raw/a.csv, line 3: not CSV: unexpected end of data"),
+        ("a.jsonl.gz", gzip.compress(content("jsonl"))[:-20], "data/raw/a.jsonl.gz cannot be read: it ends in the middle"),
+        ("a.jsonl.gz", content("jsonl"), "data/raw/a.jsonl.gz cannot be read: Not a gzipped file"),
+        ("a.jsonl.zst", zst(content("jsonl") * 9)[:-9], "data/raw/a.jsonl.zst cannot be read: Truncated compressed stream"),
+        ("a.parquet", content("parquet")[:-9], "data/raw/a.parquet cannot be read: "),
+        ("a.parquet", content("jsonl"), "data/raw/a.parquet cannot be read: "),
+        ("a.jsonl", b"", "data/raw/a.jsonl is empty"),
+        ("a.jsonl.gz", gzip.compress(b""), "data/raw/a.jsonl.gz cannot be read: it is empty"),
+        ("a.pkl", pickle.dumps(ROWS), "data/raw/a.pkl is none of .jsonl, .json, .csv, .tsv, .parquet, .txt"),
+        ("a.jsonl", pickle.dumps(ROWS), "data/raw/a.jsonl is a pickle, and opening one can run any code; export it as .jsonl"),
+        ("a.csv.gz", gzip.compress(pickle.dumps(ROWS)), "data/raw/a.csv.gz is a pickle"),
+    ],
+)
+def test_a_damaged_file_is_told_in_one_line(raw: Path, name: str, data: bytes, said: str) -> None:
+    (raw / name).write_bytes(data)
+    with pytest.raises(StageError) as error:
+        read(f"data/raw/{name}")
+    assert said in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_pickle_is_never_opened(raw: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(raw / "sprung"),)
+
+    (raw / "a.jsonl").write_bytes(pickle.dumps(Trap()))
+    with pytest.raises(StageError, match="is a pickle"):
+        read("data/raw/a.jsonl")
+    assert not (raw / "sprung").exists()
+
+
+def test_a_file_that_is_none(raw: Path) -> None:
+    (raw / "folder.jsonl").mkdir()
+    (raw / "loop.jsonl").symlink_to(raw / "loop.jsonl")
+    for name, said in (
+        ("folder.jsonl", "data/raw/folder.jsonl holds no train.*"),
+        ("none.jsonl", "data/raw/none.jsonl is missing"),
+        ("*.csv", "data.source data/raw/*.csv matches no file"),
+        ("*.jsonl", "data/raw/folder.jsonl is a folder, where a file should be"),
+    ):
+        with pytest.raises(StageError) as error:
+            read(f"data/raw/{name}")
+        assert said in str(error.value)
+
+
+def test_a_file_that_may_not_be_read(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (raw / "a.jsonl").write_bytes(content("jsonl"))
+
+    def refuse(*_: Any) -> None:
+        raise PermissionError(13, "Permission denied", "data/raw/a.jsonl")  # root may read everything
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(StageError, match=r"^data/raw/a\.jsonl cannot be read: Permission denied$"):
+        read("data/raw/a.jsonl")
+
+
+def test_a_row_that_is_none_costs_only_itself(raw: Path) -> None:
+    (raw / "a.jsonl").write_text('{"text": "a"}\n[1]\nnull\n7\n')
+    assert read("data/raw/a.jsonl") == [
+        {"text": "a"},
+        "holds a list, not an object",
+        "holds null, not an object",
+        "holds a int, not an object",
+    ]
+    (raw / "a.csv").write_text("text,label\na,1\nb\nc,0,9\n\0,1\n")
+    assert read("data/raw/a.csv") == [
+        {"text": "a", "label": "1"},
+        "has 1 fields, where the first line has 2",
+        "has 3 fields, where the first line has 2",
+        {"text": "\0", "label": "1"},
+    ]
+
+
+def hub(**changes: Any) -> HubSettings:
+    known: dict[str, Any] = {"dataset": "owner/reviews", "config": None, "folder": None, "revision": "main"}
+    return HubSettings(**(known | {"train": "train", "validation": None, "test": "test"} | changes))
+
+
+def test_a_hub_data_set_is_read_by_config_folder_and_split(raw: Path) -> None:
+    """`datasets` loads a local folder in the same way."""
+    for folder in ("plain", "other"):
+        (raw.parents[1] / "owner/reviews" / folder).mkdir(parents=True)
+        for split in ("train", "validation", "test"):
+            rows = [row | {"text": f"{folder} {split} {row['text']}"} for row in ROWS]
+            file = raw.parents[1] / f"owner/reviews/{folder}/{split}.jsonl"
+            file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = hub_files(hub(folder="other", validation="validation", train="train[:2]"), "data.hub.dataset")
+    assert [(file.name, file.split) for file in files] == [
+        ("owner/reviews, train", "train"),
+        ("owner/reviews, validation", "validation"),
+        ("owner/reviews, test", "test"),
+    ]
+    assert [number for number, _ in files[0].rows()] == [1, 2]
+    assert next(iter(files[2].rows()))[1] == {"text": "other test The film was fine.", "label": "1"}
+    card = "---\nconfigs:\n- config_name: small\n  data_files:\n  - split: train\n    path: plain/test.jsonl\n---\n"
+    (raw.parents[1] / "owner/reviews/README.md").write_text(card)
+    (only,) = hub_files(hub(config="small", test=None), "data.hub.dataset")
+    assert next(iter(only.rows()))[1] == {"text": "plain test The film was fine.", "label": "1"}
+    with pytest.raises(StageError, match=r"^data\.hub\.dataset owner/reviews, split dev, cannot be read: .*[Uu]nknown split"):
+        hub_files(hub(config="small", test="dev"), "data.hub.dataset")
+
+
+def test_a_data_set_with_a_script_is_refused(raw: Path) -> None:
+    folder = raw.parents[1] / "owner/reviews"
+    folder.mkdir(parents=True)
+    (folder / "reviews.py").write_text(f"import os\nos.mkdir({str(raw / 'sprung')!r})\n")
+    with pytest.raises(StageError, match="has a script of its own, which would run here with all your rights: refused"):
+        hub_files(hub(), "data.hub.dataset")
+    assert not (raw / "sprung").exists()

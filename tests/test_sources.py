@@ -1,0 +1,398 @@
+"""Sources through the prepare stage: preferences in their shapes, texts from elsewhere, the hub, and the command line."""
+
+import gzip
+import json
+import random
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import prepare as stage
+from prepare import Prepared
+from rlhf_sentiment import grammar
+from rlhf_sentiment.files import files_at
+from rlhf_sentiment.intake import Intake
+from rlhf_sentiment.records import Row
+from rlhf_sentiment.run import StageError
+from rlhf_sentiment.settings.data import DataSettings
+from rlhf_sentiment.settings.judge import JudgeSource
+from rlhf_sentiment.tables import texts_of
+from rlhf_sentiment.text import normalised
+
+from .conftest import ROOT, SHARED, World, checkout, tiny_params, write_reviews
+from .similar import largest_similarity
+
+SMALL = {
+    "source": "data/raw/pairs.jsonl",
+    "corpus_texts": 20,
+    "sft_rows": 20,
+    "pairs": 40,
+    "pairs_held_out": 2,
+    "labelled_texts": 40,
+    "labelled_held_out": 10,
+    "prompts_train": 20,
+    "prompts_validation": 4,
+    "prompts_test": 4,
+}
+
+
+def settings(**changes: Any) -> DataSettings:
+    return DataSettings(**(tiny_params()["data"] | SMALL | changes))
+
+
+def prepare(judge: str = "synthetic", **changes: Any) -> Prepared:
+    return stage.prepare(stage.Params(data=settings(**changes), judge=JudgeSource(source=judge)))
+
+
+@pytest.fixture(autouse=True)
+def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder data/raw in the current one."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data/raw").mkdir(parents=True)
+    return tmp_path / "data/raw"
+
+
+def pairs(count: int) -> list[Row]:
+    """Rows with different prompts, and a positive and a negative response, written by the grammar."""
+    rng = random.Random(3)
+    rows: dict[str, Row] = {}
+    while len(rows) < count:
+        prompt, rule = grammar.write_prompt(rng)
+        chosen, rejected = (grammar.write_response(rule, polarity, rng) for polarity in (grammar.POSITIVE, grammar.NEGATIVE))
+        rows.setdefault(normalised(prompt), {"prompt": prompt, "chosen": chosen, "rejected": rejected})
+    return list(rows.values())
+
+
+def write(file: Path, rows: list[Row]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def talk(row: Row) -> Row:
+    start = f"\n\nHuman: {row['prompt']}\n\nAssistant:"
+    return {side: start + " " + row[side].strip() for side in ("chosen", "rejected")}
+
+
+def vote(row: Row, number: int) -> Row:
+    sides = [row["chosen"], row["rejected"]][:: (1, -1)[number % 2]]
+    return {"prompt": row["prompt"], "response_a": sides[0], "response_b": sides[1], "preference": "ab"[number % 2]}
+
+
+SHAPES: dict[str, Callable[[Row, int], Row]] = {
+    "preferences": lambda row, _: row,
+    "transcripts": lambda row, _: talk(row),
+    "votes": vote,
+    "completions": lambda row, _: {
+        "prompt": row["prompt"],
+        "completions": [row["rejected"], row["chosen"]],
+        "scores": [2, 4],
+    },
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_preferences_become_the_same_tables_in_each_shape(raw: Path, shape: str) -> None:
+    rows = pairs(120)
+    write(raw / "pairs.jsonl", [SHAPES[shape](row, number) for number, row in enumerate(rows)])
+    prepared = prepare()
+    assert prepared.metrics["shape"] == shape
+    assert prepared.metrics["files"]["pairs_jsonl"] == {
+        "rows_read": 120,
+        "rows_kept": 120,
+        "rows_rejected": 0,
+        "duplicates_dropped": 0,
+        "overlap_dropped": 0,
+    }
+    asked = {f"\n\nHuman: {row['prompt']}\n\nAssistant:" if shape == "transcripts" else row["prompt"]: row for row in rows}
+    found = prepared.tables["preferences"]
+    assert Counter(row["split"] for row in found)["validation"] == 2
+    assert len(found) == 42 - prepared.metrics["dropped"]["preferences"] > 35
+    for row in found:
+        for side in ("chosen", "rejected"):
+            assert row[side].strip() == asked[row["prompt"]][side].strip()
+    sides = Counter(row["response"].strip() == asked[row["prompt"]]["chosen"].strip() for row in prepared.tables["sft"])
+    assert sides[True] == sides[False] > 8, "half of the demonstrations are rejected responses: balanced"
+    split = {row["prompt"]: row["split"] for row in prepared.tables["prompts"]}
+    for row in found + prepared.tables["sft"]:
+        assert split.get(row["prompt"], row["split"]) == row["split"], "a prompt is in one split"
+
+
+def test_demonstrations_can_be_the_chosen_ones(raw: Path) -> None:
+    rows = pairs(120)
+    write(raw / "pairs.jsonl", rows)
+    chosen = {row["chosen"].strip() for row in rows}
+    assert {row["response"].strip() in chosen for row in prepare(sft_from="chosen").tables["sft"]} == {True}
+
+
+def test_each_row_of_preferences_has_one_fate(raw: Path) -> None:
+    rows = pairs(120)
+    train = [
+        *rows[:100],
+        {**rows[0], "prompt": rows[0]["prompt"].upper()},
+        {**rows[1], "chosen": rows[1]["rejected"], "rejected": rows[1]["chosen"]},
+        {**rows[2], "chosen": rows[2]["rejected"]},
+        {**rows[3], "rejected": ""},
+    ]
+    test = [*rows[100:], {**rows[4], "chosen": "something else"}]
+    write(raw / "own/train.jsonl", train)
+    write(raw / "own/test.jsonl", test)
+    prepared = prepare(source="data/raw/own")
+    assert [list(fates.values()) for name, fates in prepared.metrics["files"].items() if name != "grammar"] == [
+        [104, 100, 2, 2, 0],
+        [21, 20, 0, 0, 1],
+    ]
+    assert [(row["row"], row["reason"]) for row in prepared.dropped if row["file"] != "grammar"] == [
+        (101, "duplicate"),
+        (102, "duplicate, with the other preference"),
+        (103, "chosen is equal to rejected"),
+        (104, "no rejected"),
+        (21, "overlap"),
+    ]
+    assert {row["split"] for row in prepared.tables["prompts"]} == {"train", "validation", "test"}
+    own_test = {row["prompt"] for row in rows[100:]}
+    assert {row["prompt"] for row in prepared.tables["prompts"] if row["split"] == "test"} <= own_test
+
+
+def test_the_votes_of_several_annotators_are_counted(raw: Path) -> None:
+    rows = [vote(row, 0) for row in pairs(120)]
+    turned = {**rows[0], "response_a": rows[0]["response_b"], "response_b": rows[0]["response_a"], "preference": "a"}
+    tied = [{**rows[1], "preference": "tie"}, {**rows[2], "preference": ["a", "b"]}, {**rows[3], "preference": "b"}]
+    # The first pair: one vote for its first response, then two for its second. The second: a tie changes nothing.
+    write(raw / "pairs.jsonl", [*rows[:2], tied[1], rows[3], *rows[4:], turned, turned, tied[0], tied[2]])
+    prepared = prepare(pairs=80, pairs_held_out=1, prompts_train=1, prompts_validation=1, prompts_test=1, near_duplicate=1.0)
+    assert list(prepared.metrics["files"]["pairs_jsonl"].values()) == [124, 118, 2, 4, 0]
+    reasons = Counter(row["reason"] for row in prepared.dropped if row["file"] != "grammar")
+    assert reasons["the annotators are divided"] == 2
+    assert reasons["duplicate: a vote on the pair of row 1, and counted there"] == 2
+    source = Intake(files_at("data/raw/pairs.jsonl", "data.source"), ("votes",), settings(), "data.source", 6, 0.0)
+    first, second = source.record(0), source.record(1)
+    assert first.responses[first.scores.index(max(first.scores))].strip() == rows[0]["response_b"].strip()
+    assert second.responses[second.scores.index(max(second.scores))].strip() == rows[1]["response_a"].strip()
+
+
+def test_ranked_completions_make_pairs_up_to_max_uses(raw: Path) -> None:
+    rows = [
+        {
+            "prompt": row["prompt"],
+            "completions": [f"{number} {word}" for word in ("one", "two", "three", "four")],
+            "ranks": [1, 2, 2, 4],
+        }
+        for number, row in enumerate(pairs(120))
+    ]
+    write(raw / "pairs.jsonl", rows)
+    once = prepare(pairs=90, pairs_held_out=8).tables["preferences"]
+    assert {(row["chosen"].split()[1], row["rejected"].split()[1]) for row in once} == {("one", "four")}
+    thrice = prepare(pairs=90, pairs_held_out=8, max_uses=3).tables["preferences"]
+    kinds = Counter((row["chosen"].split()[1], row["rejected"].split()[1]) for row in thrice)
+    assert kinds.keys() == {("one", "four"), ("one", "two"), ("one", "three"), ("two", "four"), ("three", "four")}
+    uses = Counter(row["prompt"] + row[side] for row in thrice for side in ("chosen", "rejected"))
+    assert max(uses.values()) == 3
+
+
+def test_a_source_without_labels_needs_a_judge_from_elsewhere(raw: Path) -> None:
+    write(raw / "pairs.jsonl", pairs(120))
+    with pytest.raises(
+        StageError, match=r"holds preferences and no labels, so that no judge can learn from it; set judge\.source"
+    ):
+        prepare(judge="data")
+    write_reviews(raw / "reviews", train=300, test=60)
+    prepared = prepare(judge="data/raw/reviews")
+    assert list(prepared.metrics["files"]) == ["pairs_jsonl", "reviews/train_jsonl", "reviews/test_jsonl"]
+    assert prepared.metrics["judge_source"] == "data/raw/reviews"
+    known = {json.loads(line)["text"]: split for split in ("train", "test") for line in (raw / f"reviews/{split}.jsonl").open()}
+    assert {known[row["text"]] == row["split"] for row in prepared.tables["labelled"]} == {True}
+    paired = [row["prompt"] + row[side] for row in prepared.tables["preferences"] for side in ("chosen", "rejected")]
+    assert largest_similarity([row["text"] for row in prepared.tables["labelled"]], paired) < 0.6
+
+
+def test_the_corpus_and_the_prompts_can_come_from_elsewhere(raw: Path) -> None:
+    write_reviews(raw / "reviews", train=400, test=80)
+    lines = [json.loads(line)["text"] for line in (raw / "reviews/train.jsonl").open()]
+    elsewhere = [f"In town {number} they show a film that" for number in range(30)]
+    # A prompt that opens training texts, in the file of test prompts.
+    opening = " ".join(lines[0].split()[:2])
+    write(raw / "asked/train.jsonl", [{"prompt": prompt} for prompt in elsewhere])
+    (raw / "asked/test.txt").write_text("\n".join([opening, "Nobody", "Once more", "At noon"]))
+    (raw / "corpus.txt").write_text("\n".join(f"Line {number} of a book about number {number}." for number in range(40)))
+    prepared = prepare(
+        judge="data", source="data/raw/reviews", corpus="data/raw/corpus.txt", prompts="data/raw/asked", prompts_validation=1
+    )
+    tables = prepared.tables
+    assert {row["text"].split()[0] for row in tables["corpus"]} == {"Line"}
+    assert {row["prompt"] for row in tables["prompts"] if row["split"] == "test"} == {opening, "Nobody", "Once more", "At noon"}
+    assert {row["prompt"] for row in tables["prompts"] if row["split"] != "test"} <= set(elsewhere)
+    assert sum(text.startswith(opening + " ") for text in lines) > 1
+    for name in ("sft", "preferences", "labelled"):
+        for row in tables[name]:
+            if row["split"] == "train":
+                assert not [text for text in texts_of(row) if normalised(text).startswith(normalised(opening) + " ")]
+    assert set(prepared.metrics["files"]) >= {"corpus_txt", "asked/train_jsonl", "asked/test_txt"}
+
+
+def test_long_prompts_are_left_out_and_counted(raw: Path) -> None:
+    rows = pairs(120)
+    write(raw / "pairs.jsonl", rows)
+    short = sum(len(row["prompt"].split()) <= 14 for row in rows)
+    prepared = prepare(max_prompt_words=14, prompts_train=5, prompts_validation=1, prompts_test=1)
+    assert prepared.metrics["prompts_too_long"] == 120 - short > 0
+    assert max(len(row["prompt"].split()) for row in prepared.tables["prompts"]) <= 14
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"text": "word " * 10_000_000, "label": 1}, "50000000 characters, more than data.max_characters 100000"),
+        (
+            {"id": 7, "text": "Another text with one id twice.", "label": 1},
+            "id 7 stands earlier in the file, with another text",
+        ),
+        ({"text": "A text with a \0 in it.", "label": 1}, "holds a NUL byte"),
+        ({"text": "A text with half a \ud83d face.", "label": 1}, "holds half a surrogate pair, which UTF-8 has not"),
+    ],
+)
+def test_a_faulty_row_is_rejected_and_the_others_stay(raw: Path, row: Row, said: str) -> None:
+    write_reviews(raw / "reviews", train=300, test=60)
+    rows = [{"id": number, **json.loads(line)} for number, line in enumerate((raw / "reviews/train.jsonl").open())]
+    write(raw / "reviews/train.jsonl", [*rows, row])
+    prepared = prepare(judge="data", source="data/raw/reviews")
+    assert prepared.dropped == [{"file": "data/raw/reviews/train.jsonl", "row": 301, "reason": said}]
+    assert prepared.metrics["files"]["reviews/train_jsonl"]["rows_kept"] == 300
+
+
+def test_ids_that_say_nothing_can_be_told_so(raw: Path) -> None:
+    write_reviews(raw / "reviews", train=300, test=60)
+    rows = [{"id": "all", **json.loads(line)} for line in (raw / "reviews/train.jsonl").open()]
+    write(raw / "reviews/train.jsonl", rows)
+    assert not prepare(judge="data", source="data/raw/reviews", columns={"id": None}).dropped
+
+
+def test_files_of_two_shapes_are_refused(raw: Path) -> None:
+    write(raw / "a.jsonl", pairs(20))
+    write(raw / "b.jsonl", [talk(row) for row in pairs(20)])
+    with pytest.raises(
+        StageError, match=r"b\.jsonl holds transcripts, the files before it preferences; bring them one at a time"
+    ):
+        prepare(source="data/raw/*.jsonl")
+
+
+def hub(dataset: str) -> dict[str, Any]:
+    return {**tiny_params()["data"]["hub"], "dataset": dataset, "revision": "main", "test": "test"}
+
+
+def test_auto_is_the_hub_or_synthetic_with_a_warning(
+    raw: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    write_reviews(Path("owner/reviews"), train=300, test=60)
+    for source in ("hub", "auto"):
+        there = prepare(judge="data", source=source, hub=hub("owner/reviews"))
+        assert there.metrics["source"] == "owner/reviews"
+        assert list(there.metrics["files"]) == ["owner/reviews, train", "owner/reviews, test"]
+    assert capsys.readouterr().err == ""
+    fallen = prepare(judge="data", source="auto", hub=hub("owner/none"))
+    assert fallen.metrics["source"] == "synthetic"
+    assert fallen.tables == prepare(judge="data", source="synthetic").tables
+    warning = capsys.readouterr().err
+    assert warning.startswith("prepare: warning: data.hub.dataset owner/none, split train, cannot be read: ")
+    assert warning.endswith("data.source auto goes on with the synthetic source\n")
+    assert warning.count("\n") == 1
+    with pytest.raises(StageError, match="owner/none"):
+        prepare(judge="data", source="hub", hub=hub("owner/none"))
+
+
+def test_the_judge_can_learn_from_the_hub(raw: Path) -> None:
+    write(raw / "pairs.jsonl", pairs(120))
+    write_reviews(Path("owner/reviews"), train=300, test=60)
+    prepared = prepare(judge="owner/reviews@main")
+    assert list(prepared.metrics["files"]) == ["pairs_jsonl", "owner/reviews, train", "owner/reviews, test"]
+    assert len(prepared.tables["labelled"]) >= 45
+
+
+@pytest.fixture
+def small_world(tmp_path: Path) -> World:
+    """A checkout with a folder of reviews as its source, and no run yet."""
+    tree = tiny_params()
+    tree["data"].update(SMALL, source="data/raw/reviews", prompts_validation=2)
+    tree["ppo"].update(validation_prompts=2)
+    tree["evaluate"].update(num_samples=4)
+    tree["ppo"].update(batch_size=4)
+    world = checkout(tmp_path / "repository", tree)
+    write_reviews(world / "data/raw/reviews", train=400, test=80)
+    world.run("python", "stages/check.py")
+    return world
+
+
+def test_a_look_before_work_writes_nothing(small_world: World) -> None:
+    before = sorted(
+        str(path) for path in small_world.folder.rglob("*") if ".git/" not in str(path) and "__pycache__" not in str(path)
+    )
+    output = small_world.run("python", "stages/prepare.py", "--preview", "2")
+    for title in (
+        "corpus, train",
+        "sft, train",
+        "preferences, train",
+        "preferences, validation",
+        "labelled, test",
+        "prompts, test",
+    ):
+        assert title in output
+    assert "prepare: wrote nothing; " in output
+    after = sorted(
+        str(path) for path in small_world.folder.rglob("*") if ".git/" not in str(path) and "__pycache__" not in str(path)
+    )
+    assert after == before
+    assert "'0' is not a number from 1 on" in small_world.run("python", "stages/prepare.py", "--preview", "0", status=2)
+    assert "unrecognized arguments: --preview" in small_world.run("python", "stages/sft.py", "--preview", "2", status=2)
+
+
+def test_a_file_level_fault_leaves_what_was_there(small_world: World) -> None:
+    small_world.run("python", "stages/prepare.py")
+    written = {file: file.read_bytes() for file in (small_world / "data/prepared").iterdir()}
+    assert {file.name for file in written} == {Path(out).name for out in stage.WRITES if out.startswith("data/prepared/")}
+    train = small_world / "data/raw/reviews/train.jsonl"
+    train.write_bytes(train.read_bytes() + b'{"text": ')
+    output = small_world.run("python", "stages/prepare.py", status=1)
+    assert "prepare: data/raw/reviews/train.jsonl, line 401: not JSON" in output
+    assert "Traceback" not in output
+    assert {file: file.read_bytes() for file in (small_world / "data/prepared").iterdir()} == written
+
+
+def test_the_card_says_what_the_data_are(small_world: World) -> None:
+    small_world.set("data.licence", "CC0 <b>")
+    small_world.run("python", "stages/prepare.py")
+    card = (small_world / "data/prepared/README.md").read_text()
+    metrics = json.loads((small_world / "metrics/data.json").read_text())
+    assert "- Source: data/raw/reviews (labelled)" in card
+    assert r"- Licence: CC0 \<b\>" in card
+    assert "| reviews/train_jsonl | 400 | 400 | 0 | 0 | 0 |" in card
+    assert f"| sft | train | {metrics['splits']['sft']['train']} |" in card
+    for title in ("### corpus, train", "### preferences, validation", "### prompts, test", "## Lengths"):
+        assert title in card
+
+
+@pytest.mark.skipif(not (SHARED / "data/hh-rlhf").is_dir(), reason="needs the HH-RLHF file of ../shared (or RLHF_SHARED)")
+def test_the_real_transcripts_are_accounted_for(raw: Path) -> None:
+    """2,312 pairs: 5 do not share a prompt, 4 have an empty text; 2,303 are kept."""
+    (raw / "hh-rlhf").symlink_to(SHARED / "data/hh-rlhf")
+    profile = yaml.safe_load((ROOT / "profiles/hh-local.yaml").read_text())["data"]
+    sizes = {"labelled_texts": 200, "labelled_held_out": 60}
+    prepared = stage.prepare(stage.Params(data=DataSettings(**profile | sizes), judge=JudgeSource(source="synthetic")))
+    fates = prepared.metrics["files"]["hh-rlhf/harmless-base-test_jsonl_gz"]
+    assert list(fates.values()) == [2312, 2303, 9, 0, 0]
+    reasons = Counter(row["reason"] for row in prepared.dropped if row["file"] != "grammar")
+    assert reasons == {"chosen and rejected do not share their prompt": 5, "no response in chosen": 4}
+    assert prepared.metrics["shape"] == "transcripts"
+    with gzip.open(SHARED / "data/hh-rlhf/harmless-base-test.jsonl.gz") as lines:
+        whole = {normalised(json.loads(line)["chosen"]) for line in lines}
+    for row in prepared.tables["preferences"]:
+        assert row["prompt"].startswith("\n\nHuman: ")
+        assert row["prompt"].endswith("\n\nAssistant:")
+        assert normalised(row["prompt"] + row["chosen"]) in whole
+    held_out = {row["prompt"] for row in prepared.tables["prompts"] + prepared.tables["preferences"] if row["split"] != "train"}
+    trained = {row["prompt"] for row in prepared.tables["sft"] + prepared.tables["preferences"] if row["split"] == "train"}
+    assert not held_out & trained
+    assert largest_similarity(list(held_out), list(trained)) < profile["near_duplicate"]
