@@ -76,7 +76,7 @@ def written(number: int) -> tuple[str, list[str]]:
 
 
 def text(prompt: str, sides: list[str], label: int) -> str:
-    return prompt + sides[1 - label]
+    return f"{prompt}{sides[1 - label]} That was on a Monday."
 
 
 # The columns that the data sets on the hub have.
