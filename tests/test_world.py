@@ -130,9 +130,25 @@ def test_accounts_add_up(finished_world: World) -> None:
     account = metrics["files"]["grammar"]
     parts = ("rows_kept", "rows_rejected", "duplicates_dropped", "overlap_dropped")
     assert account["rows_read"] == sum(account[part] for part in parts)
-    assert account["rows_kept"] == sum(sum(split.values()) for split in metrics["splits"].values())
+    in_tables = sum(sum(split.values()) for split in metrics["splits"].values())
+    assert account["rows_kept"] == in_tables + sum(metrics["dropped"].values())
     dropped = (finished_world / "data/prepared/rejected.jsonl").read_text().splitlines()
     assert len(dropped) == account["duplicates_dropped"] + account["overlap_dropped"]
+
+
+def test_prompts_that_leave_no_room_are_left_out_and_counted(world: World) -> None:
+    world.set("ppo.max_new_tokens", 150)
+    world.run("python", "stages/ppo.py")
+    rows = [json.loads(line) for line in (world / "data/prepared/prompts.jsonl").read_text().splitlines()]
+    asked = [row for row in rows if row["split"] != "test"]
+    assert 0 < json.loads((world / "metrics/ppo.json").read_text())["prompts_too_long"] < len(asked)
+    world.set("ppo.max_new_tokens", 12)
+    world.run("python", "stages/ppo.py")
+    assert json.loads((world / "metrics/ppo.json").read_text())["prompts_too_long"] == 0
+    (world / "prompts/long.txt").write_text("The film was\n" + "very " * 200 + "\nI saw\n")
+    world.set("evaluate.prompts_file", "prompts/long.txt")
+    assert "2 prompts x 2" in world.run("python", "stages/sample.py")
+    assert json.loads((world / "metrics/sample.json").read_text()) == {"prompts": 2, "prompts_too_long": 1}
 
 
 def test_nothing_machine_dependent_is_written(finished_world: World) -> None:
@@ -389,7 +405,7 @@ def test_compare_says_what_the_stage_said(world: World) -> None:
         (
             "sample",
             lambda w: (w / "prompts/one.txt").write_text("A") and w.set("evaluate.prompts_file", "prompts/one.txt"),
-            "one prompt",
+            "prompts/one.txt: 1 of 1 prompts leave the model room for max_new_tokens, and one says nothing of others; give two",
         ),
         (
             "evaluate",
@@ -440,7 +456,7 @@ def test_compare_says_what_the_stage_said(world: World) -> None:
         ("judge", lambda w: (w / "params.yaml").write_text("judge: ["), "params.yaml: not YAML at line 1"),
         ("judge", lambda w: (w / "params.yaml").unlink(), "params.yaml: no such file"),
         ("ppo", lambda w: w.set("device", "cuda:7"), "device: cuda:7 is not there"),
-        ("ppo", lambda w: w.set("ppo.max_new_tokens", 150), "lower ppo.max_new_tokens to"),
+        ("ppo", lambda w: w.set("ppo.max_new_tokens", 160), "lower ppo.max_new_tokens to"),
     ],
 )
 def test_bad_input_is_one_clear_line(world: World, stage: str, spoil: object, said: str) -> None:
