@@ -74,15 +74,24 @@ def main(params: Params) -> str:
     with writing("data/prepared/README.md") as aside:
         aside.write_text(card(prepared.tables, prepared.metrics, params.data), encoding="utf-8", newline="\n")
     write_metrics("metrics/data.json", prepared.metrics)
-    counts = ", ".join(f"{len(prepared.tables[name])} {name}" for name in TABLES)
-    return f"{counts}; {len(prepared.dropped)} rows dropped"
+    return summary(prepared)
 
 
 def look(params: Params, count: int) -> str:
     """Show `count` rows of each table and split."""
     prepared = prepare(params)
     preview(prepared.tables, count)
-    return f"{len(prepared.dropped)} rows would be dropped"
+    return summary(prepared)
+
+
+def summary(prepared: Prepared) -> str:
+    """The sizes of the tables, and how many rows of the source had which fate."""
+    counts = ", ".join(f"{len(prepared.tables[name])} {name}" for name in TABLES)
+    fates: Counter[str] = Counter()
+    for file in prepared.metrics["files"].values():
+        fates.update(file)
+    names = {"rows_rejected": "rejected", "duplicates_dropped": "duplicates", "overlap_dropped": "overlaps"}
+    return f"{counts}; of {fates['rows_read']} rows " + ", ".join(f"{fates[key]} {name}" for key, name in names.items())
 
 
 def prepare(params: Params) -> Prepared:
@@ -132,28 +141,10 @@ def prepare(params: Params) -> Prepared:
     made = {table: len(rows) for table, rows in tables.items()}
 
     # 4. Apart: what trains from what is held out, the judge's lessons from the pairs, its exam from both.
-    held_out: list[Sequence[str]] = [Texts(intake, ("validation", "test")) for intake in intakes]
-    if "synthetic" in (name, params.judge.source):
-        rows = [row for table in TABLES for row in tables[table] if row["split"] != "train"]
-        held_out.append([text for row in rows for text in texts_of(row)])
-    for texts in held_out:
-        others = sketched(texts, "prepare: near-duplicates of held-out texts")
-        for table in TABLES:
-            tables[table] = apart(tables[table], "train", others, data.near_duplicate, GROUPS.get(table, 1))
-    if data.prompts:
-        theirs = [row["prompt"] for row in tables["prompts"] if row["split"] != "train"]
-        for table in TABLES[:-1]:
-            tables[table] = not_opening(tables[table], "train", theirs, GROUPS.get(table, 1))
-    paired = [text for row in tables["preferences"] for text in texts_of(row)]
-    if "synthetic" in (name, params.judge.source):  # its texts are sentences of one kind
-        paired += [sentence for text in paired for sentence in re.split(r"(?<=\.) ", text)]
-    pupils = sketched(paired, "prepare: near-duplicates of the pairs")
-    tables["labelled"] = apart(tables["labelled"], "train", pupils, data.near_duplicate)
-    lessons = sketched([row["text"] for row in tables["labelled"] if row["split"] == "train"])
-    for others in (pupils, lessons):
-        tables["labelled"] = apart(tables["labelled"], "test", others, data.near_duplicate)
+    grown = "synthetic" in (name, params.judge.source)
+    keep_apart(tables, intakes, data, grown)
 
-    grammars = {"grammar": ledger.account()} if "synthetic" in (name, params.judge.source) else {}
+    grammars = {"grammar": ledger.account()} if grown else {}
     metrics: Row = {
         "source": name,
         "shape": shape,
@@ -166,6 +157,37 @@ def prepare(params: Params) -> Prepared:
         "splits": {table: dict(sorted(Counter(row["split"] for row in tables[table]).items())) for table in TABLES},
     }
     return Prepared(tables, [row for intake in intakes for row in intake.dropped] + ledger.dropped, metrics)
+
+
+def keep_apart(tables: Tables, intakes: list[Intake], data: DataSettings, grown: bool) -> None:
+    """Drop from `tables` what must not be there: near-duplicates of held-out texts, and of the pairs among the judge's.
+
+    Args:
+        intakes: the sources whose validation and test texts are held out, all of them.
+        grown: the grammar wrote some of the tables: what they hold out themselves counts, and pairs sentence by sentence,
+            which is how its labelled texts are made.
+    """
+    held_out: list[Sequence[str]] = [Texts(intake, ("validation", "test")) for intake in intakes]
+    if grown:
+        rows = [row for table in TABLES for row in tables[table] if row["split"] != "train"]
+        held_out.append([text for row in rows for text in texts_of(row)])
+    for texts in held_out:
+        others = sketched(texts, "prepare: near-duplicates of held-out texts")
+        for table in TABLES:
+            tables[table] = apart(tables[table], "train", others, data.near_duplicate, GROUPS.get(table, 1))
+    if data.prompts:
+        asked = [row["prompt"] for row in tables["prompts"] if row["split"] != "train"]
+        for table in TABLES[:-1]:
+            tables[table] = not_opening(tables[table], "train", asked, GROUPS.get(table, 1))
+
+    paired = [text for row in tables["preferences"] for text in texts_of(row)]
+    if grown:
+        paired += [sentence for text in paired for sentence in re.split(r"(?<=\.) ", text)]
+    pupils = sketched(paired, "prepare: near-duplicates of the pairs")
+    tables["labelled"] = apart(tables["labelled"], "train", pupils, data.near_duplicate)
+    lessons = sketched([row["text"] for row in tables["labelled"] if row["split"] == "train"])
+    for others in (pupils, lessons):
+        tables["labelled"] = apart(tables["labelled"], "test", others, data.near_duplicate)
 
 
 def source_of(data: DataSettings) -> tuple[str, list[File]]:
