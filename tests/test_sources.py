@@ -247,7 +247,7 @@ def test_long_prompts_are_left_out_and_counted(raw: Path) -> None:
     [
         ({"text": "word " * 10_000_000, "label": 1}, "50000000 characters, more than data.max_characters 100000"),
         (
-            {"id": 7, "text": "Another text with one id twice.", "label": 1},
+            {"id": 7, "text": "Another text with one and the same id.", "label": 1},
             "id 7 stands earlier in the file, with another text",
         ),
         ({"text": "A text with a \0 in it.", "label": 1}, "holds a NUL byte"),
