@@ -27,6 +27,7 @@ from rlhf_sentiment.shapes import PREFERENCES
 from rlhf_sentiment.synthetic import Ledger
 from rlhf_sentiment.tables import (
     Tables,
+    about_pairs,
     apart,
     corpus_of,
     from_labels,
@@ -101,71 +102,85 @@ def prepare(params: Params) -> Prepared:
         StageError: a source cannot be read or used, or has too few rows.
     """
     data, ledger = params.data, Ledger(params.data.seed)
-    intakes: list[Intake] = []
+    intakes: dict[str, Intake] = {}  # by the setting that names the source
     own_judge = params.judge.source not in ("data", data.source)
 
     # 1. The source, each of whose rows is kept or has a reason why not, and the tables that it makes.
     name, files = source_of(data)
-    pairs: Row = {}
-    too_long = 0
     if name == "synthetic":
         shape, tables = "grammar", synthetic.tables(ledger, data)
     else:
-        source = Intake(files, (*PREFERENCES, "labelled"), data, "data.source", data.prompt_words, 0.0 if own_judge else 0.5)
+        source = asked = Intake(
+            files, (*PREFERENCES, "labelled"), data, "data.source", data.prompt_words, 0.0 if own_judge else 0.5
+        )
         shape = source.shape
         if shape != "labelled" and not own_judge:
             raise StageError(f"{name} holds {shape} and no labels, so that no judge can learn from it; set judge.source")
-        tables, pairs = (from_labels if shape == "labelled" else from_preferences)(source, data)
-        intakes.append(source)
-        too_long = prompts_too_long(source, data)
+        tables = (from_labels if shape == "labelled" else from_preferences)(source, data)
+        intakes["data.source"] = source
 
     # 2. Texts for the base model, and prompts, from elsewhere.
     if data.corpus:
-        intakes.append(Intake(files_at(data.corpus, "data.corpus"), ("plain",), data, "data.corpus", 0, 0.0))
-        tables["corpus"] = corpus_of(intakes[-1], splits_of(intakes[-1])["train"], data)
+        texts = Intake(files_at(data.corpus, "data.corpus"), ("plain",), data, "data.corpus", 0, 0.0)
+        tables["corpus"] = corpus_of(texts, splits_of(texts)["train"], data)
+        intakes["data.corpus"] = texts
     if data.prompts:
-        intakes.append(Intake(files_at(data.prompts, "data.prompts"), ("prompts",), data, "data.prompts", 0, 0.0))
-        parts = splits_of(intakes[-1])
-        tables["prompts"] = [row for split in SPLITS[:3] for row in openings(intakes[-1], parts[split], data, split)]
-        too_long = prompts_too_long(intakes[-1], data)
+        asked = Intake(files_at(data.prompts, "data.prompts"), ("prompts",), data, "data.prompts", 0, 0.0)
+        tables["prompts"] = [row for split in SPLITS[:3] for row in openings(asked, splits_of(asked)[split], data, split)]
+        intakes["data.prompts"] = asked
 
     # 3. The judge's texts: of the half that is its alone, or of a source of its own.
     if (params.judge.source if own_judge else name) == "synthetic":
         tables["labelled"] = synthetic.labelled(ledger, data)
     elif own_judge:
         plain = data.model_copy(update={"columns": {}, "labels": None})
-        intakes.append(Intake(files_of_judge(params.judge.source), ("labelled",), plain, "judge.source", 0, 1.0))
-        tables["labelled"] = labelled(intakes[-1], data, [])
+        judges = Intake(files_of_judge(params.judge.source), ("labelled",), plain, "judge.source", 0, 1.0)
+        tables["labelled"] = labelled(judges, data, [])
+        intakes["judge.source"] = judges
     else:
         tables["labelled"] = labelled(source, data, [row for row in tables["prompts"] if row["split"] == "test"])
-    made = {table: len(rows) for table, rows in tables.items()}
+    short = [line for intake in intakes.values() for line in intake.short.values()]
+    if short:
+        raise StageError(f"{'; '.join(short)}; lower {'them' if len(short) > 1 else 'it'}")
 
     # 4. Apart: what trains from what is held out, the judge's lessons from the pairs, its exam from both.
+    made = {table: len(rows) for table, rows in tables.items()}
     grown = "synthetic" in (name, params.judge.source)
-    keep_apart(tables, intakes, data, grown)
+    keep_apart(tables, list(intakes.values()), data, grown, openings=name != "synthetic")
+    for table in TABLES:
+        if not any(row["split"] == "train" for row in tables[table]):
+            raise StageError(
+                f"each row of {table} nearly equals a text that is held out, or that the judge must not meet; bring texts that "
+                "differ more, or raise data.near_duplicate"
+            )
 
-    grammars = {"grammar": ledger.account()} if grown else {}
+    counted: dict[str, dict[str, int]] = {"grammar": ledger.account()} if grown else {}
+    for setting, intake in intakes.items():
+        for file, fates in intake.files.items():
+            counted[f"{file} as {setting.replace('.', '_')}" if file in counted else file] = fates
     metrics: Row = {
         "source": name,
         "shape": shape,
         "judge_source": params.judge.source if own_judge else name,
         "preferred_for": data.preferred_for if shape in PREFERENCES else "positivity",
-        "files": {file: fates for intake in intakes for file, fates in intake.files.items()} | grammars,
-        "pairs": pairs,
-        "prompts_too_long": too_long,
+        "files": counted,
+        "pairs": about_pairs(tables["preferences"]),
+        "prompts_too_long": 0 if name == "synthetic" else prompts_too_long(asked, data),
         "dropped": {table: made[table] - len(tables[table]) for table in TABLES},
         "splits": {table: dict(sorted(Counter(row["split"] for row in tables[table]).items())) for table in TABLES},
     }
-    return Prepared(tables, [row for intake in intakes for row in intake.dropped] + ledger.dropped, metrics)
+    return Prepared(tables, [row for intake in intakes.values() for row in intake.dropped] + ledger.dropped, metrics)
 
 
-def keep_apart(tables: Tables, intakes: list[Intake], data: DataSettings, grown: bool) -> None:
+def keep_apart(tables: Tables, intakes: list[Intake], data: DataSettings, grown: bool, openings: bool) -> None:
     """Drop from `tables` what must not be there: near-duplicates of held-out texts, and of the pairs among the judge's.
 
     Args:
         intakes: the sources whose validation and test texts are held out, all of them.
         grown: the grammar wrote some of the tables: what they hold out themselves counts, and pairs sentence by sentence,
             which is how its labelled texts are made.
+        openings: also what opens with a held-out prompt: a test prompt opens nothing that trains, a validation prompt nothing
+            that trains a language or reward model. (The grammar's prompts can be one word.)
     """
     held_out: list[Sequence[str]] = [Texts(intake, ("validation", "test")) for intake in intakes]
     if grown:
@@ -175,19 +190,17 @@ def keep_apart(tables: Tables, intakes: list[Intake], data: DataSettings, grown:
         others = sketched(texts, "prepare: near-duplicates of held-out texts")
         for table in TABLES:
             tables[table] = apart(tables[table], "train", others, data.near_duplicate, GROUPS.get(table, 1))
-    if data.prompts:
-        asked = [row["prompt"] for row in tables["prompts"] if row["split"] != "train"]
-        for table in TABLES[:-1]:
-            tables[table] = not_opening(tables[table], "train", asked, GROUPS.get(table, 1))
+    prompts = {split: [row["prompt"] for row in tables["prompts"] if row["split"] == split] for split in ("validation", "test")}
+    for table in ("corpus", "sft", "preferences", "labelled") if openings else ():
+        theirs = prompts["test"] + (prompts["validation"] if table != "labelled" else [])
+        tables[table] = not_opening(tables[table], "train", theirs, GROUPS.get(table, 1))
 
     paired = [text for row in tables["preferences"] for text in texts_of(row)]
     if grown:
         paired += [sentence for text in paired for sentence in re.split(r"(?<=\.) ", text)]
     pupils = sketched(paired, "prepare: near-duplicates of the pairs")
-    tables["labelled"] = apart(tables["labelled"], "train", pupils, data.near_duplicate)
-    lessons = sketched([row["text"] for row in tables["labelled"] if row["split"] == "train"])
-    for others in (pupils, lessons):
-        tables["labelled"] = apart(tables["labelled"], "test", others, data.near_duplicate)
+    for split in ("train", "test"):
+        tables["labelled"] = apart(tables["labelled"], split, pupils, data.near_duplicate)
 
 
 def source_of(data: DataSettings) -> tuple[str, list[File]]:

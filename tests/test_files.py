@@ -51,6 +51,18 @@ def content(ending: str) -> bytes:
     return text.getvalue().encode()
 
 
+def flipped(data: bytes) -> bytes:
+    """With one bit that is another in the middle."""
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 4]) + data[middle + 1 :]
+
+
+def parquet(columns: dict[str, Any]) -> bytes:
+    whole = io.BytesIO()
+    pyarrow.parquet.write_table(pa.table(columns), whole)
+    return whole.getvalue()
+
+
 def zst(plain: bytes) -> bytes:
     sink = pa.BufferOutputStream()
     with pa.CompressedOutputStream(sink, "zstd") as stream:
@@ -119,9 +131,18 @@ def spoiled(plain: bytes, line: int, by: bytes) -> bytes:
         ("a.jsonl.gz", gzip.compress(content("jsonl"))[:-20], "data/raw/a.jsonl.gz cannot be read: it ends in the middle"),
         ("a.jsonl.gz", content("jsonl"), "data/raw/a.jsonl.gz cannot be read: Not a gzipped file"),
         ("a.jsonl.zst", zst(content("jsonl") * 9)[:-9], "data/raw/a.jsonl.zst cannot be read: Truncated compressed stream"),
+        ("a.jsonl.gz", flipped(gzip.compress(content("jsonl") * 400)), "data/raw/a.jsonl.gz cannot be read: "),
+        ("a.csv", b"text,label,label\na,1,0\n", "data/raw/a.csv: two columns are called 'label'; rename one of them"),
+        ("a.parquet", parquet({"when": pa.array([2**50], pa.timestamp("ms"))}), "data/raw/a.parquet cannot be read: "),
+        ("a.my.csv", b'text\n"', "data/raw/a.my.csv, line 2: not CSV: unexpected end of data"),
+        (
+            "a.json",
+            b'{\n"data": []}',
+            "a.json, line 1: not JSON: Expecting property name enclosed in double quotes at column 2; it should be",
+        ),
         ("a.parquet", content("parquet")[:-9], "data/raw/a.parquet cannot be read: "),
         ("a.parquet", content("jsonl"), "data/raw/a.parquet cannot be read: "),
-        ("a.jsonl", b"", "data/raw/a.jsonl is empty"),
+        ("a.jsonl", b"", "data/raw/a.jsonl cannot be read: it is empty"),
         ("a.jsonl.gz", gzip.compress(b""), "data/raw/a.jsonl.gz cannot be read: it is empty"),
         ("a.pkl", pickle.dumps(ROWS), "data/raw/a.pkl is none of .jsonl, .json, .csv, .tsv, .parquet, .txt"),
         ("a.jsonl", pickle.dumps(ROWS), "data/raw/a.jsonl is a pickle, and opening one can run any code; export it as .jsonl"),
@@ -154,11 +175,22 @@ def test_a_file_that_is_none(raw: Path) -> None:
         ("folder.jsonl", "data/raw/folder.jsonl holds no train.*"),
         ("none.jsonl", "data/raw/none.jsonl is missing"),
         ("*.csv", "data.source data/raw/*.csv matches no file"),
+        ("**.jsonl", "data.source data/raw/**.jsonl is no glob: "),
         ("*.jsonl", "data/raw/folder.jsonl is a folder, where a file should be"),
     ):
         with pytest.raises(StageError) as error:
             read(f"data/raw/{name}")
         assert said in str(error.value)
+
+
+def test_names_of_files(raw: Path) -> None:
+    for name in ("my[1].jsonl", "A b.ü.JSONL"):
+        (raw / name).write_bytes(content("jsonl"))
+        assert read(f"data/raw/{name}") == ROWS
+    (raw / "other").mkdir()
+    (raw / "other" / os.fsdecode(b"caf\xe9.jsonl")).write_bytes(content("jsonl"))
+    with pytest.raises(StageError, match="has a name that cannot be printed; rename it"):
+        read("data/raw/other/*.jsonl")
 
 
 def test_a_file_that_may_not_be_read(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,7 +151,8 @@ def test_micro_batches_change_nothing(tiny_model: Callable[..., Any], critic: st
     one, other = gradients
     assert (one - other).norm() < 1e-6 * one.norm()
     for name in ("policy_loss", "value_loss", "grad_norm"):
-        assert figures[0][name] == pytest.approx(figures[1][name], rel=2e-6, abs=1e-7)
+        # The policy's loss is a sum of terms of order 1 that cancel: a few of float32's steps, 1.2e-7, are rounding.
+        assert figures[0][name] == pytest.approx(figures[1][name], rel=2e-6, abs=5e-7)
 
 
 def test_there_are_epochs_times_minibatches_optimizer_steps(tiny_model: Callable[..., Any]) -> None:

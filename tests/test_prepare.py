@@ -257,7 +257,7 @@ def test_without_a_test_file_a_hash_decides(made: Path) -> None:
     ("spoil", "changes", "said"),
     [
         (lambda folder: None, {"source": "data/raw/none"}, "data/raw/none is missing"),
-        (lambda folder: None, {"pairs": 500}, "data.pairs asks for 500 positive texts where the source has"),
+        (lambda folder: None, {"pairs": 500}, "data.pairs asks for 500 texts of each sentiment where the source has"),
         (lambda folder: (folder / "train.jsonl").unlink(), {}, "data/raw/made holds no train.* (.jsonl, .json, .csv"),
         (
             lambda folder: (folder / "train.csv").write_text("text,label"),
@@ -275,7 +275,14 @@ def test_without_a_test_file_a_hash_decides(made: Path) -> None:
             "data/raw/made/train.2.csv is no file train.*, validation.* or test.*; rename it",
         ),
         (lambda folder: (folder / "test.json").mkdir(), {}, "data/raw/made holds test.json and test.jsonl; keep one of them"),
-        (lambda folder: None, {"prompts_test": 500}, "data.prompts_test asks for 500 different prompts where the source has"),
+        (
+            lambda folder: None,
+            {"prompts_test": 500, "sft_rows": 1000, "labelled_held_out": 900},
+            "data.sft_rows asks for 500 texts of each sentiment where the source has",
+        ),
+        (lambda folder: (folder / "test.jsonl.xz").write_text("a"), {}, "data/raw/made/test.jsonl.xz is none of .jsonl, .json"),
+        (lambda folder: (folder / "train.jsonl").write_text("\n"), {}, "data/raw/made/train.jsonl: holds no rows"),
+        (lambda folder: None, {"prompts_test": 500}, "data.prompts_test asks for 500 where the source has"),
         (
             lambda folder: (folder / "train.jsonl").write_text(""),
             {},

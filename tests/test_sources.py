@@ -20,7 +20,8 @@ from rlhf_sentiment.records import Row
 from rlhf_sentiment.run import StageError
 from rlhf_sentiment.settings.data import DataSettings
 from rlhf_sentiment.settings.judge import JudgeSource
-from rlhf_sentiment.tables import texts_of
+from rlhf_sentiment.shapes import PREFERENCES
+from rlhf_sentiment.tables import about_pairs, texts_of
 from rlhf_sentiment.text import normalised
 
 from .conftest import ROOT, SHARED, World, checkout, tiny_params, write_reviews
@@ -211,26 +212,135 @@ def test_a_source_without_labels_needs_a_judge_from_elsewhere(raw: Path) -> None
 
 def test_the_corpus_and_the_prompts_can_come_from_elsewhere(raw: Path) -> None:
     write_reviews(raw / "reviews", train=400, test=80)
-    lines = [json.loads(line)["text"] for line in (raw / "reviews/train.jsonl").open()]
-    elsewhere = [f"In town {number} they show a film that" for number in range(30)]
-    # A prompt that opens training texts, in the file of test prompts.
-    opening = " ".join(lines[0].split()[:2])
-    write(raw / "asked/train.jsonl", [{"prompt": prompt} for prompt in elsewhere])
-    (raw / "asked/test.txt").write_text("\n".join([opening, "Nobody", "Once more", "At noon"]))
-    (raw / "corpus.txt").write_text("\n".join(f"Line {number} of a book about number {number}." for number in range(40)))
-    prepared = prepare(
-        judge="data", source="data/raw/reviews", corpus="data/raw/corpus.txt", prompts="data/raw/asked", prompts_validation=1
-    )
-    tables = prepared.tables
-    assert {row["text"].split()[0] for row in tables["corpus"]} == {"Line"}
-    assert {row["prompt"] for row in tables["prompts"] if row["split"] == "test"} == {opening, "Nobody", "Once more", "At noon"}
-    assert {row["prompt"] for row in tables["prompts"] if row["split"] != "test"} <= set(elsewhere)
-    assert sum(text.startswith(opening + " ") for text in lines) > 1
-    for name in ("sft", "preferences", "labelled"):
-        for row in tables[name]:
-            if row["split"] == "train":
-                assert not [text for text in texts_of(row) if normalised(text).startswith(normalised(opening) + " ")]
+    write(raw / "asked/train.jsonl", [{"prompt": f"In town {number} they show a film that"} for number in range(30)])
+    (raw / "asked/test.txt").write_text("Nobody\nOnce more\nAt noon\nNever")
+    (raw / "corpus.txt").write_text("\n".join(f"Line {number} of a book about number {number}." for number in range(400)))
+    elsewhere: dict[str, Any] = {"corpus": "data/raw/corpus.txt", "corpus_texts": 300, "prompts": "data/raw/asked"}
+    prepared = prepare("data", source="data/raw/reviews", **elsewhere, prompts_validation=1)
+    assert {row["text"].split()[0] for row in prepared.tables["corpus"]} == {"Line"}
+    assert len(prepared.tables["corpus"]) == 300, "more than the source has: it need not have them"
+    asked = {row["prompt"] for row in prepared.tables["prompts"] if row["split"] == "test"}
+    assert asked == {"Nobody", "Once more", "At noon", "Never"}
+    assert {row["prompt"].split()[0] for row in prepared.tables["prompts"] if row["split"] != "test"} == {"In"}
     assert set(prepared.metrics["files"]) >= {"corpus_txt", "asked/train_jsonl", "asked/test_txt"}
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_a_held_out_prompt_from_elsewhere_opens_nothing_that_trains(raw: Path, split: str) -> None:
+    write_reviews(raw / "reviews", train=400, test=80)
+    rows = [json.loads(line) for line in (raw / "reviews/train.jsonl").open()]
+    for number, row in enumerate(rows[:200]):
+        row["text"] = f"On Monday {number} {row['text']}"
+    write(raw / "reviews/train.jsonl", rows)
+    write(raw / "asked/train.jsonl", [{"prompt": f"In town {number}"} for number in range(30)])
+    (raw / "asked" / f"{split}.txt").write_text("ON  monday\nOnce\nTwice\nNever")
+    (raw / "asked" / f"{'test' if split == 'validation' else 'validation'}.txt").write_text("Thrice\nSeldom\nOften\nHardly")
+    prepared = prepare("data", source="data/raw/reviews", prompts="data/raw/asked", prompts_validation=4)
+    for name in ("corpus", "sft", "preferences", "labelled"):
+        texts = [text for row in prepared.tables[name] if row["split"] == "train" for text in texts_of(row)]
+        opened = [text for text in texts if normalised(text).startswith("on monday ")]
+        assert bool(opened) == (name == "labelled" and split == "validation"), name
+    assert len(set(Counter(row["label"] for row in prepared.tables["sft"]).values())) == 1
+
+
+def test_the_first_turn_of_a_talk_is_not_a_held_out_prompt(raw: Path) -> None:
+    short = [talk(row) for row in pairs(200)]
+    # Each talk goes on: its first turn is the prompt of a row above.
+    rows = short + [
+        {
+            side: f"{row['chosen']}\n\nHuman: And number {number}?\n\nAssistant: {side} {number}"
+            for side in ("chosen", "rejected")
+        }
+        for number, row in enumerate(short)
+    ]
+    write(raw / "pairs.jsonl", rows)
+    prepared = prepare(prompts_test=20, prompts_validation=10, pairs=150)
+    held_out = [row["prompt"] for row in prepared.tables["prompts"] if row["split"] != "train"]
+    trained = [row["prompt"] for name in ("sft", "preferences") for row in prepared.tables[name] if row["split"] == "train"]
+    assert len(held_out) == 30
+    assert not [prompt for prompt in trained for other in held_out if prompt.startswith(other)]
+
+
+def test_rows_of_a_prompt_stay_together(raw: Path) -> None:
+    rows = [{**row, "chosen": f"{row['chosen']} {n}"} for row in pairs(150) for n in range(3)]
+    write(raw / "pairs.jsonl", rows)
+    source = Intake(files_at("data/raw/pairs.jsonl", "data.source"), PREFERENCES, settings(), "data.source", 6, 0.0)
+    assert set(source.table.groupby("prompt")["split"].nunique()) == {1}
+    assert set(source.table["split"]) == {"train", "validation", "test"}
+
+
+def test_a_stray_row_does_not_decide_the_shape(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_reviews(raw / "reviews", train=300, test=60)
+    rows = [json.loads(line) for line in (raw / "reviews/train.jsonl").open()]
+    stray = {"prompt": "It", "chosen": "is good", "rejected": "is bad"}
+    late = [{"text": row["text"], "rating": 9 * row["label"]} for row in rows[200:]]
+    write(raw / "reviews/train.jsonl", [stray, *rows[:200], *late])
+    prepared = prepare("data", source="data/raw/reviews")
+    assert [(row["row"], row["reason"]) for row in prepared.dropped] == [(1, "no text")]
+    assert capsys.readouterr().err == ""
+
+
+def test_many_rejected_rows_are_warned_of(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_reviews(raw / "reviews", train=400, test=60)
+    rows = [json.loads(line) for line in (raw / "reviews/train.jsonl").open()]
+    write(
+        raw / "reviews/train.jsonl",
+        rows + [{"text": f"Text {n} of a middling sort, neither this nor that.", "label": 2} for n in range(80)],
+    )
+    prepare("data", source="data/raw/reviews")
+    said = "prepare: warning: data/raw/reviews/train.jsonl: 80 of 480 rows are rejected, 80 of them: label is 2: not 0 or 1"
+    assert capsys.readouterr().err.startswith(said)
+
+
+def test_files_with_like_names_are_counted_apart(raw: Path) -> None:
+    write_reviews(raw / "a", train=300, test=60)
+    for folder, rows in (("x.y", 0), ("x_y", 1)):
+        (raw / folder).mkdir()
+        lines = (raw / "a/train.jsonl").read_text().splitlines(keepends=True)
+        (raw / folder / "train.jsonl").write_text("".join(lines[rows::2]))
+    prepared = prepare("data", source="data/raw/x?y/*.jsonl")
+    assert [fates["rows_read"] for fates in prepared.metrics["files"].values()] == [150, 150]
+    prepared = prepare("data", source="data/raw/a", corpus="data/raw/a/train.jsonl")
+    assert list(prepared.metrics["files"]) == ["a/train_jsonl", "a/test_jsonl", "a/train_jsonl as data_corpus"]
+
+
+def test_tables_that_would_be_empty_are_an_error(raw: Path) -> None:
+    same = "at the desk they answered every one of our many questions about the town and what there is to see in it"
+    rows = [
+        {"text": f"Hotel number {number} was {word}, and {same}.", "label": label}
+        for number in range(300)
+        for label, word in enumerate(("bad", "good"))
+    ]
+    write(raw / "reviews.jsonl", rows)
+    said = (
+        r"^each row of \w+ nearly equals a text that is held out, or that the judge must not meet; bring texts that differ more"
+    )
+    with pytest.raises(StageError, match=said):
+        prepare("data", source="data/raw/reviews.jsonl", prompt_words=3)
+
+
+def test_texts_are_used_again_only_where_they_do_not_suffice(raw: Path) -> None:
+    write_reviews(raw / "reviews", train=400, test=60)
+    for asked, uses in ((60, 1), (150, 2)):
+        prepared = prepare("data", source="data/raw/reviews", pairs=asked, max_uses=5, near_duplicate=1.0)
+        train = [row for row in prepared.tables["preferences"] if row["split"] == "train"]
+        counts = Counter(row["prompt"] + row[side] for row in train for side in ("chosen", "rejected"))
+        assert max(counts.values()) == uses == prepared.metrics["pairs"]["most_uses"]
+        assert asked - 6 <= len(train) == prepared.metrics["pairs"]["pairs"]
+    with pytest.raises(
+        StageError, match=r"data\.pairs asks for 150 texts of each sentiment where the source has \d+ positive and"
+    ):
+        prepare("data", source="data/raw/reviews", pairs=150, max_uses=1)
+
+
+def test_what_is_said_of_pairs() -> None:
+    def pair(prompt: str, chosen: int, rejected: int, split: str = "train") -> Row:
+        return {"prompt": prompt, "chosen": " a" * chosen + f" {chosen}", "rejected": " b" * rejected, "split": split}
+
+    # Words, the prompt's included: 4 against 2, 5 against 5 (one word of prompt), 3 against 9; ratios 2, 1, 3.
+    rows = [pair("", 3, 2), pair("I", 3, 4), pair("", 2, 9), pair("", 50, 1, "validation")]
+    about = {"pairs": 3, "most_uses": 1, "chosen_longer": 0.5, "length_ratio": 2.0, "shared_opening": 1}
+    assert about_pairs(rows) == pytest.approx(about)
 
 
 def test_long_prompts_are_left_out_and_counted(raw: Path) -> None:
@@ -268,6 +378,9 @@ def test_ids_that_say_nothing_can_be_told_so(raw: Path) -> None:
     rows = [{"id": "all", **json.loads(line)} for line in (raw / "reviews/train.jsonl").open()]
     write(raw / "reviews/train.jsonl", rows)
     assert not prepare(judge="data", source="data/raw/reviews", columns={"id": None}).dropped
+    # Blank ids are none, and ids are compared to the letter.
+    write(raw / "reviews/train.jsonl", [{**row, "id": ["", f"a{n}", f"A{n - 1}"][n % 3]} for n, row in enumerate(rows)])
+    assert not prepare(judge="data", source="data/raw/reviews").dropped
 
 
 def test_files_of_two_shapes_are_refused(raw: Path) -> None:
@@ -322,7 +435,6 @@ def small_world(tmp_path: Path) -> World:
     tree["ppo"].update(batch_size=4)
     world = checkout(tmp_path / "repository", tree)
     write_reviews(world / "data/raw/reviews", train=400, test=80)
-    world.run("python", "stages/check.py")
     return world
 
 
@@ -350,6 +462,7 @@ def test_a_look_before_work_writes_nothing(small_world: World) -> None:
 
 
 def test_a_file_level_fault_leaves_what_was_there(small_world: World) -> None:
+    small_world.run("python", "stages/check.py")
     small_world.run("python", "stages/prepare.py")
     written = {file: file.read_bytes() for file in (small_world / "data/prepared").iterdir()}
     assert {file.name for file in written} == {Path(out).name for out in stage.WRITES if out.startswith("data/prepared/")}
@@ -363,12 +476,13 @@ def test_a_file_level_fault_leaves_what_was_there(small_world: World) -> None:
 
 def test_the_card_says_what_the_data_are(small_world: World) -> None:
     small_world.set("data.licence", "CC0 <b>")
+    small_world.run("python", "stages/check.py")
     small_world.run("python", "stages/prepare.py")
     card = (small_world / "data/prepared/README.md").read_text()
     metrics = json.loads((small_world / "metrics/data.json").read_text())
     assert "- Source: data/raw/reviews (labelled)" in card
     assert r"- Licence: CC0 \<b\>" in card
-    assert "| reviews/train_jsonl | 400 | 400 | 0 | 0 | 0 |" in card
+    assert r"| reviews/train\_jsonl | 400 | 400 | 0 | 0 | 0 |" in card
     assert f"| sft | train | {metrics['splits']['sft']['train']} |" in card
     for title in ("### corpus, train", "### preferences, validation", "### prompts, test", "## Lengths"):
         assert title in card

@@ -1,6 +1,7 @@
 """The dataset card beside the data, and the look at it before any work."""
 
 from itertools import pairwise
+from unicodedata import category
 
 from rich.console import Console
 from rich.table import Table
@@ -19,12 +20,13 @@ _CUT = 300  # characters of an example
 def card(tables: Tables, metrics: Row, data: DataSettings) -> str:
     """What the data are, as Markdown: source, licence, fates of the rows, counts, lengths, and examples of each split."""
     hub = f", revision {data.hub.revision}" if metrics["source"] == data.hub.dataset else ""
+    licence = data.licence or ("MIT, as this repository" if metrics["source"] == "synthetic" else "unknown")
     made = "made from labels" if metrics["shape"] in ("labelled", "grammar") else "as people gave them"
     lines = [
         "# The prepared data",
         "",
         f"- Source: {metrics['source']}{hub} ({metrics['shape']})",
-        f"- Licence: {escaped(data.licence)}",
+        f"- Licence: {escaped(licence)}",
         f"- Preferences: {made}; what a chosen response is better at: {escaped(metrics['preferred_for'])}",
         f"- The judge's labelled texts: {metrics['judge_source']}",
         "",
@@ -34,7 +36,7 @@ def card(tables: Tables, metrics: Row, data: DataSettings) -> str:
         "",
         "| file | read | kept | rejected | duplicates | overlaps |",
         "|---|---:|---:|---:|---:|---:|",
-        *(f"| {file} | {' | '.join(map(str, fates.values()))} |" for file, fates in metrics["files"].items()),
+        *(f"| {escaped(file)} | {' | '.join(map(str, fates.values()))} |" for file, fates in metrics["files"].items()),
         "",
         "## Tables",
         "",
@@ -84,4 +86,5 @@ def examples(tables: Tables, count: int) -> list[tuple[str, str, list[Row]]]:
 
 
 def _cut(text: str) -> str:
+    text = "".join(letter for letter in text if letter == "\n" or category(letter) != "Cc")  # nothing that moves a cursor
     return text if len(text) <= _CUT else text[:_CUT] + " ..."

@@ -1,6 +1,7 @@
 """The rows of the files that people bring: JSON lines, JSON, CSV, TSV, Parquet and plain text, each also .gz or .zst.
 
-A file is read as a stream, so that its size does not matter, and never unpickled. A row that is no row (a JSON line
+A file is read as a stream, so that its size does not matter (a list in .json and a compressed .parquet are read whole),
+and never unpickled. A row that is no row (a JSON line
 that holds a number, a CSV line with too many fields) is told as such and costs only itself; a file that is damaged stops
 the reading, and the message names the line.
 """
@@ -10,10 +11,11 @@ import gzip
 import io
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
+from unicodedata import category
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -21,7 +23,7 @@ from datasets import disable_progress_bars, load_dataset, logging
 from tqdm import tqdm
 
 from .records import Row
-from .run import StageError, require
+from .run import StageError
 from .settings.data import HubSettings
 
 # A row's number in its file, from 1, and what it holds: the row, or why it is none.
@@ -51,12 +53,18 @@ def files_at(source: str, setting: str) -> list[File]:
         StageError: there is none, or a data file that would go unread in silence, or no train file.
     """
     path = Path(source)
-    if any(letter in source for letter in "*?["):
-        found = sorted(one for one in Path().glob(source) if ending_of(one))
+    if any(letter in source for letter in "*?[") and not path.exists():
+        try:
+            found = sorted(one for one in Path().glob(source) if ending_of(one))
+        except ValueError as error:
+            raise StageError(f"{setting} {source} is no glob: {error}") from None
         if not found:
             raise StageError(f"{setting} {source} matches no file ({', '.join(ENDINGS)}, each also .gz or .zst)")
         splits = [split_of_name(one) or "train" for one in found]
     elif path.is_dir():
+        unknown = sorted(one for one in path.iterdir() if split_of_name(one) and not ending_of(one))
+        if unknown:
+            raise StageError(f"{unknown[0]} is none of {', '.join(ENDINGS)} (each also .gz or .zst); nothing else is read")
         found = sorted(one for one in path.iterdir() if ending_of(one))
         splits = []
         for one in found:
@@ -72,10 +80,14 @@ def files_at(source: str, setting: str) -> list[File]:
                 )
             splits.append(split)
     else:
-        require(path)
+        if not path.exists():
+            raise StageError(f"{path} is missing; put it there, or set {setting} to what is there")
         if not ending_of(path):
             raise StageError(f"{path} is none of {', '.join(ENDINGS)} (each also .gz or .zst); nothing else is read")
         found, splits = [path], ["train"]
+    for one in found:
+        if any(category(letter) in ("Cc", "Cs") for letter in str(one)):  # control characters, bytes that are not UTF-8
+            raise StageError(f"{str(one)!r} has a name that cannot be printed; rename it")
     files = [File(str(one), split, partial(rows_of, one)) for one, split in zip(found, splits, strict=True)]
     if "train" not in splits:
         raise StageError(f"{source} holds no train.* ({', '.join(ENDINGS)}, each also .gz or .zst)")
@@ -113,9 +125,11 @@ def rows_of(path: Path) -> Iterator[Numbered]:
                 yield number, row
                 if number % 1000 == 0:
                     bar.update(raw.tell() - bar.n)
+    except StageError:
+        raise
     except EOFError:
         raise StageError(f"{path} cannot be read: it ends in the middle; copy it again") from None
-    except (OSError, pa.ArrowException) as error:  # gzip.BadGzipFile is an OSError
+    except Exception as error:  # whatever a reader makes of a damaged file
         raise StageError(f"{path} cannot be read: {cause_of(error)}") from None
 
 
@@ -144,6 +158,7 @@ def _parsed(stream: IO[bytes], path: Path) -> Iterator[Numbered]:
     ending = ending_of(path)
     if ending == ".parquet":
         table = pyarrow.parquet.ParquetFile(stream if path.suffix == ".parquet" else io.BytesIO(stream.read()))
+        _refuse_twins(table.schema_arrow.names, path)
         rows = (row for batch in table.iter_batches(batch_size=1000) for row in batch.to_pylist())
         yield from enumerate(rows, start=1)
     elif ending == ".json":
@@ -190,7 +205,10 @@ def _loaded(text: str, where: str, at_line: bool) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         line = f", line {error.lineno}" if at_line else ""
-        raise StageError(f"{where}{line}: not JSON: {error.msg} at column {error.colno}; mend it or take it out") from None
+        raise StageError(
+            f"{where}{line}: not JSON: {error.msg} at column {error.colno}; it should be an object a line"
+            + (", or in .json a list of objects" if where.split(",")[0].endswith(".json") else "")
+        ) from None
     except (RecursionError, ValueError) as error:  # nested without end; a number of thousands of digits
         raise StageError(f"{where}: not JSON that can be read: {cause_of(error)}; mend it or take it out") from None
 
@@ -203,6 +221,7 @@ def _table(stream: IO[bytes], path: Path, delimiter: str) -> Iterator[Numbered]:
     csv.field_size_limit(2**31 - 1)  # data.max_characters is the limit
     reader = csv.DictReader((line for _, line in _lines(stream, path)), delimiter=delimiter, strict=True)
     try:
+        _refuse_twins(reader.fieldnames or [], path)
         for number, row in enumerate(reader, start=1):
             fields = len(reader.fieldnames or ())
             if None in row:
@@ -215,7 +234,14 @@ def _table(stream: IO[bytes], path: Path, delimiter: str) -> Iterator[Numbered]:
             else:
                 yield number, row
     except csv.Error as error:
-        raise StageError(f"{path}, line {reader.reader.line_num}: not {path.suffixes[0][1:].upper()}: {error}") from None
+        raise StageError(f"{path}, line {reader.reader.line_num}: not {str(ending_of(path))[1:].upper()}: {error}") from None
+
+
+def _refuse_twins(names: Sequence[str], path: Path) -> None:
+    """Refuse two columns of one name, of which one would be lost in silence."""
+    twins = [name for number, name in enumerate(names) if name in names[:number]]
+    if twins:
+        raise StageError(f"{path}: two columns are called {twins[0]!r}; rename one of them")
 
 
 def hub_files(hub: HubSettings, setting: str) -> list[File]:
@@ -245,7 +271,10 @@ def hub_files(hub: HubSettings, setting: str) -> list[File]:
 
 
 def _with_bar(table: Iterable[Row], title: str) -> Iterator[Numbered]:
-    yield from enumerate(tqdm(table, desc=title, unit=" rows", leave=False, disable=None), start=1)
+    try:
+        yield from enumerate(tqdm(table, desc=title, unit=" rows", leave=False, disable=None), start=1)
+    except Exception as error:  # whatever stands in a column
+        raise StageError(f"{title.removeprefix('prepare: ')} cannot be read: {cause_of(error)}") from None
 
 
 def cause_of(error: BaseException) -> str:

@@ -7,6 +7,7 @@ stands in an earlier split). What is kept lies in a temporary file, and a table 
 
 import itertools
 import json
+import sys
 import tempfile
 from array import array
 from collections import Counter
@@ -43,6 +44,7 @@ class Intake:
     Attributes:
         shape: the name of its rows' shape.
         files: for each file, how many of its rows had which fate.
+        short: for each setting that asked for more rows than there are, what it asked for (filled by tables.py).
         dropped: file, row and reason of every row that was not kept.
         table: a row a record. `digest` of the record and of its `prompt`; `split`; `label`; `votes`, where people voted:
             those for the first response less those for the second; `words` of prompt and (best) response, `prompt_words`;
@@ -66,6 +68,8 @@ class Intake:
         self.shape = ""
         self.files: dict[str, dict[str, int]] = {}
         self.dropped: list[Row] = []
+        self.short: dict[str, str] = {}
+        self._keys: dict[str, str] = {}  # name of a file -> its key in `files`
         self._data, self._prompt_words, self._judge = data, prompt_words, judge
         self._kind: Any = Plain
         self._lines = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the intake)
@@ -100,7 +104,7 @@ class Intake:
             raise StageError(f"{file.name} holds {shape.name}, the files before it {self.shape}; bring them one at a time")
         self.shape = shape.name
         fates: Counter[str] = Counter()
-        ids: set[int] = set()
+        ids: set[str] = set()
         first = len(self.dropped)
         for number, row in rows:
             fate, reason = self._fate(row, shape, ids, file, number)
@@ -110,9 +114,17 @@ class Intake:
         if fates["rejected"] == fates.total():
             why = self.dropped[first]["reason"] if fates else "it holds none"
             raise StageError(f"{file.name}: no row can be used; of the first, {why}")
-        self.files[_key(file.name)] = {"rows_read": fates.total(), **{name: fates[fate] for fate, name in FATES.items()}}
+        key = file.name.removeprefix("data/raw/").replace(".", "_")  # in a metric's key a dot means another level
+        while key in self.files:
+            key += "_"
+        self._keys[file.name] = key
+        self.files[key] = {"rows_read": fates.total(), **{name: fates[fate] for fate, name in FATES.items()}}
+        if fates["rejected"] > 0.1 * fates.total():
+            reason, most = Counter(row["reason"] for row in self.dropped[first:]).most_common(1)[0]
+            many = f"{fates['rejected']} of {fates.total()} rows are rejected, {most} of them: {reason}"
+            print(f"prepare: warning: {file.name}: {many}", file=sys.stderr)
 
-    def _fate(self, row: Row | str, shape: Shape, ids: set[int], file: File, number: int) -> tuple[str, str]:
+    def _fate(self, row: Row | str, shape: Shape, ids: set[str], file: File, number: int) -> tuple[str, str]:
         """What becomes of a row, and why."""
         if isinstance(row, str):
             return "rejected", row
@@ -130,11 +142,12 @@ class Intake:
                 return fate, f"duplicate: a vote on the pair of row {self._voted[same][1]}, and counted there"
             other = same is not None and self._columns["label"][same] != ready.label
             return fate, f"{fate}, with the other {'label' if self._kind is Labelled else 'preference'}" if other else fate
-        name = row.get(self._data.columns.get("id", "id") or "")
-        if name is not None and shape.name != "votes":
-            if (digest := digest_of(str(name))) in ids:
+        column = self._data.columns.get("id", "id")
+        name = row.get(column) if column is not None else None
+        if name not in (None, "") and shape.name != "votes":
+            if str(name) in ids:
                 return "rejected", f"id {name!r:.60} stands earlier in the file, with another text"
-            ids.add(digest)
+            ids.add(str(name))
         if shape.name == "votes":
             self._voted[len(self._seen)] = file.name, number
         self._keep(ready, file.split, _votes(ready.record) if shape.name == "votes" else 0)
@@ -180,8 +193,8 @@ class Intake:
         for place, (name, number) in self._voted.items():
             if self._columns["votes"][place] == 0:
                 self.dropped.append({"file": name, "row": number, "reason": "the annotators are divided"})
-                self.files[_key(name)]["rows_kept"] -= 1
-                self.files[_key(name)]["rows_rejected"] += 1
+                self.files[self._keys[name]]["rows_kept"] -= 1
+                self.files[self._keys[name]]["rows_rejected"] += 1
                 self.table = self.table.drop(index=place)
 
 
@@ -210,24 +223,26 @@ class Texts(Sequence[str]):
 
 
 def _recognised(file: File, wanted: Sequence[str], data: DataSettings, setting: str) -> tuple[Shape, Iterator[Numbered]]:
-    """The shape of a file, from the columns of its first hundred rows, and all of its rows."""
+    """The shape that most of a file's first hundred rows have, and all of its rows."""
     rows = file.rows()
     first = list(itertools.islice(rows, 100))
-    columns = list(dict.fromkeys(name for _, row in first if isinstance(row, dict) for name in row))
-    shape = recognise(columns, wanted, data)
-    if shape is None:
+    if not first:
+        raise StageError(f"{file.name}: holds no rows")
+    kinds = Counter(tuple(row) for _, row in first if isinstance(row, dict))
+    shapes = Counter[str]()
+    known: dict[str, Shape] = {}
+    for columns, count in kinds.items():
+        shape = recognise(columns, wanted, data)
+        if shape is not None:
+            known.setdefault(shape.name, shape)
+            shapes[shape.name] += count
+    if not shapes:
+        there = ", ".join(f"{' '.join(str(name).split()):.40}" for name in next(iter(kinds), ("none",)))
         needed = "; or ".join(", ".join(sorted(one)) for name in wanted for one in SHAPES[name].columns[:1])
-        raise StageError(
-            f"{file.name}: its columns ({', '.join(map(str, columns)) or 'none'}) are no shape that {setting} takes: {needed}; "
-            "data.columns can say which is which"
-        )
-    return shape, itertools.chain(first, rows)
+        told = "; data.columns can say which is which" if setting == "data.source" else ""
+        raise StageError(f"{file.name}: its columns ({there}) are no shape that {setting} takes: {needed}{told}")
+    return known[shapes.most_common(1)[0][0]], itertools.chain(first, rows)
 
 
 def _votes(record: Record) -> int:
     return int(record.scores[0] - record.scores[1]) if isinstance(record, Ranked) else 0
-
-
-def _key(name: str) -> str:
-    """A file's name as a key of a metric, where a dot would mean another level."""
-    return name.removeprefix("data/raw/").replace(".", "_")

@@ -57,15 +57,17 @@ def stage(
     if look is not None:
         parser.add_argument("--preview", type=_count, metavar="N", help="show N of what it would write, and write nothing")
     arguments = parser.parse_args()
+    for stream in (sys.stdout, sys.stderr):  # text of any script, whatever the terminal can show
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     keep_freed_memory()
     with one_line_errors(name):
         settings = load(schema, arguments.params, whole=name == "check")
-        for path in reads:
-            require(Path(path))
-        print(f"{name}: reads {', '.join(map(str, reads)) or arguments.params}", flush=True)
         if look is not None and arguments.preview is not None:
             print(f"{name}: wrote nothing; {look(settings, arguments.preview)}", flush=True)
             return
+        for path in reads:
+            require(Path(path))
+        print(f"{name}: reads {', '.join(map(str, reads)) or arguments.params}", flush=True)
         result = main(settings)
         print(f"{name}: wrote {', '.join(map(str, writes))}; {result}", flush=True)
 

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, get_args
 
 from .prompts import TURN
 from .records import Row
-from .settings.data import Column, DataSettings
+from .settings.data import Column, DataSettings, plainly
 from .text import cleaned, cleaned_lines
 
 SPEAKERS = {"user": "Human", "human": "Human", "assistant": "Assistant", "system": "System"}
@@ -83,19 +83,20 @@ def recognise(columns: Iterable[str], wanted: Sequence[str], data: DataSettings)
         wanted: names of shapes, the likeliest first. One that needs a column named in `data.columns` goes before all.
         data: says what columns and labels mean.
     """
-    columns = list(columns)
-    theirs = {ALIASES[name]: name for name in columns if name in ALIASES}
-    theirs |= {name: name for name in columns if name in get_args(Column)}
-    asked: dict[str, str | None] = dict(data.columns)  # type: ignore[arg-type]
-    theirs |= {ours: name for ours, name in asked.items() if name in columns}
-    theirs = {ours: name for ours, name in theirs.items() if asked.get(ours, name) == name}
-    fitting = [(name, needed) for name in wanted for needed in SHAPES[name].columns if needed <= theirs.keys()]
+    names = _renamed(data)
+    theirs = {ours for column in columns if (ours := names.get(column) or names.get(column.strip().casefold()))}
+    fitting = [(name, needed) for name in wanted for needed in SHAPES[name].columns if needed <= theirs]
     if not fitting:
         return None
-    name, _ = min(fitting, key=lambda one: not one[1] & asked.keys())  # the first of those that fit equally
+    told = {ours for ours, column in data.columns.items() if column is not None}
+    name, _ = min(fitting, key=lambda one: not one[1] & told)  # the first of those that fit equally
 
     def read(row: Row) -> Record:
-        known = {ours: row.get(column) for ours, column in theirs.items()}
+        known: Row = {}
+        for column, value in row.items():
+            ours = names.get(column) or names.get(column.strip().casefold())
+            if ours and (ours not in known or column == ours):
+                known[ours] = value
         for text in _texts_in(known):
             if len(text) > data.max_characters:
                 raise Fault(f"{len(text)} characters, more than data.max_characters {data.max_characters}")
@@ -106,6 +107,14 @@ def recognise(columns: Iterable[str], wanted: Sequence[str], data: DataSettings)
         return SHAPES[name].read(known, data)
 
     return Shape(name, read)
+
+
+def _renamed(data: DataSettings) -> dict[str, str]:
+    """Their name of a column -> ours: as `data.columns` tells, else our own name or an alias of it."""
+    told: dict[str, str | None] = dict(data.columns)  # type: ignore[arg-type]
+    usual = ALIASES | {name: name for name in get_args(Column)}
+    names = {name: ours for name, ours in usual.items() if ours not in told}
+    return names | {name: ours for ours, name in told.items() if name is not None}
 
 
 def _texts_in(value: Any) -> Iterator[str]:
@@ -153,10 +162,12 @@ def completions(row: Row, data: DataSettings) -> Ranked:
     if not isinstance(given, list) or len(given) < 2:
         raise Fault("completions should be a list of two or more")
     scores, ranks = row.get("scores"), row.get("ranks")
-    if isinstance(given[0], dict):
-        scores, ranks = ([one.get(name) for one in given if isinstance(one, dict)] for name in ("score", "rank"))
+    if all(isinstance(one, dict) for one in given):
+        scores, ranks = ([one.get(name) for one in given] for name in ("score", "rank"))
         given = [next((one[name] for name in ("text", "response", "content") if name in one), None) for one in given]
-    responses = [_response(one, "a completion") for one in given]
+    responses = [_response(one, "completion") for one in given]
+    if len(set(responses)) < len(responses):
+        raise Fault("two completions are the same text")
     worth = _numbers(scores) or [-rank for rank in _numbers(ranks)]
     if len(worth) != len(responses):
         raise Fault("should have a number in scores or ranks for each completion")
@@ -168,10 +179,10 @@ def completions(row: Row, data: DataSettings) -> Ranked:
 def labelled(row: Row, data: DataSettings) -> Labelled:
     """A text and its sentiment."""
     if row.get("text") is not None:
-        prompt, response = "", cleaned(_text(row["text"], "text"))
+        prompt, response = "", _text(row["text"], "text", cleaned)
     elif "messages" in row:
         prompt, response = _split(None, row["messages"], "messages")
-    elif "response" in row:
+    elif row.get("prompt") is not None and "response" in row:
         prompt, response = _split(row["prompt"], row["response"], "response")
     else:
         raise Fault("no text")
@@ -184,7 +195,7 @@ def labelled(row: Row, data: DataSettings) -> Labelled:
 def plain(row: Row, data: DataSettings) -> Plain:
     """A text, for the corpus."""
     if row.get("text") is not None:
-        return Plain(cleaned(_text(row["text"], "text")))
+        return Plain(_text(row["text"], "text", cleaned))
     return Plain("".join(_split(None, row.get("messages"), "messages")))
 
 
@@ -219,22 +230,28 @@ SHAPES = {
 PREFERENCES = ("preferences", "transcripts", "votes", "completions")
 
 
-def _text(value: Any, name: str) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise Fault(f"no {name}" if value is None or isinstance(value, str) else f"{name} is {value!r:.60}, not text")
-    return value
+def _text(value: Any, name: str, clean: Callable[[str], str] = cleaned_lines) -> str:
+    """A text, cleaned, that is not empty."""
+    if value is not None and not isinstance(value, str):
+        raise Fault(f"{name} is {value!r:.60}, not text")
+    text = clean(value or "")
+    if not text.strip():
+        raise Fault(f"no {name}")
+    return text
 
 
 def _response(value: Any, name: str) -> str:
-    return " " + cleaned_lines(_text(value, name)).strip()
+    return " " + _text(value, name).strip()
 
 
 def _prompt(value: Any) -> str:
-    return _transcript(value) + TURN if isinstance(value, list) else cleaned_lines(_text(value, "prompt"))
+    return _transcript(value) + TURN if isinstance(value, list) and value else _text(value or None, "prompt")
 
 
 def _split(prompt: Any, whole: Any, name: str) -> tuple[str, str]:
     """The prompt and the response of a side: a response after its prompt, a transcript, or messages."""
+    if prompt is not None and not isinstance(prompt, str | list):
+        raise Fault(f"prompt is {prompt!r:.60}, not text")
     if isinstance(whole, list):
         if not whole or _speaker(whole[-1]) != "Assistant":
             raise Fault(f"{name} does not end with a message of the assistant's")
@@ -248,7 +265,7 @@ def _split(prompt: Any, whole: Any, name: str) -> tuple[str, str]:
         return _transcript(before) + TURN, _response(whole[-1]["content"], name)
     if prompt is not None:
         return _prompt(prompt), _response(whole, name)
-    start, turn, response = cleaned_lines(_text(whole, name)).rpartition(TURN)
+    start, turn, response = _text(whole, name).rpartition(TURN)
     if not turn:
         raise Fault(f"{name} holds no {TURN.strip()!r}, and there is no prompt")
     return start + turn, _response(response, f"response in {name}")
@@ -256,7 +273,7 @@ def _split(prompt: Any, whole: Any, name: str) -> tuple[str, str]:
 
 def _speaker(message: Any) -> str:
     role = message.get("role") if isinstance(message, dict) else None
-    if role not in SPEAKERS or not isinstance(message.get("content"), str):
+    if not isinstance(role, str) or role not in SPEAKERS or not isinstance(message.get("content"), str):
         raise Fault(f"a message is no {{role: {', '.join(SPEAKERS)}; content: text}}")
     return SPEAKERS[role]
 
@@ -267,23 +284,17 @@ def _transcript(messages: list[Any]) -> str:
 
 def _numbers(values: Any) -> list[float]:
     """A list of finite numbers as such, anything else as an empty one."""
-    known = isinstance(values, list) and all(isinstance(value, int | float) and math.isfinite(value) for value in values)
-    return [float(value) for value in values] if known else []
-
-
-def _plainly(value: Any) -> str:
-    """A label without what files do to it: 1, 1.0, True and "1" are one, and so are Pos and pos."""
     try:
-        number = float(value)
-        return str(int(number)) if number.is_integer() else str(number)
-    except (TypeError, ValueError):
-        return str(value).strip().casefold()
+        known = isinstance(values, list) and all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+    except OverflowError:  # a whole number of hundreds of digits
+        return []
+    return [float(value) for value in values] if known else []
 
 
 def _sentiment(label: Any, data: DataSettings) -> int:
     meanings = (data.labels.negative, data.labels.positive) if data.labels else (NEGATIVE, POSITIVE)
     for number, meaning in enumerate(meanings):
-        if _plainly(label) in map(_plainly, meaning):
+        if plainly(label) in map(plainly, meaning):
             return number
     asked = (
         "data.labels does not name it" if data.labels else "not 0 or 1, nor a word for them; data.labels can say what it means"
@@ -294,7 +305,7 @@ def _sentiment(label: Any, data: DataSettings) -> int:
 def _rated(rating: Any, data: DataSettings) -> int:
     try:
         number = float(rating)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise Fault(f"rating is {rating!r:.60}, not a number") from None
     if number <= data.rating_negative:
         return 0

@@ -128,7 +128,9 @@ class Ledger:
         raise StageError(f"the grammar has only {len(rows)} different rows for {name}, not {count}; lower it in `data`")
 
     def drop(self, name: str, row: Row) -> None:
-        self.dropped.append({"file": "grammar", "row": len(self.dropped), "table": name, "reason": "duplicate", "content": row})
+        self.dropped.append(
+            {"file": "grammar", "row": len(self.dropped) + 1, "table": name, "reason": "duplicate", "content": row}
+        )
 
     def account(self) -> dict[str, int]:
         """How many rows had which fate."""

@@ -17,59 +17,50 @@ import pandas as pd
 from .intake import SPLITS, Intake
 from .matching import match
 from .records import Row
-from .run import StageError
 from .settings.data import DataSettings
 from .shapes import Plain, Ranked
-from .text import Sketched, cut_words, digest_of, near_duplicates, normalised, place_of, sketched
+from .text import Sketched, digest_of, near_duplicates, normalised, place_of, sketched
 
 Tables = dict[str, list[Row]]
 
 
-def from_labels(source: Intake, data: DataSettings) -> tuple[Tables, Row]:
-    """Every table but the judge's, from labelled texts, and what is to be said of the pairs.
-
-    Raises:
-        StageError: the source has fewer texts than the settings ask for.
-    """
+def from_labels(source: Intake, data: DataSettings) -> Tables:
+    """Every table but the judge's, from labelled texts; those from elsewhere are empty. `source.short` says what lacks."""
     # 1. Prompts. No test prompt opens a text of train or validation, and no validation prompt one of train.
     part = splits_of(source)
-    test = openings(source, part["test"], data, "test")
+    test = [] if data.prompts else openings(source, part["test"], data, "test")
     part["validation"] = without(part["validation"], test)
-    validation = openings(source, part["validation"], data, "validation")
+    validation = [] if data.prompts else openings(source, part["validation"], data, "validation")
     train = without(part["train"], validation + test)
-    prompts = [*openings(source, train, data, "train"), *validation, *test]
+    prompts = [] if data.prompts else [*openings(source, train, data, "train"), *validation, *test]
 
     # 2. Texts for a base model; demonstrations, half of each sentiment.
-    corpus = corpus_of(source, train, data)
+    corpus = [] if data.corpus else corpus_of(source, train, data)
     sft: list[Row] = []
-    for both in zip(*balanced(train, data.sft_rows // 2, "sft_rows", data), strict=True):
+    for both in zip(*balanced(source, train, data.sft_rows // 2, "sft_rows", data), strict=False):
         for one in map(source.record, both):
             sft.append({"prompt": one.prompt, "response": one.response, "label": one.label, "split": "train"})
 
     # 3. Preferences: a positive text is preferred to a negative one. Held-out pairs are of the validation texts.
-    learned, matched = pairs_from_labels(source, train, data.pairs, "pairs", data)
-    held_out, _ = pairs_from_labels(source, part["validation"], data.pairs_held_out, "pairs_held_out", data)
-    return {"corpus": corpus, "sft": sft, "preferences": learned + held_out, "prompts": prompts}, matched
+    pairs = pairs_from_labels(source, train, data, "pairs", "train")
+    pairs += pairs_from_labels(source, part["validation"], data, "pairs_held_out", "validation")
+    return {"corpus": corpus, "sft": sft, "preferences": pairs, "prompts": prompts}
 
 
-def from_preferences(source: Intake, data: DataSettings) -> tuple[Tables, Row]:
-    """Every table but the judge's, from preferences that people gave, and what is to be said of the pairs.
-
-    Raises:
-        StageError: the source has fewer rows than the settings ask for.
-    """
+def from_preferences(source: Intake, data: DataSettings) -> Tables:
+    """As `from_labels`, from preferences that people gave."""
     part = splits_of(source)
-    prompts = [row for name in SPLITS[:3] for row in openings(source, part[name], data, name)]
-    corpus = corpus_of(source, part["train"], data)
+    prompts = [] if data.prompts else [row for name in SPLITS[:3] for row in openings(source, part[name], data, name)]
+    corpus = [] if data.corpus else corpus_of(source, part["train"], data)
     sft: list[Row] = []
-    for place, number in enumerate(choose(part["train"], data.sft_rows, "sft_rows", data)):
+    for place, number in enumerate(choose(source, part["train"], data.sft_rows, "sft_rows", data)):
         one = source.record(number)
         better = place % 2 == 0 or data.sft_from == "chosen"
         response = one.responses[one.scores.index((max if better else min)(one.scores))]
         sft.append({"prompt": one.prompt, "response": response, "split": "train"})
-    learned = pairs_given(source, part["train"], data.pairs, "pairs", data)
-    held_out = pairs_given(source, part["validation"], data.pairs_held_out, "pairs_held_out", data)
-    return {"corpus": corpus, "sft": sft, "preferences": learned + held_out, "prompts": prompts}, lengths(learned)
+    pairs = pairs_given(source, part["train"], data, "pairs", "train")
+    pairs += pairs_given(source, part["validation"], data, "pairs_held_out", "validation")
+    return {"corpus": corpus, "sft": sft, "preferences": pairs, "prompts": prompts}
 
 
 def labelled(source: Intake, data: DataSettings, prompts: Sequence[Row]) -> list[Row]:
@@ -77,15 +68,12 @@ def labelled(source: Intake, data: DataSettings, prompts: Sequence[Row]) -> list
 
     Args:
         prompts: test prompts, which open no text that it learns from.
-
-    Raises:
-        StageError: there are fewer.
     """
     part = splits_of(source)
     part["judge"] = without(part["judge"], prompts)
     rows: list[Row] = []
     for name, place, split in (("labelled_texts", "judge", "train"), ("labelled_held_out", "test", "test")):
-        for both in zip(*balanced(part[place], getattr(data, name) // 2, name, data), strict=True):
+        for both in zip(*balanced(source, part[place], getattr(data, name) // 2, name, data), strict=False):
             for number in both:
                 rows.append({"text": text_of(source, number), "label": source.record(number).label, "split": split})
     return rows
@@ -93,7 +81,7 @@ def labelled(source: Intake, data: DataSettings, prompts: Sequence[Row]) -> list
 
 def corpus_of(source: Intake, table: pd.DataFrame, data: DataSettings) -> list[Row]:
     """Texts for a base model that is made from scratch."""
-    chosen = choose(table, data.corpus_texts, "corpus_texts", data)
+    chosen = choose(source, table, data.corpus_texts, "corpus_texts", data)
     return [{"text": text_of(source, number), "split": "train"} for number in chosen]
 
 
@@ -110,16 +98,13 @@ def text_of(source: Intake, number: int) -> str:
     return record.text if isinstance(record, Plain) else record.prompt + record.response
 
 
-def choose(
-    table: pd.DataFrame, count: int, name: str, data: DataSettings, kind: str = "texts", by: str = "digest"
-) -> list[int]:
+def choose(source: Intake, table: pd.DataFrame, count: int, name: str, data: DataSettings, by: str = "digest") -> list[int]:
     """`count` rows of the table, in the order of a hash of the seed, the purpose and the column `by`.
 
-    Raises:
-        StageError: there are fewer.
+    Where there are fewer, all of them, and `source.short` says so.
     """
     if len(table) < count:
-        raise StageError(f"data.{name} asks for {count} {kind} where the source has {len(table)} for it; lower it")
+        source.short[name] = f"data.{name} asks for {count} where the source has {len(table)} for it"
     places = [place_in_line(digest, name, data) for digest in table[by]]
     return [number for _, number in sorted(zip(places, table.index.tolist(), strict=True))[:count]]
 
@@ -129,20 +114,21 @@ def place_in_line(digest: int, name: str, data: DataSettings) -> bytes:
     return hashlib.sha256(f"{data.seed}/{name}/{digest}".encode()).digest()
 
 
-def balanced(table: pd.DataFrame, count: int, name: str, data: DataSettings) -> tuple[list[int], list[int]]:
-    """`count` positive and `count` negative rows."""
-    positive, negative = (
-        choose(table[table["label"] == label], count, name, data, kind)
-        for label, kind in ((1, "positive texts"), (0, "negative texts"))
-    )
-    return positive, negative
+def balanced(source: Intake, table: pd.DataFrame, count: int, name: str, data: DataSettings) -> tuple[list[int], list[int]]:
+    """`count` positive and `count` negative rows; where there are fewer, `source.short` says so."""
+    positive, negative = table[table["label"] == 1], table[table["label"] == 0]
+    chosen = choose(source, positive, count, name, data), choose(source, negative, count, name, data)
+    if name in source.short:
+        asked = f"data.{name} asks for {count} texts of each sentiment where the source has"
+        source.short[name] = f"{asked} {len(positive)} positive and {len(negative)} negative ones for it"
+    return chosen
 
 
 def openings(source: Intake, table: pd.DataFrame, data: DataSettings, split: str) -> list[Row]:
     """Different prompts of a table, as many as the settings ask for, none longer than `max_prompt_words`."""
     short = table[table["prompt_words"] <= (data.max_prompt_words or math.inf)].drop_duplicates("prompt")
-    name, count = f"prompts_{split}", getattr(data, f"prompts_{split}")
-    chosen = choose(short, count, name, data, "different prompts", by="prompt")
+    name = f"prompts_{split}"
+    chosen = choose(source, short, getattr(data, name), name, data, by="prompt")
     return [{"prompt": source.record(number)[0], "split": split} for number in chosen]
 
 
@@ -157,28 +143,26 @@ def without(table: pd.DataFrame, prompts: Sequence[Row]) -> pd.DataFrame:
     return table[~table["prompt"].isin([digest_of(row["prompt"]) for row in prompts])]
 
 
-def pairs_from_labels(source: Intake, table: pd.DataFrame, count: int, name: str, data: DataSettings) -> tuple[list[Row], Row]:
-    """`count` pairs of a positive and a negative text, matched (matching.py), each text in at most `data.max_uses` of them.
+def pairs_from_labels(source: Intake, table: pd.DataFrame, data: DataSettings, name: str, split: str) -> list[Row]:
+    """Pairs of a positive and a negative text, matched (matching.py), as many as `data.<name>` asks for.
 
-    The words that both open with are the prompt. A share `data.disagreement` of the pairs is the wrong way round.
+    As many texts as there are take part, and each stands in more pairs than one, at most `data.max_uses`, only where they do
+    not suffice. The words that both open with, to the letter, are the prompt. A share `data.disagreement` of the pairs is the
+    wrong way round.
     """
-    sides = balanced(table, math.ceil(count / data.max_uses), name, data)
-    texts = [[text_of(source, number) for number in side] for side in sides]
-    rows, openings = [], []
-    for (good, bad), opening in list(match(texts[0], texts[1], data.max_uses).items())[:count]:
-        chosen, rejected = texts[0][good], texts[1][bad]
-        openings.append(opening)
+    count, smaller = getattr(data, name), int(table["label"].value_counts().reindex([0, 1], fill_value=0).min())
+    texts = min(count, max(smaller, math.ceil(count / data.max_uses)))
+    sides = [[text_of(source, number) for number in side] for side in balanced(source, table, texts, name, data)]
+    if name in source.short:
+        return []
+    rows: list[Row] = []
+    for good, bad in list(match(sides[0], sides[1], math.ceil(count / texts)))[:count]:
+        chosen, rejected = sides[0][good], sides[1][bad]
         if place_of(chosen, f"{data.seed}/disagreement/") < data.disagreement:
             chosen, rejected = rejected, chosen
         prompt = shared_opening(chosen, rejected)
-        rows.append({"prompt": prompt, "chosen": chosen[len(prompt) :], "rejected": rejected[len(prompt) :], "split": ""})
-    split = "validation" if name == "pairs_held_out" else "train"
-    uses = Counter(row["prompt"] + row[side] for row in rows for side in ("chosen", "rejected"))
-    return [row | {"split": split} for row in rows], {
-        "matched_opening": sum(opening > 0 for opening in openings),
-        "most_uses": max(uses.values()),
-        **lengths(rows),
-    }
+        rows.append({"prompt": prompt, "chosen": chosen[len(prompt) :], "rejected": rejected[len(prompt) :], "split": split})
+    return rows
 
 
 def shared_opening(one: str, other: str) -> str:
@@ -188,39 +172,38 @@ def shared_opening(one: str, other: str) -> str:
     return " ".join(words[0][: min(same, min(map(len, words)) - 1)])
 
 
-def pairs_given(source: Intake, table: pd.DataFrame, count: int, name: str, data: DataSettings) -> list[Row]:
-    """`count` pairs that people's preferences make, those of a row together.
+def pairs_given(source: Intake, table: pd.DataFrame, data: DataSettings, name: str, split: str) -> list[Row]:
+    """The pairs that people's preferences make, those of a row together, as many as `data.<name>` asks for.
 
     Of ranked completions the two that differ most go first, and each stands in at most `data.max_uses` pairs.
-
-    Raises:
-        StageError: there are fewer.
     """
-    split = "validation" if name == "pairs_held_out" else "train"
-    rows: list[Row] = []
-    for number in choose(table, len(table), name, data):
+    count, rows = getattr(data, name), []
+    for number in choose(source, table, len(table), name, data):
         one = source.record(number)
         ranks = sorted(range(len(one.scores)), key=lambda place: (-one.scores[place], place))
         gaps = sorted(combinations(ranks, 2), key=lambda two: one.scores[two[1]] - one.scores[two[0]])
         uses: Counter[int] = Counter()
         for better, worse in gaps:
-            differ = one.scores[better] > one.scores[worse]
-            if differ and (len(ranks) == 2 or max(uses[better], uses[worse]) < data.max_uses):
+            if one.scores[better] > one.scores[worse] and max(uses[better], uses[worse]) < data.max_uses:
                 uses.update((better, worse))
                 chosen, rejected = one.responses[better], one.responses[worse]
                 rows.append({"prompt": one.prompt, "chosen": chosen, "rejected": rejected, "split": split})
     if len(rows) < count:
-        raise StageError(f"data.{name} asks for {count} pairs where the source has {len(rows)} for it; lower it")
+        source.short[name] = f"data.{name} asks for {count} where the source makes {len(rows)}"
     return rows[:count]
 
 
-def lengths(pairs: Sequence[Row]) -> Row:
-    """How alike the two sides of the pairs are in length: a model should not be able to go by that."""
-    words = [(len((row["prompt"] + row["chosen"]).split()), len((row["prompt"] + row["rejected"]).split())) for row in pairs]
+def about_pairs(pairs: Sequence[Row]) -> Row:
+    """How alike the two sides of the training pairs are: a model should not be able to tell them by their lengths."""
+    train = [row for row in pairs if row["split"] == "train"]
+    uses = Counter(row["prompt"] + row[side] for row in train for side in ("chosen", "rejected"))
+    words = [tuple(len((row["prompt"] + row[side]).split()) for side in ("chosen", "rejected")) for row in train]
     return {
-        "pairs": len(pairs),
+        "pairs": len(train),
+        "most_uses": max(uses.values()),
         "chosen_longer": mean((a > b) + (a == b) / 2 for a, b in words),
         "length_ratio": median(max(both) / min(both) for both in words),
+        "shared_opening": sum(bool(row["prompt"]) for row in train),
     }
 
 
@@ -253,6 +236,6 @@ def not_opening(rows: list[Row], split: str, prompts: Sequence[str], together: i
         number // together
         for number, row in enumerate(rows)
         for text in map(normalised, texts_of(row))
-        if row["split"] == split and any(cut_words(text, count) in taken for count in counts)
+        if row["split"] == split and any(" ".join(text.split(" ", count)[:count]) in taken for count in counts)
     }
     return [row for number, row in enumerate(rows) if row["split"] != split or number // together not in gone]

@@ -70,7 +70,8 @@ def cut_words(text: str, words: int) -> str:
 
 def shingles(text: str) -> set[str]:
     """The runs of three words in the normalised text, punctuation aside; of a shorter text, all of it."""
-    words = re.findall(r"\w+", normalised(text))
+    same = normalised(text)
+    words = re.findall(r"\w+", same) or [same]
     return {" ".join(words[i : i + _SHINGLE]) for i in range(max(len(words) - _SHINGLE + 1, 1))}
 
 

@@ -1,10 +1,10 @@
 """The section `data`: where text comes from, how it is read, and how much of it is used."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from ..config import Seed, Settings, pin
+from ..config import Seed, Settings, matching, pin
 from .source import RAW, HubId, RawPath, inside_raw
 
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
@@ -14,6 +14,15 @@ Column = Literal[
     "id", "text", "label", "rating", "prompt", "messages", "chosen", "rejected", "completions", "scores", "ranks",
     "response", "response_a", "response_b", "preference",
 ]  # fmt: skip
+
+
+def plainly(label: Any) -> str:
+    """A label without what files do to it: 1, 1.0, True and "1" are one, and so are Pos and pos."""
+    try:
+        number = float(label)
+        return str(int(number)) if number.is_integer() else str(number)
+    except (TypeError, ValueError, OverflowError):
+        return str(label).strip().casefold()
 
 
 def _source(source: str) -> str:
@@ -30,7 +39,7 @@ def _source(source: str) -> str:
 class HubSettings(Settings):
     dataset: HubId | None
     config: str | None
-    folder: str | None
+    folder: Annotated[str, matching(r"(?!.*\.\.)\w[\w./-]*", "a folder in the data set")] | None
     revision: str | None
     train: str
     validation: str | None
@@ -51,7 +60,7 @@ class DataSettings(Settings):
     rating_positive: float
     max_characters: Annotated[int, Field(ge=10, le=1_000_000_000)]
     preferred_for: Annotated[str, Field(min_length=1, max_length=200)]
-    licence: Annotated[str, Field(min_length=1, max_length=200)]
+    licence: Annotated[str, Field(min_length=1, max_length=200)] | None
     seed: Seed
     corpus: RawPath | None
     corpus_texts: Count
@@ -81,7 +90,7 @@ class DataSettings(Settings):
             raise ValueError(
                 f"data.rating_negative ({self.rating_negative:g}) must be below data.rating_positive ({self.rating_positive:g})"
             )
-        if self.labels and (both := {*map(repr, self.labels.negative)} & {*map(repr, self.labels.positive)}):
+        if self.labels and (both := {*map(plainly, self.labels.negative)} & {*map(plainly, self.labels.positive)}):
             raise ValueError(f"data.labels: {', '.join(sorted(both))} cannot mean both negative and positive")
         if self.source == "synthetic" and (self.corpus or self.prompts):
             raise ValueError("data.corpus and data.prompts go with other sources than synthetic; set them to null")

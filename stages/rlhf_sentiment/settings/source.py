@@ -22,5 +22,5 @@ def inside_raw(path: str) -> str:
 
 
 RawPath = Annotated[str, AfterValidator(inside_raw)]
-HUB_ID = r"(?!data/|models/)\w[\w.-]*(/\w[\w.-]*)?"
+HUB_ID = r"(?!data/|models/)\w[\w.-]*/\w[\w.-]*"
 HubId = Annotated[str, matching(HUB_ID, "a hub id such as stanfordnlp/imdb")]
