@@ -17,7 +17,7 @@ RESULTS = dict(SECTION.findall((ROOT / "docs/results.md").read_text()))
 def assert_table_is(text: str, metrics: Path) -> None:
     """Each row of `text` with a key in backticks is that of the metrics, and the improvement stands there with its interval."""
     tree = json.loads(metrics.read_text())
-    rows = re.findall(r"^\| [^|`]*`(\w+)`[^|]* \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", text, re.MULTILINE)
+    rows = re.findall(r"^\| [^|`]*`(\w+)`[^|]* \| (-?[\d.]+) \| (-?[\d.]+) \| (-?[\d.]+) \|$", text, re.MULTILINE)
     assert len(rows) >= 6
     for key, *shown in rows:
         for model, figure in zip(("base", "sft", "rlhf"), shown, strict=True):
