@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Where `local-data` finds data/ and models/.
 SHARED ?= ../shared
 
-.PHONY: setup repro test lint format local-data pins clean
+.PHONY: setup repro test verify lint format local-data pins clean
 
 setup: $(VENV)/.installed
 
@@ -18,11 +18,17 @@ $(VENV)/.installed: requirements.txt
 	$(BIN)/python -m pip install -r requirements.txt
 	touch $@
 
+# What a dvc that was killed left half written is mended first.
 repro: setup
+	python stages/mend.py
 	dvc repro
 
 test: setup
 	pytest
+
+# The same commit gives the same bytes: the tiny world twice, in two folders and two environments, and twice with one thread.
+verify: setup
+	pytest tests/test_verify.py
 
 lint: setup
 	ruff check .

@@ -27,7 +27,7 @@ def main() -> None:
         for size in sizes:
             flags = [f"--{name}={value}" for name, value in (FIXED | {flag: size}).items()]
             command = [sys.executable, str(Path(__file__).with_name("ppo.py")), *flags, *passed_on]
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603 (own scripts)
             figures = json.loads(done.stdout.splitlines()[-1])
             print(json.dumps(figures), flush=True)
             seconds.append(figures["s_per_update"])

@@ -50,9 +50,9 @@ def main() -> None:
         (world / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
         write_texts(world / "data/raw/texts.jsonl", rows)
         size = (world / "data/raw/texts.jsonl").stat().st_size
-        subprocess.run([sys.executable, ROOT / "stages/check.py"], cwd=world, check=True)  # noqa: S603
+        subprocess.run([sys.executable, ROOT / "stages/check.py"], cwd=world, check=True)  # noqa: S603 (own scripts)
         start = time.perf_counter()
-        stage = subprocess.Popen([sys.executable, ROOT / "stages/prepare.py"], cwd=world)  # noqa: S603
+        stage = subprocess.Popen([sys.executable, ROOT / "stages/prepare.py"], cwd=world)  # noqa: S603 (own scripts)
         _, status, usage = os.wait4(stage.pid, 0)
         seconds = time.perf_counter() - start
         if status:

@@ -53,7 +53,7 @@ def main() -> None:
     eos, pad = size.vocab - 2, size.vocab - 1
     words = {f"w{number}": number for number in range(eos)} | {"<eos>": eos, "<pad>": pad}
     wordlevel = Tokenizer(models.WordLevel(words, "w0"))
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=wordlevel, eos_token="<eos>", pad_token="<pad>")  # noqa: S106
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=wordlevel, eos_token="<eos>", pad_token="<pad>")  # noqa: S106 (tokens, not passwords)
     config = GPT2Config(
         vocab_size=size.vocab,
         n_positions=max(1024, size.prompt + size.response),

@@ -17,17 +17,18 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
-    Trainer,
     TrainingArguments,
 )
 
+from rlhf_sentiment.checkpoints import Checkpoints
 from rlhf_sentiment.config import Device, Seed, Settings
 from rlhf_sentiment.models import PAD, encode, load_policy, load_tokenizer, make_deterministic, quiet, resolve_device, save
 from rlhf_sentiment.records import read_rows
 from rlhf_sentiment.run import StageError, require, stage
 from rlhf_sentiment.settings.base import BaseSettings
+from rlhf_sentiment.settings.checkpoints import CheckpointEvery
 from rlhf_sentiment.settings.report import ReportTo
-from rlhf_sentiment.training import arguments, train
+from rlhf_sentiment.training import ByLengthTrainer, arguments, train
 
 READS = ["data/prepared/corpus.jsonl", "models/pretrained"]
 WRITES = ["models/base"]
@@ -38,6 +39,7 @@ class Params(Settings):
     seed: Seed
     device: Device
     report_to: ReportTo
+    checkpoint_every: CheckpointEvery
     base: BaseSettings
 
 
@@ -45,10 +47,11 @@ def main(params: Params) -> str:
     quiet()
     make_deterministic(params.seed)
     device = resolve_device(params.device)
+    kept = Checkpoints("base", params, READS, params.checkpoint_every.base)
     if params.base.model == "scratch":
         texts = [row["text"] for row in read_rows(READS[0], {"text": str})]
         tokenizer = train_tokenizer(texts, params.base.vocab_size)
-        model, result = train_model(texts, tokenizer, params, device)
+        model, result = train_model(texts, tokenizer, params, device, kept)
     else:
         if params.base.model.startswith("models/"):
             require(Path(params.base.model))
@@ -57,6 +60,7 @@ def main(params: Params) -> str:
         result = f"{params.base.model} as it is"
     give_pad_token(model, tokenizer)
     save(model, tokenizer, "models/base")
+    kept.finish(WRITES)
     return f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} million parameters, {result}"
 
 
@@ -71,7 +75,7 @@ def train_tokenizer(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFas
 
 
 def train_model(
-    texts: list[str], tokenizer: PreTrainedTokenizerFast, params: Params, device: torch.device
+    texts: list[str], tokenizer: PreTrainedTokenizerFast, params: Params, device: torch.device, kept: Checkpoints
 ) -> tuple[PreTrainedModel, str]:
     """A GPT-2 of the given size, trained on whole texts, each ending with EOS; a longer one is cut into blocks."""
     base = params.base
@@ -98,13 +102,13 @@ def train_model(
     # The collator pads labels with -100, so that EOS is learned and padding is not.
     rows = Dataset.from_dict({"input_ids": blocks, "labels": blocks})
     with arguments(device, params.seed, len(rows), base, params.report_to) as common:
-        trainer = Trainer(
+        trainer = ByLengthTrainer(
             model=model,
-            args=TrainingArguments(**common, adam_beta2=base.adam_beta2, train_sampling_strategy="group_by_length"),
+            args=TrainingArguments(**common, adam_beta2=base.adam_beta2),
             train_dataset=rows,
             data_collator=DataCollatorForSeq2Seq(tokenizer),
         )
-        curve = train(trainer, "base", {"loss": "loss"})
+        curve = train(trainer, kept, {"loss": "loss"})
     return model, f"trained on {len(rows)} blocks, loss {curve[0]['loss']:.2f} -> {curve[-1]['loss']:.2f} nats per token"
 
 
@@ -131,4 +135,4 @@ def give_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
 
 
 if __name__ == "__main__":
-    stage("base", __doc__, Params, main, READS, WRITES)
+    stage("base", __doc__, Params, main, READS, WRITES, lower="base.batch_size, or base.context")

@@ -12,6 +12,7 @@ from pydantic import model_validator
 from rlhf_sentiment.config import Device, Seed, Settings
 from rlhf_sentiment.run import stage, writing
 from rlhf_sentiment.settings.base import BaseSettings
+from rlhf_sentiment.settings.checkpoints import CheckpointEvery
 from rlhf_sentiment.settings.data import DataSettings
 from rlhf_sentiment.settings.evaluate import EvaluateSettings
 from rlhf_sentiment.settings.generation import GenerationSettings
@@ -30,6 +31,7 @@ class Params(Settings):
     seed: Seed
     device: Device
     report_to: ReportTo
+    checkpoint_every: CheckpointEvery
     data: DataSettings
     base: BaseSettings
     sft: SFTSettings

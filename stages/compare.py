@@ -26,6 +26,8 @@ from rlhf_sentiment.records import Row, write_table
 from rlhf_sentiment.run import one_line_errors, require
 from rlhf_sentiment.settings.evaluate import EvaluateSettings
 from rlhf_sentiment.settings.generation import GenerationSettings
+from rlhf_sentiment.stopping import listen
+from rlhf_sentiment.text import visible
 
 FOLDERS = {"base": "models/base", "sft": "models/sft", "rlhf": "models/ppo"}
 
@@ -58,7 +60,8 @@ def main() -> None:
             parser.error(f"--prompt: {prompt!r} is not UTF-8")
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal that lacks a letter shows "?"
     console = Console()
-    with one_line_errors("compare"):
+    listen("compare")
+    with one_line_errors("compare", "--samples, or generation.batch_size"):
         params = load(Params, arguments.params)
         given = arguments.prompt + (read_prompts(arguments.prompts) if arguments.prompts else [])
         prompts = list(dict.fromkeys(given))
@@ -95,13 +98,13 @@ def answers(params: Params, prompts: list[str], samples: int, console: Console) 
 
 def show(console: Console, prompt: str, answers: pd.DataFrame) -> None:
     """The answers to one prompt, model by model, aligned with those to other prompts."""
-    table = Table(title=Text(prompt, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, expand=True)
+    table = Table(title=Text(visible(prompt), style="bold"), title_justify="left", box=box.SIMPLE_HEAD, expand=True)
     table.add_column("model", width=5)
     table.add_column("P(positive)", justify="right", width=11)
     table.add_column("response", overflow="fold", ratio=1)
     for name, rows in answers.groupby("model", sort=False):
         for number, (score, response) in enumerate(zip(rows["positive"], rows["response"], strict=True)):
-            table.add_row("" if number else str(name), coloured(score), Text(" ".join(response.split())))
+            table.add_row("" if number else str(name), coloured(score), Text(visible(response)))
         table.add_section()
     console.print(table)
 

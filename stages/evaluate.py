@@ -320,4 +320,4 @@ def plain(tree: Any) -> Any:
 
 
 if __name__ == "__main__":
-    stage("evaluate", __doc__, Params, main, READS, WRITES)
+    stage("evaluate", __doc__, Params, main, READS, WRITES, lower="evaluate.exam_texts, or evaluate.num_samples")

@@ -53,4 +53,4 @@ def main(params: Params) -> str:
 
 
 if __name__ == "__main__":
-    stage("judge", __doc__, Params, main, READS, WRITES)
+    stage("judge", __doc__, Params, main, READS, WRITES, lower="data.labelled_texts, or judge.ngrams")

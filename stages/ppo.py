@@ -12,6 +12,7 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from rlhf_sentiment import ppo as equations
+from rlhf_sentiment.checkpoints import Checkpoints
 from rlhf_sentiment.config import Device, Seed, Settings
 from rlhf_sentiment.learner import Actors, collect, critic_of, learn, make_accelerator, make_optimizer, precision, take
 from rlhf_sentiment.models import (
@@ -21,15 +22,19 @@ from rlhf_sentiment.models import (
     load_tokenizer,
     make_deterministic,
     quiet,
+    random_states,
     resolve_device,
     room_of,
     save,
+    set_random_states,
 )
 from rlhf_sentiment.records import Row, read_rows, write_metrics, write_table
 from rlhf_sentiment.rollout import exact_kl, uniforms
 from rlhf_sentiment.run import StageError, stage
+from rlhf_sentiment.settings.checkpoints import CheckpointEvery
 from rlhf_sentiment.settings.ppo import PPOSettings
 from rlhf_sentiment.settings.report import ReportTo
+from rlhf_sentiment.stopping import asked, patient
 
 READS = ["models/sft", "models/reward", "data/prepared/prompts.jsonl"]
 WRITES = ["models/ppo", "metrics/ppo.json", "plots/ppo.csv", "plots/ppo_validation.csv"]
@@ -42,6 +47,7 @@ class Params(Settings):
     seed: Seed
     device: Device
     report_to: ReportTo
+    checkpoint_every: CheckpointEvery
     ppo: PPOSettings
 
 
@@ -82,55 +88,74 @@ def main(params: Params) -> str:
     def noise(purpose: int, step: int, count: int) -> torch.Tensor:
         return torch.stack([uniforms(settings.max_new_tokens, seed, purpose, step, row) for row in range(count)])
 
-    # 3. Scale the reward so that the reference's own responses have mean 0 and variance 1 (1909.08593, section 2).
-    if settings.normalise_reward:
-        first = [train[k] for k in order[: 4 * settings.batch_size]]
-        scores = collect(actors, first, noise(NORMALISE, 0, len(first)), settings, 0.0).scores
-        actors.score_mean, actors.score_std = float(scores.mean()), max(float(scores.std()), 1e-6)
-        if settings.critic == "separate":
-            actors.critic.rescale(actors.score_mean, actors.score_std)
+    # 3. Where it stands: at the beginning, or where the last checkpoint left it.
+    kept = Checkpoints("ppo", params, READS, params.checkpoint_every.ppo)
+    optimizer = make_optimizer(actors, settings)
+    at = kept.newest(lambda folder: torch.load(folder / "state.pt", map_location="cpu", weights_only=True))
+    if at is not None:
+        actors.restore(at.pop("actors"))
+        optimizer.load_state_dict(at.pop("optimizer"))
+        set_random_states(at.pop("random"))
+    else:
+        # Scale the reward so that the reference's own responses have mean 0 and variance 1 (1909.08593, section 2).
+        if settings.normalise_reward:
+            first = [train[k] for k in order[: 4 * settings.batch_size]]
+            scores = collect(actors, first, noise(NORMALISE, 0, len(first)), settings, 0.0).scores
+            actors.score_mean, actors.score_std = float(scores.mean()), max(float(scores.std()), 1e-6)
+            if settings.critic == "separate":
+                actors.critic.rescale(actors.score_mean, actors.score_std)
+        at = {"step": 0, "last": settings.steps, "kl_coef": settings.kl_coef, "curve": []}
+        at["validated"] = [{"step": 0, **validate(actors, validation, noise(VALIDATE, 0, len(validation)), settings)}]
+    curve, validated = at["curve"], at["validated"]
 
     # 4. Learn.
-    optimizer = make_optimizer(actors, settings)
-    kl_coef = settings.kl_coef
-    curve: list[Row] = []
-    validated = [{"step": 0, **validate(actors, validation, noise(VALIDATE, 0, len(validation)), settings)}]
-    bar = tqdm(range(1, settings.steps + 1), desc="ppo", unit=" steps", disable=None)
-    for step in bar:
-        optimizer.param_groups[0]["lr"] = settings.learning_rate * (1 - (step - 1) / settings.steps)  # to zero, linearly
-        batch = order[(step - 1) * settings.batch_size : step * settings.batch_size]
-        experience = collect(actors, [train[k] for k in batch], noise(ROLLOUT, step, len(batch)), settings, kl_coef)
-        try:
-            learned = learn(actors, optimizer, accelerator, experience, settings, (seed, SHUFFLE, step))
-        except StageError as error:
-            raise StageError(f"step {step}: {error}") from None
-        kl = float(experience.kl_k1.mean())
-        row = {
-            "step": step,
-            "score": float(experience.scores.mean()),
-            "reward": float(experience.rewards.mean()),
-            "kl_penalty": kl,
-            "kl_k3": float(experience.kl_k3.mean()),
-            "kl_coef": kl_coef,
-            "entropy": float(experience.entropy),
-            "response_tokens": float(experience.batch.response_mask.sum(dim=1).float().mean()),
-            "finished": float(experience.batch.finished.float().mean()),
-            "explained_variance": equations.explained_variance(
-                experience.values, experience.returns, experience.batch.response_mask
-            ),
-            **learned,
-        }
-        curve.append(row)
-        accelerator.log(row, step=step)
-        bar.set_postfix({name: f"{row[name]:.2f}" for name in ("reward", "score", "kl_penalty")})
-        if settings.kl_target is not None:
-            kl_coef = equations.adapt_kl_coef(kl_coef, kl, settings.kl_target, settings.kl_horizon, settings.batch_size)
-        stopping = settings.kl_stop is not None and kl > settings.kl_stop
-        if step % settings.validation_every == 0 or step == settings.steps or stopping:
-            validated.append({"step": step, **validate(actors, validation, noise(VALIDATE, 0, len(validation)), settings)})
-        if stopping:
-            bar.write(f"ppo: stopped at step {step}: KL is {kl:.1f} nats per response, past ppo.kl_stop {settings.kl_stop}")
-            break
+    bar = tqdm(total=settings.steps, initial=at["step"], desc="ppo", unit=" steps", disable=None)
+    with patient():
+        while at["step"] < at["last"] and not asked():
+            step, kl_coef = at["step"] + 1, at["kl_coef"]
+            optimizer.param_groups[0]["lr"] = settings.learning_rate * (1 - (step - 1) / settings.steps)  # to zero, linearly
+            batch = order[(step - 1) * settings.batch_size : step * settings.batch_size]
+            try:
+                experience = collect(actors, [train[k] for k in batch], noise(ROLLOUT, step, len(batch)), settings, kl_coef)
+                learned = learn(actors, optimizer, accelerator, experience, settings, (seed, SHUFFLE, step))
+            except StageError as error:
+                raise StageError(f"step {step}: {error}") from None
+            kl = float(experience.kl_k1.mean())
+            row = {
+                "step": step,
+                "score": float(experience.scores.mean()),
+                "reward": float(experience.rewards.mean()),
+                "kl_penalty": kl,
+                "kl_k3": float(experience.kl_k3.mean()),
+                "kl_coef": kl_coef,
+                "entropy": float(experience.entropy),
+                "response_tokens": float(experience.batch.response_mask.sum(dim=1).float().mean()),
+                "finished": float(experience.batch.finished.float().mean()),
+                "explained_variance": equations.explained_variance(
+                    experience.values, experience.returns, experience.batch.response_mask
+                ),
+                **learned,
+            }
+            curve.append(row)
+            accelerator.log(row, step=step)
+            bar.update()
+            bar.set_postfix({name: f"{row[name]:.2f}" for name in ("reward", "score", "kl_penalty")})
+            at["step"] = step
+            if settings.kl_target is not None:
+                at["kl_coef"] = equations.adapt_kl_coef(
+                    kl_coef, kl, settings.kl_target, settings.kl_horizon, settings.batch_size
+                )
+            if settings.kl_stop is not None and kl > settings.kl_stop:
+                at["last"] = step
+                bar.write(f"ppo: stops at step {step}: KL is {kl:.1f} nats per response, past ppo.kl_stop {settings.kl_stop}")
+            if step % settings.validation_every == 0 or step == at["last"]:
+                measured = validate(actors, validation, noise(VALIDATE, 0, len(validation)), settings)
+                validated.append({"step": step, **measured})
+            if kept.due(step, at["last"]):
+                with kept.writing(step) as folder:
+                    now = {"actors": actors.state(), "optimizer": optimizer.state_dict(), "random": random_states()}
+                    torch.save(at | now, folder / "state.pt")
+    bar.close()
     accelerator.end_training()
 
     # 5. Write. The policy loads with plain `from_pretrained`; the critic lies beside it.
@@ -153,6 +178,7 @@ def main(params: Params) -> str:
         **{name: curve[-1][name] for name in ("kl_penalty", "kl_k3", "entropy", "explained_variance", "first_ratio_error")},
     }
     write_metrics("metrics/ppo.json", metrics)
+    kept.finish(WRITES)
     return f"validation score {before['score']:.2f} -> {after['score']:.2f} at {after['kl']:.2f} nats of KL per response"
 
 
@@ -190,4 +216,4 @@ def validate(actors: Actors, prompts: list[list[int]], noise: torch.Tensor, sett
 
 
 if __name__ == "__main__":
-    stage("ppo", __doc__, Params, main, READS, WRITES)
+    stage("ppo", __doc__, Params, main, READS, WRITES, lower="ppo.micro_batch_size, ppo.batch_size or ppo.max_new_tokens")

@@ -236,4 +236,4 @@ def files_of_judge(source: str) -> list[File]:
 
 
 if __name__ == "__main__":
-    stage("prepare", __doc__, Params, main, READS, WRITES, look)
+    stage("prepare", __doc__, Params, main, READS, WRITES, look, lower="data.max_characters")

@@ -11,6 +11,7 @@ from scipy.stats import binomtest
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import RewardConfig, RewardTrainer
 
+from rlhf_sentiment.checkpoints import Checkpoints
 from rlhf_sentiment.config import Device, Seed, Settings
 from rlhf_sentiment.models import (
     encode_example,
@@ -25,6 +26,7 @@ from rlhf_sentiment.models import (
 )
 from rlhf_sentiment.records import Row, read_rows, write_metrics, write_table
 from rlhf_sentiment.run import StageError, stage
+from rlhf_sentiment.settings.checkpoints import CheckpointEvery
 from rlhf_sentiment.settings.report import ReportTo
 from rlhf_sentiment.settings.reward import RewardSettings
 from rlhf_sentiment.training import arguments, train
@@ -37,6 +39,7 @@ class Params(Settings):
     seed: Seed
     device: Device
     report_to: ReportTo
+    checkpoint_every: CheckpointEvery
     reward: RewardSettings
 
 
@@ -44,6 +47,7 @@ def main(params: Params) -> str:
     quiet()
     make_deterministic(params.seed)
     device = resolve_device(params.device)
+    kept = Checkpoints("reward", params, READS, params.checkpoint_every.reward)
     model, tokenizer = load_reward_model("models/sft", device, new_head=True), load_tokenizer("models/sft")
 
     refuse_longer(model, params.reward.max_length, "reward.max_length")
@@ -70,7 +74,7 @@ def main(params: Params) -> str:
             train_dataset=train_rows,
             processing_class=tokenizer,
         )
-        curve = train(trainer, "reward", {"loss": "loss", "accuracy": "accuracy", "margin": "margin"})
+        curve = train(trainer, kept, {"loss": "loss", "accuracy": "accuracy", "margin": "margin"})
 
     # 3. How often it prefers what was preferred, on pairs that it has not seen.
     chosen, rejected = (score(model, encoded["validation"][side], tokenizer) for side in ("chosen_ids", "rejected_ids"))
@@ -91,6 +95,7 @@ def main(params: Params) -> str:
         "score_std": float(torch.cat([chosen, rejected]).std()),
     }
     write_metrics("metrics/reward.json", metrics)
+    kept.finish(WRITES)
     return f"accuracy {metrics['accuracy']:.3f} on held-out pairs [{interval.low:.3f}, {interval.high:.3f}]"
 
 
@@ -129,4 +134,4 @@ def score(model: PreTrainedModel, sequences: list[list[int]], tokenizer: PreTrai
 
 
 if __name__ == "__main__":
-    stage("reward", __doc__, Params, main, READS, WRITES)
+    stage("reward", __doc__, Params, main, READS, WRITES, lower="reward.batch_size, or reward.max_length")

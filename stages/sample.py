@@ -6,6 +6,7 @@ model is measured on those.
 """
 
 from rlhf_sentiment.answers import answer
+from rlhf_sentiment.checkpoints import forget_recorded
 from rlhf_sentiment.config import Device, Seed, Settings
 from rlhf_sentiment.models import encode, load_policy, load_tokenizer, make_deterministic, quiet, resolve_device, room_of
 from rlhf_sentiment.prompts import read_prompts
@@ -35,6 +36,7 @@ class Params(Settings):
 
 def main(params: Params) -> str:
     quiet()
+    forget_recorded()  # PPO's checkpoints, once DVC has its outs
     make_deterministic(params.seed)
     device, asked = resolve_device(params.device), params.evaluate
     usual = params.generation.model_dump() | {"samples": asked.samples_per_prompt}
@@ -79,4 +81,4 @@ def test_prompts() -> list[str]:
 
 
 if __name__ == "__main__":
-    stage("sample", __doc__, Params, main, READS, WRITES)
+    stage("sample", __doc__, Params, main, READS, WRITES, lower="generation.batch_size")

@@ -7,6 +7,7 @@ left out, or cut, and then has no EOS. Dropout is as the base model's configurat
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
+from rlhf_sentiment.checkpoints import Checkpoints
 from rlhf_sentiment.config import Device, Seed, Settings
 from rlhf_sentiment.models import (
     encode_example,
@@ -20,6 +21,7 @@ from rlhf_sentiment.models import (
 )
 from rlhf_sentiment.records import read_rows, write_metrics, write_table
 from rlhf_sentiment.run import StageError, stage
+from rlhf_sentiment.settings.checkpoints import CheckpointEvery
 from rlhf_sentiment.settings.report import ReportTo
 from rlhf_sentiment.settings.sft import SFTSettings
 from rlhf_sentiment.training import arguments, train
@@ -32,6 +34,7 @@ class Params(Settings):
     seed: Seed
     device: Device
     report_to: ReportTo
+    checkpoint_every: CheckpointEvery
     sft: SFTSettings
 
 
@@ -39,6 +42,7 @@ def main(params: Params) -> str:
     quiet()
     make_deterministic(params.seed)
     device = resolve_device(params.device)
+    kept = Checkpoints("sft", params, READS, params.checkpoint_every.sft)
     model, tokenizer = load_policy("models/base", device), load_tokenizer("models/base")
 
     longest = params.sft.max_length
@@ -71,7 +75,7 @@ def main(params: Params) -> str:
             train_dataset=rows,
             processing_class=tokenizer,
         )
-        curve = train(trainer, "sft", {"loss": "loss", "mean_token_accuracy": "token_accuracy"})
+        curve = train(trainer, kept, {"loss": "loss", "mean_token_accuracy": "token_accuracy"})
 
     # 3. Write.
     save(model, tokenizer, "models/sft")
@@ -79,8 +83,9 @@ def main(params: Params) -> str:
     last = curve[-1]
     metrics = {"rows": len(rows), "rows_too_long": too_long, **last}
     write_metrics("metrics/sft.json", metrics)
+    kept.finish(WRITES)
     return f"loss {curve[0]['loss']:.3f} -> {last['loss']:.3f} nats per token"
 
 
 if __name__ == "__main__":
-    stage("sft", __doc__, Params, main, READS, WRITES)
+    stage("sft", __doc__, Params, main, READS, WRITES, lower="sft.batch_size, or sft.max_length")

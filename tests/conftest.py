@@ -22,6 +22,7 @@ SHARED = Path(os.environ.get("RLHF_SHARED", ROOT.parent / "shared")).resolve()
 
 # The tiny world: ordinary settings, only small, so that tests walk the production path.
 TINY: dict[str, dict[str, Any]] = {
+    "checkpoint_every": {"base": 4, "sft": 1, "reward": 1, "ppo": 1},
     "data": {
         "corpus_texts": 300,
         "sft_rows": 64,
@@ -78,7 +79,7 @@ def write_llama(folder: Path) -> None:
     from rlhf_sentiment import grammar
 
     rng = random.Random(0)
-    bpe = Tokenizer(models.BPE(unk_token="<unk>"))  # noqa: S106
+    bpe = Tokenizer(models.BPE(unk_token="<unk>"))  # noqa: S106 (tokens, not passwords)
     bpe.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     bpe.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
     bpe.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
@@ -113,19 +114,23 @@ def write_classifier(folder: Path, labels: list[str]) -> None:
 class World:
     """A checkout in a temporary folder, with the commands that people type."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, variables: dict[str, str] | None = None) -> None:
+        self.folder, self.variables = folder, variables or {}
 
     def __truediv__(self, path: str) -> Path:
         return self.folder / path
 
+    def environment(self) -> dict[str, str]:
+        """Variables that a command runs with: this Python's programs first, nothing of a dvc or git that runs the tests."""
+        own = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "GIT_"))}
+        return own | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "120"} | self.variables
+
     def run(self, *command: str, status: int = 0) -> str:
         """Run a command and return what it printed; fail where its exit status is another."""
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "GIT_"))}
         done = subprocess.run(
             command,
             cwd=self.folder,
-            env=environment | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "120"},
+            env=self.environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
@@ -154,8 +159,19 @@ class World:
         self.run("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", message)
 
 
-def checkout(folder: Path, params: dict[str, Any]) -> World:
-    """A new repository in `folder` with the files of this one, but nothing that a run wrote, and with `params`."""
+def outs(world: World, *folders: str) -> dict[str, bytes]:
+    """Path -> content of every file in some folders of a world."""
+    return {
+        path.relative_to(world.folder).as_posix(): path.read_bytes()
+        for folder in folders
+        for path in sorted((world / folder).rglob("*"))
+        if path.is_file()
+    }
+
+
+def checkout(folder: Path, params: dict[str, Any], variables: dict[str, str] | None = None) -> World:
+    """A new repository in `folder` with the files of this one, but nothing that a run wrote, with `params`, and with more
+    environment variables for its commands."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.splitlines()
@@ -164,7 +180,7 @@ def checkout(folder: Path, params: dict[str, Any]) -> World:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    world = World(folder)
+    world = World(folder, variables)
     world.run("git", "init", "-q", "-b", "main")
     world.commit("a world")
     return world

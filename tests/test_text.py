@@ -30,6 +30,7 @@ def test_lines_stay_where_they_mean_something() -> None:
 
 def test_generated_text_is_text() -> None:
     assert escaped("a\n<b> *c*") == "a \\<b\\> \\*c\\*"
+    assert escaped("\x1b[31mred\x07 👩‍💻 שלום") == "�\\[31mred� 👩‍💻 שלום", "nothing that a terminal would obey"
 
 
 def test_a_place_is_of_the_text_and_the_purpose() -> None:

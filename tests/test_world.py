@@ -10,18 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from .conftest import ROOT, World, write_classifier
+from .conftest import ROOT, World, outs, write_classifier
 
 ALL = ["check", "prepare", "base", "sft", "reward", "judge", "ppo", "sample", "evaluate"]
-
-
-def outs(world: World, *folders: str) -> dict[str, bytes]:
-    return {
-        path.relative_to(world.folder).as_posix(): path.read_bytes()
-        for folder in folders
-        for path in sorted((world / folder).rglob("*"))
-        if path.is_file()
-    }
 
 
 def test_the_first_run_runs_every_stage(finished_world: World) -> None:

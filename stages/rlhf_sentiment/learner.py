@@ -48,6 +48,21 @@ class Actors:
             return self.critic.value(states)
         return self.critic(part.sequences, part.attention_mask, part.length)
 
+    def state(self) -> dict[str, Any]:
+        """What changes in a run: what learns, and the reward's scale. `restore` takes it back."""
+        return {
+            "policy": self.policy.state_dict(),
+            "critic": self.critic.state_dict(),
+            "score_mean": self.score_mean,
+            "score_std": self.score_std,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Be as `state` was."""
+        self.policy.load_state_dict(state["policy"])
+        self.critic.load_state_dict(state["critic"])
+        self.score_mean, self.score_std = state["score_mean"], state["score_std"]
+
 
 def critic_of(settings: PPOSettings, policy: PreTrainedModel, reward: PreTrainedModel) -> Critic:
     """The critic that `settings.critic` names: on a copy of the reward model's trunk, or a head on the policy's."""
@@ -141,7 +156,11 @@ def sample(actors: Actors, prompts: Sequence[Sequence[int]], noise: Tensor, sett
 
 @torch.no_grad()
 def assess(actors: Actors, batch: Responses, settings: PPOSettings, kl_coef: float) -> Experience:
-    """Work out what each token of the responses was worth."""
+    """Work out what each token of the responses was worth.
+
+    Raises:
+        StageError: a score, a log-probability or a value is not finite.
+    """
     # 1. Score, by micro-batches: policy, critic, reference, reward model.
     device, mask = batch.sequences.device, batch.response_mask
     parts: dict[str, list[Tensor]] = {name: [] for name in ("log_probs", "reference", "values", "entropy", "scores")}
@@ -166,6 +185,9 @@ def assess(actors: Actors, batch: Responses, settings: PPOSettings, kl_coef: flo
     worth = (scores - actors.score_mean) / actors.score_std
     if settings.missing_eos_penalty is not None:
         worth = torch.where(batch.finished, worth, worth - settings.missing_eos_penalty)
+    for name, tensor in {"the reward model's score": scores, "a log-probability": own_log_probs, "a value": values}.items():
+        if not torch.isfinite(tensor).all():
+            raise StageError(f"{name} is not finite; lower ppo.learning_rate, or look at models/sft and models/reward")
     k1 = ppo.kl_k1(own_log_probs, reference_log_probs)
     rewards = ppo.token_rewards(worth, k1, mask, kl_coef)
 

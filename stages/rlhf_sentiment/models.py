@@ -3,6 +3,7 @@
 Everything is float32, dropout is off in whatever is loaded, and every tokenizer has a pad token that is not its EOS.
 """
 
+import json
 import os
 import random
 import warnings
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import (
@@ -60,6 +61,26 @@ def make_deterministic(seed: int) -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
     # That would also fill every new tensor with NaN before it is written: a tenth of a PPO step's time on a CPU.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def random_states() -> dict[str, Any]:
+    """The state of every generator, as tensors and plain values, for a checkpoint."""
+    numpy: dict[str, Any] = np.random.get_state(legacy=False)
+    numpy["state"]["key"] = numpy["state"]["key"].tolist()
+    return {
+        "python": random.getstate(),
+        "numpy": numpy,
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all(),  # empty where there is none
+    }
+
+
+def set_random_states(states: dict[str, Any]) -> None:
+    """Put every generator back to where `random_states` found it."""
+    random.setstate(states["python"])
+    np.random.set_state(states["numpy"])
+    torch.set_rng_state(states["torch"])
+    torch.cuda.set_rng_state_all(states["cuda"])
 
 
 def quiet() -> None:
@@ -172,23 +193,50 @@ def _refuse_missing(folder: str | Path, missing: Collection[str]) -> None:
 
 
 def _load(auto: Any, folder: str | Path, **options: Any) -> Any:
+    """`from_pretrained`: weights from safetensors alone, never from a pickle, and no code of a model's authors."""
+    if auto is not AutoTokenizer:
+        options["use_safetensors"] = True
+    ours = Path(folder).parent == Path("models")
+    mend = "delete it and run `dvc repro`" if ours else "see base.model and evaluate.judges in params.yaml"
     try:
-        return auto.from_pretrained(str(folder), **options)
-    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
-        ours = Path(folder).parent == Path("models")
-        mend = "delete it and run `dvc repro`" if ours else "see base.model and evaluate.judges in params.yaml"
-        raise StageError(f"{folder} cannot be loaded: {str(error).strip().splitlines()[0]}; {mend}") from None
+        return auto.from_pretrained(str(folder), trust_remote_code=False, **options)
+    except Exception as error:  # tokenizers raises nothing else
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if (file := _damaged(Path(folder))) is not None:
+            raise StageError(f"{file} cannot be read: {why}; {mend}") from None
+        raise StageError(f"{folder} cannot be loaded: {why}; {mend}") from error
+
+
+def _damaged(folder: Path) -> Path | None:
+    """The first file in a local folder that is not what its name says."""
+    for file in sorted(folder.glob("*")):
+        try:
+            if file.suffix == ".json":
+                json.loads(file.read_text(encoding="utf-8"))
+            elif file.suffix == ".safetensors":
+                safe_open(file, "pt").__enter__()
+        except (OSError, SafetensorError, ValueError):
+            return file
+    return None
 
 
 def save(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path, critic: "Critic | None" = None
 ) -> None:
-    """Write a model that plain `from_pretrained` loads: weights, configuration, tokenizer; a critic in a file beside."""
-    with writing(folder) as aside:
-        model.save_pretrained(aside)
-        tokenizer.save_pretrained(aside)
-        if critic is not None:
-            save_file({name: tensor.contiguous() for name, tensor in critic.state_dict().items()}, aside / "critic.safetensors")
+    """Write a model that plain `from_pretrained` loads: weights, configuration, tokenizer; a critic in a file beside.
+
+    Raises:
+        StageError: the disk does not take it.
+    """
+    try:
+        with writing(folder) as aside:
+            model.save_pretrained(aside)
+            tokenizer.save_pretrained(aside)
+            if critic is not None:
+                weights = {name: tensor.contiguous() for name, tensor in critic.state_dict().items()}
+                save_file(weights, aside / "critic.safetensors")
+    except SafetensorError as error:
+        raise StageError(f"{folder} cannot be written: {error}") from None
 
 
 def positions(attention_mask: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from .models import positions
+from .run import StageError
 
 
 class Responses(NamedTuple):
@@ -145,8 +146,13 @@ def _draw(probabilities: Tensor, noise: Tensor) -> Tensor:
 
     Noise below 1 in float32 is at most 1 - 2^-24, so that even rounded its product with the total is below the total:
     a token of probability 0 is never drawn.
+
+    Raises:
+        StageError: a probability is not finite.
     """
     cumulative = probabilities.cumsum(dim=-1)
+    if not torch.isfinite(cumulative[:, -1]).all():
+        raise StageError("the model's probabilities are not finite; train it at a lower learning rate, or look at its weights")
     return torch.searchsorted(cumulative, noise[:, None] * cumulative[:, -1:], right=True).squeeze(1)
 
 

@@ -16,7 +16,10 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
+from . import environment
 from .config import ConfigError, load
+from .locks import locked
+from .stopping import Stopped, asked, listen
 
 
 class StageError(RuntimeError):
@@ -34,6 +37,7 @@ def stage(
     reads: Sequence[str] = (),
     writes: Sequence[str] = (),
     look: Callable[[S, int], str] | None = None,
+    lower: str = "",
 ) -> None:
     """Parse the command line, load the settings, run `main` and exit.
 
@@ -45,8 +49,10 @@ def stage(
         reads: files and folders that must be there, relative to the current folder.
         writes: files and folders that `main` writes.
         look: what `--preview N` runs instead of `main`, for a stage that has it; it writes nothing.
+        lower: the settings to lower where memory is short.
 
-    Exit status: 0 done, 1 an input is wrong or the stage failed, 2 the settings are wrong, 130 interrupted.
+    Exit status: 0 done, 1 an input is wrong or the stage failed, 2 the settings are wrong, 130 and 143 stopped by SIGINT and
+    SIGTERM.
     """
     parser = argparse.ArgumentParser(
         prog=f"python stages/{name}.py",
@@ -60,15 +66,21 @@ def stage(
     for stream in (sys.stdout, sys.stderr):  # text of any script, whatever the terminal can show
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     keep_freed_memory()
-    with one_line_errors(name):
+    listen(name)
+    with one_line_errors(name, lower):
         settings = load(schema, arguments.params, whole=name == "check")
         if look is not None and arguments.preview is not None:
             print(f"{name}: wrote nothing; {look(settings, arguments.preview)}", flush=True)
             return
-        for path in reads:
-            require(Path(path))
-        print(f"{name}: reads {', '.join(map(str, reads)) or arguments.params}", flush=True)
-        result = main(settings)
+        for change in environment.changes(name):
+            print(f"{name}: warning: {change} (docs/reproducibility.md)", file=sys.stderr)
+        with locked(name, reads, writes):
+            remove_halves(writes)
+            for path in reads:
+                require(Path(path))
+            print(f"{name}: reads {', '.join(map(str, reads)) or arguments.params}", flush=True)
+            result = main(settings)
+            environment.record(name)
         print(f"{name}: wrote {', '.join(map(str, writes))}; {result}", flush=True)
 
 
@@ -92,7 +104,7 @@ def keep_freed_memory() -> None:
 
 
 @contextmanager
-def one_line_errors(name: str) -> Iterator[None]:
+def one_line_errors(name: str, lower: str = "") -> Iterator[None]:
     """Turn the errors that users cause into a line on stderr and an exit status; let bugs keep their traceback."""
     try:
         yield
@@ -108,9 +120,19 @@ def one_line_errors(name: str) -> Iterator[None]:
             raise
         print(f"{name}: {error.filename or 'input/output'}: {error.strerror}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted; outputs that were not finished are absent", file=sys.stderr)
-        sys.exit(130)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_of_memory(error):
+            raise
+        print(f"{name}: memory is not enough; lower {lower or 'the sizes in params.yaml'}", file=sys.stderr)
+        sys.exit(1)
+    except Stopped as stopped:
+        print(f"{name}: {stopped}; outputs that were not finished are absent", file=sys.stderr)
+        sys.exit(128 + stopped.number)
+
+
+def _is_of_memory(error: Exception) -> bool:
+    """numpy and Python raise MemoryError, torch on a GPU OutOfMemoryError, torch on a CPU a RuntimeError that says so."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
 
 
 # What makes a folder a model: half a model is refused before any work, not met as a traceback in the middle of it.
@@ -147,15 +169,33 @@ def writing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    aside, old = (path.with_name(f".{path.name}.{os.getpid()}.{kind}.part") for kind in ("new", "old"))
     try:
         yield aside
         if path.is_dir() != aside.is_dir() and path.exists():
             raise StageError(f"{path}: a {'folder' if path.is_dir() else 'file'} is in the way; name another path")
+        if (stopped := asked()) is not None:
+            raise stopped
         if path.is_dir():
-            shutil.rmtree(path)
+            path.replace(old)  # a folder that is being deleted is half there for a moment; one that is renamed never is
         aside.replace(path)
+    except OSError as error:
+        if error.filename is None:  # a full disk does not say what it was full for
+            error.filename = str(path)
+        raise
     finally:
-        if aside.is_dir():
-            shutil.rmtree(aside)
-        aside.unlink(missing_ok=True)
+        _remove(aside)
+        _remove(old)
+
+
+def remove_halves(writes: Sequence[str]) -> None:
+    """Remove what a stage that was killed while it wrote left beside its outs."""
+    for path in map(Path, writes):
+        for half in path.parent.glob(f".{path.name}.*.part"):
+            _remove(half)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)

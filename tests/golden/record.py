@@ -63,12 +63,12 @@ def main() -> None:
             "masked_mean": ppo_trainer.masked_mean,
             "micro_batch_inds": torch.arange(ROWS),
         }
-        exec(lines("# 4. compute rewards", "empty_cache()"), space)  # noqa: S102
+        exec(lines("# 4. compute rewards", "empty_cache()"), space)  # noqa: S102 (code of the peer that is recorded)
         space["new_logprobs"].requires_grad_()
         space["vpred"].requires_grad_()
         space |= {"mb_values": space["values"], "mb_return": space["returns"]}
         space |= {"mb_advantage": space["advantages"], "mb_logprobs": space["logprobs"]}
-        exec(lines("vpredclipped = torch.clamp(", "accelerator.backward(loss)"), space)  # noqa: S102
+        exec(lines("vpredclipped = torch.clamp(", "accelerator.backward(loss)"), space)  # noqa: S102 (code of the peer that is recorded)
         gradients = torch.autograd.grad(space["loss"], [space["new_logprobs"], space["vpred"]])
         recorded[name] = {
             "last": last,

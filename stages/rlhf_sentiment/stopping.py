@@ -1,0 +1,60 @@
+"""How a stage stops: SIGINT (Ctrl-C), SIGTERM, or the death of the dvc that started it.
+
+At once, unless it is in a training loop that is `patient`: then it ends its step and writes a checkpoint first.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Stopped(BaseException):
+    """The stage was told to stop. No `Exception`, so that nothing takes it for a fault and goes on."""
+
+    def __init__(self, number: int, why: str) -> None:
+        super().__init__(why)
+        self.number = number
+
+
+_parent = os.getppid()
+_patient = False
+_asked: Stopped | None = None
+
+
+def listen(stage: str) -> None:
+    """Turn SIGINT and SIGTERM into `Stopped`."""
+
+    def stop(number: int, _: FrameType | None) -> None:
+        global _asked
+        again, _asked = _asked is not None, Stopped(number, f"stopped by {signal.Signals(number).name}")
+        if again or not _patient:
+            raise _asked  # Python drops it where it comes in a `__del__`: then the next `asked` stops the stage
+        print(f"{stage}: {signal.Signals(number).name}: ends this step first; once more stops at once", file=sys.stderr)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+
+
+@contextmanager
+def patient() -> Iterator[None]:
+    """Within, the first signal is only noted, for `asked`; at the end of the block the stage stops."""
+    global _patient
+    _patient = True
+    try:
+        yield
+    finally:
+        _patient = False
+    if (stopped := asked()) is not None:
+        raise stopped
+
+
+def asked() -> Stopped | None:
+    """The reason to stop after this step, where there is one.
+
+    A stage whose dvc was killed must not go on: it would write outs that the next `dvc repro` has dealt with already.
+    """
+    orphaned = "DVC_STAGE" in os.environ and os.getppid() != _parent
+    return Stopped(signal.SIGTERM, "the dvc that started it is gone") if orphaned else _asked

@@ -1,0 +1,248 @@
+"""Checkpoints: whole or passed over, of this very run or not picked up, the newest by their step and by nothing else."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from rlhf_sentiment import checkpoints, environment
+from rlhf_sentiment.checkpoints import Checkpoints, forget_recorded, key_of
+from rlhf_sentiment.config import Settings
+from rlhf_sentiment.run import StageError
+
+from .conftest import ROOT, World
+
+
+class Params(Settings):
+    seed: int
+    report_to: str = "none"
+    checkpoint_every: int | None = 5
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/rows.jsonl").write_text("{}\n")
+    return tmp_path
+
+
+def kept(seed: int = 1, every: int | None = 5) -> Checkpoints:
+    return Checkpoints("ppo", Params(seed=seed), ["data/rows.jsonl"], every)
+
+
+def save(run: Checkpoints, step: int) -> None:
+    with run.writing(step) as folder:
+        torch.save({"step": step}, folder / "state.pt")
+
+
+def newest(run: Checkpoints) -> int | None:
+    state = run.newest(lambda folder: torch.load(folder / "state.pt", weights_only=True))
+    return None if state is None else state["step"]
+
+
+def record(outs: dict[str, str]) -> None:
+    """Let dvc.lock say that PPO wrote `outs`."""
+    entries = [{"path": out, "md5": md5} for out, md5 in outs.items()]
+    Path("dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": {"ppo": {"cmd": "x", "outs": entries}}}))
+
+
+def steps(run: Checkpoints) -> list[int]:
+    return sorted(int(folder.name) for folder in run.folder.iterdir() if folder.is_dir())
+
+
+def test_the_newest_comes_back_and_two_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    run = kept()
+    assert newest(run) is None
+    for step in (5, 10, 15):
+        save(run, step)
+    assert newest(run) == 15
+    assert steps(run) == [10, 15]
+    assert "ppo: goes on from its checkpoint of step 15" in capsys.readouterr().out
+
+
+def test_no_clock_orders_them() -> None:
+    run = kept()
+    for step in (9, 10):
+        save(run, step)
+    for path, when in ((run.folder / "000000010", 0), (run.folder / "000000009", 4_000_000_000)):
+        for inner in (path, *path.iterdir()):
+            os.utime(inner, (when, when))
+    assert newest(run) == 10
+
+
+def truncate(folder: Path) -> None:
+    content = (folder / "state.pt").read_bytes()
+    (folder / "state.pt").write_bytes(content[:-1])
+
+
+def flip_a_bit(folder: Path) -> None:
+    content = bytearray((folder / "state.pt").read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / "state.pt").write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        truncate,
+        flip_a_bit,
+        lambda folder: (folder / "state.pt").unlink(),
+        lambda folder: (folder / "checksums.json").unlink(),
+        lambda folder: (folder / "checksums.json").write_text('{"state.pt": "0'),
+    ],
+)
+def test_a_damaged_one_is_passed_over_for_the_one_before(
+    damage: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = kept()
+    for step in (5, 10):
+        save(run, step)
+    damage(run.folder / "000000010")
+    assert newest(run) == 5
+    assert "ppo: warning: the checkpoint of step 10 is passed over: " in capsys.readouterr().err
+    save(run, 10)
+    assert newest(run) == 10, "and is written anew"
+
+
+class Planted:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, ("pwned",)
+
+
+def test_nothing_is_unpickled(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A pickle that would run code, with checksums as they should be."""
+    run = kept()
+    save(run, 5)
+    with run.writing(10) as folder:
+        (folder / "state.pt").write_bytes(pickle.dumps(Planted(), protocol=2))
+    with run.writing(15) as folder:
+        torch.save(Planted(), folder / "state.pt")
+    assert newest(run) is None
+    assert capsys.readouterr().err.count("is passed over") == 2
+    assert not (here / "pwned").exists()
+    torch.load(run.folder / "000000015/state.pt", weights_only=False)
+    assert (here / "pwned").exists()
+
+
+def test_the_last_good_one_stays_while_the_next_is_written() -> None:
+    run = kept()
+    save(run, 5)
+
+    def fail() -> None:
+        with run.writing(10) as folder:
+            (folder / "state.pt").write_text("half")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(StageError, match=r"step 10: no checkpoint .* No space left on device; .*_every.ppo: null"):
+        fail()
+    assert steps(run) == [5]
+    assert newest(run) == 5
+
+
+def test_what_a_kill_left_half_written_goes(here: Path) -> None:
+    run = kept()
+    (run.folder / "000000010.part").mkdir(parents=True)
+    (run.folder / "000000010.part/state.pt").write_text("half")
+    del run
+    assert newest(kept()) is None
+    assert list(here.rglob("*.part")) == []
+
+
+def test_without_an_interval_there_is_none(here: Path) -> None:
+    run = kept(every=None)
+    assert not run.due(5, 5)
+    run.finish(["data/rows.jsonl"])
+    assert not (here / ".checkpoints").exists()
+
+
+def test_due_every_so_often_and_at_the_end() -> None:
+    run = kept()
+    assert [step for step in range(1, 13) if run.due(step, 12)] == [5, 10, 12]
+
+
+def test_the_key_is_all_that_the_bytes_depend_on(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = ["data"]
+    keys = [key_of(Params(seed=1), reads)]
+    assert keys[0] == key_of(Params(seed=1, report_to="tensorboard", checkpoint_every=None), reads)
+    keys.append(key_of(Params(seed=2), reads))
+    (here / "data/rows.jsonl").write_text("{ }\n")
+    keys.append(key_of(Params(seed=1), reads))
+    (here / "data/rows.jsonl").rename(here / "data/other.jsonl")
+    keys.append(key_of(Params(seed=1), reads))
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads + 1)
+        keys.append(key_of(Params(seed=1), reads))
+    finally:
+        torch.set_num_threads(threads)
+    with monkeypatch.context() as changed:
+        changed.setattr(environment, "version", lambda name: "0")
+        keys.append(key_of(Params(seed=1), reads))
+    source = checkpoints._sha256
+    with monkeypatch.context() as changed:
+        changed.setattr(checkpoints, "_sha256", lambda path: "x" if path.name == "run.py" else source(path))
+        keys.append(key_of(Params(seed=1), reads))
+    assert len(set(keys)) == len(keys)
+
+
+def test_a_finished_run_is_forgotten_when_dvc_has_recorded_it(here: Path) -> None:
+    run = kept()
+    save(run, 5)
+    (here / "models/ppo").mkdir(parents=True)
+    (here / "models/ppo/b.txt").write_text("weights")
+    run.finish(["models/ppo", "data/rows.jsonl"])
+    assert newest(kept()) == 5, "dvc.lock does not have it: dvc may have been killed before it could"
+    outs = json.loads((run.folder / "outs.json").read_text())
+    record(outs | {"models/ppo": "0.dir"})
+    assert newest(kept()) == 5, "dvc.lock has another run"
+    run.finish(["models/ppo", "data/rows.jsonl"])
+    record(outs)
+    assert newest(kept()) is None
+    assert not run.folder.exists()
+
+
+def test_hashes_are_dvcs(finished_world: World) -> None:
+    recorded = yaml.safe_load((finished_world / "dvc.lock").read_text())["stages"]
+    for stage in ("prepare", "sft", "ppo", "evaluate"):
+        for out in recorded[stage]["outs"]:
+            assert checkpoints._dvc_hash(finished_world / out["path"]) == out["md5"], out["path"]
+
+
+def test_a_finished_pipeline_leaves_no_checkpoint(finished_world: World) -> None:
+    assert [path for path in (finished_world / ".checkpoints").iterdir() if any(path.glob("*/*"))] == []
+
+
+def test_two_runs_of_a_key_take_turns(here: Path) -> None:
+    program = f"""
+import sys; sys.path[:0] = [{str(ROOT / "stages")!r}, {str(ROOT)!r}]
+from tests.test_checkpoints import kept, newest, save
+run = kept()
+print("first" if newest(run) is None else "second", flush=True)
+save(run, 5)
+(run.folder / "outs.json").write_text("{{}}")
+print("saved", flush=True)
+sys.stdin.read()
+"""
+    command = [sys.executable, "-c", program]
+    options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": here}
+    with subprocess.Popen(command, **options) as one, subprocess.Popen(command, **options) as two:  # type: ignore[call-overload]
+        said = {process: process.stdout.readline() for process in (one, two)}
+        first = next(process for process in said if said[process] == "first\n")
+        second = one if first is two else two
+        assert said[second].startswith("ppo: waits for checkpoints/ppo/")
+        assert f"ppo (process {first.pid}) is at work on" in said[second]
+        assert first.stdout.readline() == "saved\n"
+        record({})
+        forget_recorded()
+        assert list(here.glob(".checkpoints/ppo/*/000000005")), "the first has it"
+        first.communicate("")
+        assert second.communicate("")[0].splitlines()[-2:] == ["second", "saved"]

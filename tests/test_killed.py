@@ -1,0 +1,154 @@
+"""The real pipeline, killed at ten moments, and started again each time: it ends with the bytes of a run that was not."""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from .conftest import World, checkout, outs, tiny_params
+
+# What a person types after a kill, as in the Makefile.
+REPRO = "python stages/mend.py && exec dvc repro"
+
+
+def start(world: World, command: str, log: Path) -> subprocess.Popen:
+    with open(log, "a") as file:
+        return subprocess.Popen(
+            ["bash", "-c", command], cwd=world.folder, env=world.environment(), stdout=file, stderr=file, start_new_session=True
+        )
+
+
+def until(happened: Callable[[], bool], process: subprocess.Popen) -> None:
+    """Wait for a moment, which must come before the process ends."""
+    while not happened():
+        assert process.poll() is None, "it ended before the moment came"
+        time.sleep(0.001)
+
+
+def newest(world: World, stage: str) -> int:
+    """The step of the newest checkpoint, 0 without one."""
+    return max((int(folder.name) for folder in world.folder.glob(f".checkpoints/{stage}/*/[0-9]*[0-9]")), default=0)
+
+
+def has_checkpoint(stage: str, step: int) -> Callable[[World, str], bool]:
+    return lambda world, said: newest(world, stage) >= step
+
+
+def writes_checkpoint(stage: str) -> Callable[[World, str], bool]:
+    return lambda world, said: any(world.folder.glob(f".checkpoints/{stage}/*/*.part"))
+
+
+def writes_output(out: str) -> Callable[[World, str], bool]:
+    return lambda world, said: any((world / out).parent.glob(f".{Path(out).name}.*.part"))
+
+
+def says(line: str) -> Callable[[World, str], bool]:
+    return lambda world, said: line in said
+
+
+# The stage that is at work, the moment, the longest random wait after it in seconds, and who is killed.
+MOMENTS: list[tuple[str, Callable[[World, str], bool], float, str]] = [
+    ("prepare", says("prepare: reads"), 1.0, "dvc and stage"),
+    ("base", has_checkpoint("base", 4), 0.2, "dvc and stage"),  # in a step
+    ("base", writes_output("models/base"), 0.0, "dvc and stage"),
+    ("sft", writes_checkpoint("sft"), 0.0, "dvc and stage"),
+    ("sft", says("sft: wrote"), 0.0, "dvc and stage"),  # between the stage and dvc.lock
+    ("reward", has_checkpoint("reward", 1), 0.1, "stage"),
+    ("ppo", says("ppo: reads"), 6.0, "dvc and stage"),
+    ("ppo", has_checkpoint("ppo", 1), 0.3, "dvc"),  # generation or update; the stage survives, and must not race the next
+    ("sample", says("sample: reads"), 3.0, "dvc and stage"),
+    ("evaluate", says("evaluate: reads"), 6.0, "stage"),
+]
+
+
+def kill(world: World, dvc: subprocess.Popen, stage: str, whom: str) -> None:
+    children = [child for child in psutil.Process(dvc.pid).children(recursive=True) if f"stages/{stage}.py" in child.cmdline()]
+    if whom == "dvc and stage":
+        os.killpg(dvc.pid, signal.SIGKILL)
+    elif whom == "dvc":
+        dvc.kill()
+    else:
+        for child in children:
+            child.kill()
+    dvc.wait()
+
+
+def test_killed_at_ten_moments(finished_world: World, tmp_path: Path) -> None:
+    world, rng, log = checkout(tmp_path / "repository", tiny_params()), random.Random(7), tmp_path / "log"
+    for number, (stage, moment, wait, whom) in enumerate(MOMENTS):
+        log.unlink(missing_ok=True)  # a stage that survived its dvc goes on to write to the old one
+        process = start(world, REPRO, log)
+        before = {name: newest(world, name) for name in ("base", "sft", "reward", "ppo")}
+        until(lambda moment=moment: moment(world, log.read_text()), process)  # type: ignore[misc]
+        time.sleep(rng.uniform(0, wait))
+        kill(world, process, stage, whom)
+        for name, step in before.items():
+            if step and f"{name}: reads" in log.read_text():
+                went_on = re.search(rf"{name}: goes on from its checkpoint of step (\d+)\n", log.read_text())
+                assert went_on, number
+                assert int(went_on[1]) >= step, "an orphan may have done another step before it noticed"
+    final = world.run("bash", "-c", REPRO)
+    assert "Traceback" not in final
+    assert world.stages_run(final)[-1] == "evaluate"
+    folders = ("data", "models", "metrics", "plots", "reports")
+    whole, killed = outs(finished_world, *folders), outs(world, *folders)
+    assert whole.keys() == killed.keys(), "nothing is left behind"
+    assert [name for name in whole if whole[name] != killed[name]] == []
+    assert (world / "dvc.lock").read_bytes() == (finished_world / "dvc.lock").read_bytes()
+    assert not newest(world, "ppo"), "recorded, and so removed"
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_writes_a_checkpoint_first(world: World, tmp_path: Path, number: signal.Signals, status: int) -> None:
+    world.set("checkpoint_every.ppo", 100)
+    world.set("ppo.steps", 100)
+    process = start(world, "exec python stages/ppo.py", tmp_path / "log")
+    until(lambda: "ppo: reads" in (tmp_path / "log").read_text(), process)
+    runs = world / "plots/ppo.csv"
+    before = runs.read_bytes()
+    time.sleep(8)
+    process.send_signal(number)
+    assert process.wait() == status
+    said = (tmp_path / "log").read_text()
+    assert f"ppo: {number.name}: ends this step first; once more stops at once\n" in said
+    assert said.endswith(f"ppo: stopped by {number.name}; outputs that were not finished are absent\n")
+    assert newest(world, "ppo") % 100
+    assert runs.read_bytes() == before
+
+
+def test_of_two_at_once_the_second_waits(world: World, tmp_path: Path) -> None:
+    """A stage by hand while another writes what it reads."""
+    world.set("sft.epochs", 1000)
+    first = start(world, "exec python stages/sft.py", tmp_path / "first")
+    until(lambda: "sft: reads" in (tmp_path / "first").read_text(), first)
+    second = start(world, "exec python stages/reward.py", tmp_path / "second")
+    until(lambda: "waits" in (tmp_path / "second").read_text(), second)
+    assert f"reward: waits for models/sft, which sft (process {first.pid}) is at work on" in (tmp_path / "second").read_text()
+    first.terminate()
+    assert first.wait() == 143
+    assert second.wait() == 0
+
+
+@pytest.mark.parametrize("cut", [0, 20])
+def test_a_lock_that_dvc_cut_short_is_restored(world: World, cut: int) -> None:
+    lock = world / "dvc.lock"
+    whole = lock.read_bytes()
+    lock.write_bytes(whole[:cut])
+    (world / ".dvc/tmp/rwlock").write_text('{"read"')
+    world.run("dvc", "repro", status=255)
+    said = world.run("bash", "-c", REPRO)
+    assert "mend: dvc.lock was cut short by a dvc that was killed; restored from git" in said
+    assert "mend: .dvc/tmp/rwlock was cut short by a dvc that was killed; removed" in said
+    assert world.stages_run(said) == []
+    assert lock.read_bytes() == whole
+    world.run("git", "rm", "-q", "--cached", "dvc.lock")
+    lock.write_bytes(whole[:cut])
+    assert "dvc.lock was cut short by a dvc that was killed; removed" in world.run(sys.executable, "stages/mend.py")

@@ -1,0 +1,130 @@
+"""Each training stage, cut off after a checkpoint and started again, ends with the bytes of a run that was not."""
+
+import importlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rlhf_sentiment.checkpoints import Checkpoints
+from rlhf_sentiment.config import load
+from rlhf_sentiment.learner import collect
+from rlhf_sentiment.run import StageError
+
+from .conftest import World
+
+
+class Killed(BaseException):
+    """What no code of ours may catch."""
+
+
+def run(stage: str) -> None:
+    module = importlib.import_module(stage)
+    module.main(load(module.Params, Path("params.yaml")))
+
+
+def cut_off(monkeypatch: pytest.MonkeyPatch, stage: str, after: int) -> None:
+    """Run a stage that dies as soon as its checkpoint of step `after` is there."""
+    write = Checkpoints.writing
+
+    @contextmanager
+    def once(self: Checkpoints, step: int) -> Iterator[Path]:
+        with write(self, step) as folder:
+            yield folder
+        if step == after:
+            raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoints, "writing", once)
+        with pytest.raises(Killed):
+            run(stage)
+
+
+def outs(stage: str) -> dict[str, bytes]:
+    written = [Path(out) for out in importlib.import_module(stage).WRITES]
+    files = [file for out in written for file in ([out] if out.is_file() else sorted(out.rglob("*")))]
+    return {str(file): file.read_bytes() for file in files}
+
+
+def with_dropout(world: World) -> None:
+    """Give models/base dropout: then training draws random numbers at every step."""
+    config = world / "models/base/config.json"
+    tree = json.loads(config.read_text()) | {"resid_pdrop": 0.1, "attn_pdrop": 0.1, "embd_pdrop": 0.1}
+    config.unlink()  # a link to the cache
+    config.write_text(json.dumps(tree))
+
+
+@pytest.mark.parametrize(
+    ("stage", "settings", "after"),
+    [
+        ("base", {"base.epochs": 2, "checkpoint_every.base": 3}, [3, 12]),  # in the first and the second pass over the texts
+        ("sft", {"sft.epochs": 2, "sft.batch_size": 16}, [1, 5, 8]),  # the last step, too
+        ("reward", {"reward.epochs": 2, "reward.batch_size": 16}, [2, 6]),
+        ("ppo", {"ppo.steps": 4, "ppo.kl_target": 0.01, "ppo.kl_horizon": 8, "ppo.validation_every": 2}, [1, 2, 4]),
+        ("ppo", {"ppo.steps": 5, "ppo.kl_stop": 1e-9, "ppo.critic": "shared"}, [1, 2]),  # stops at the second
+    ],
+)
+def test_a_run_that_was_cut_off_ends_with_the_same_bytes(
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    stage: str,
+    settings: dict[str, Any],
+    after: list[int],
+) -> None:
+    monkeypatch.chdir(world.folder)
+    if stage == "sft":
+        with_dropout(world)
+    for key, value in settings.items():
+        world.set(key, value)
+    run(stage)
+    whole = outs(stage)
+    for step in after:
+        yaml.safe_dump({"stages": {}}, (world / "dvc.lock").open("w"))  # it records nothing
+        (world / ".checkpoints").rename(world / f"before-{step}")
+        cut_off(monkeypatch, stage, step)
+        capsys.readouterr()
+        run(stage)
+        assert f"{stage}: goes on from its checkpoint of step {step}\n" in capsys.readouterr().out
+        again = outs(stage)
+        assert [name for name in whole if whole[name] != again[name]] == []
+
+
+def test_a_checkpoint_of_other_settings_is_not_picked_up(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(world.folder)
+    cut_off(monkeypatch, "ppo", 1)
+    world.set("ppo.kl_coef", 0.2)
+    run("ppo")
+    assert "goes on" not in capsys.readouterr().out
+    world.set("ppo.kl_coef", 0.3)
+    run("ppo")
+    assert "goes on from its checkpoint of step 1" in capsys.readouterr().out
+
+
+def test_a_figure_that_is_not_finite_stops_it_and_keeps_the_last_checkpoint(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(world.folder)
+    whole = outs("ppo")
+    calls = 0
+
+    def poisoned(actors: Any, *rest: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 4:  # the scale of the reward, the first validation, step 1, step 2
+            next(actors.reward.score.parameters()).data.fill_(float("nan"))
+        return collect(actors, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("ppo.collect", poisoned)
+        with pytest.raises(StageError, match="step 2: the reward model's score is not finite"):
+            run("ppo")
+    run("ppo")
+    assert "goes on from its checkpoint of step 1" in capsys.readouterr().out
+    assert outs("ppo") == whole

@@ -1,0 +1,49 @@
+"""The same commit gives the same bytes, whoever runs it, wherever: `make verify`."""
+
+import subprocess
+from pathlib import Path
+
+from .conftest import World, checkout, outs, tiny_params
+
+FOLDERS = ("data", "models", "metrics", "plots", "reports")
+SECRET = "hf_itIsNobodysBusiness"  # noqa: S105 (none)
+# Another person's machine, as far as the environment goes.
+ELSEWHERE = {
+    "USER": "somebody",
+    "LOGNAME": "somebody",
+    "LANG": "tr_TR.UTF-8",
+    "LC_ALL": "C",
+    "TZ": "Pacific/Kiritimati",
+    "PYTHONHASHSEED": "4242",
+    "HF_TOKEN": SECRET,
+}
+
+
+def assert_same(one: World, other: World) -> None:
+    first, second = outs(one, *FOLDERS), outs(other, *FOLDERS)
+    assert first.keys() == second.keys()
+    assert [name for name in first if first[name] != second[name]] == []
+    assert (one / "dvc.lock").read_bytes() == (other / "dvc.lock").read_bytes()
+
+
+def test_a_second_clone_elsewhere_gives_the_same_bytes(finished_world: World, tmp_path: Path) -> None:
+    home = tmp_path / "home of somebody"
+    home.mkdir()
+    world = checkout(tmp_path / "another folder" / "clone", tiny_params(), ELSEWHERE | {"HOME": str(home)})
+    said = world.run("dvc", "repro")
+    assert_same(finished_world, world)
+    written = outs(world, *FOLDERS, "runs", ".checkpoints")
+    assert [name for name, content in written.items() if SECRET.encode() in content] == []
+    assert SECRET not in said
+
+
+def test_one_thread_gives_the_same_bytes_as_itself(tmp_path: Path) -> None:
+    """Two runs at once, each with one thread."""
+    worlds = [checkout(tmp_path / name, tiny_params(), {"OMP_NUM_THREADS": "1"}) for name in ("one", "two")]
+    runs = [
+        subprocess.Popen(["dvc", "repro"], cwd=world.folder, env=world.environment(), stdout=subprocess.DEVNULL)
+        for world in worlds
+    ]
+    assert [run.wait() for run in runs] == [0, 0]
+    assert '"threads": 1' in (worlds[0] / "runs/environment/ppo.json").read_text()
+    assert_same(*worlds)
