@@ -7,6 +7,7 @@ since come back from DVC's run cache, or from their checkpoints. A broken rwlock
 import argparse
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import yaml
@@ -21,11 +22,18 @@ def main() -> None:
         prog="python stages/mend.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args()
     if LOCK.exists() and not is_whole_lock(LOCK):
-        command = ["git", "checkout", "--", str(LOCK)]
-        restored = subprocess.run(command, capture_output=True, check=False).returncode == 0  # noqa: S603 (fixed words)
-        if not restored:  # never committed
-            LOCK.unlink()
-        print(f"mend: {LOCK} was cut short by a dvc that was killed; {'restored from git' if restored else 'removed'}")
+        if b"<<<<<<<" in LOCK.read_bytes():
+            print(f"mend: {LOCK} is in the middle of a merge; resolve that first", file=sys.stderr)
+            sys.exit(1)
+        command = ["git", "show", f"HEAD:./{LOCK}"]
+        committed = subprocess.run(command, capture_output=True, check=False)  # noqa: S603 (fixed words)
+        if committed.returncode == 0:
+            LOCK.write_bytes(committed.stdout)
+            done = "restored from git"
+        else:  # never committed
+            LOCK.replace(f"{LOCK}.cut")
+            done = f"put aside as {LOCK}.cut"
+        print(f"mend: {LOCK} was cut short by a dvc that was killed; {done}")
     if RWLOCK.exists() and not is_json(RWLOCK):
         RWLOCK.unlink()
         print(f"mend: {RWLOCK} was cut short by a dvc that was killed; removed")

@@ -62,6 +62,8 @@ def main(params: Params) -> str:
         raise StageError(f"started as {accelerator.num_processes} processes; PPO runs in one, as `python stages/ppo.py`")
     accelerator.init_trackers("ppo")
 
+    kept = Checkpoints("ppo", params, READS, params.checkpoint_every.ppo)
+
     # 1. Four models. The policy and its reference start equal; the critic knows what the reward model knows, or nothing yet.
     tokenizer = load_tokenizer("models/sft")
     reward = load_reward_model("models/reward", device)
@@ -89,7 +91,6 @@ def main(params: Params) -> str:
         return torch.stack([uniforms(settings.max_new_tokens, seed, purpose, step, row) for row in range(count)])
 
     # 3. Where it stands: at the beginning, or where the last checkpoint left it.
-    kept = Checkpoints("ppo", params, READS, params.checkpoint_every.ppo)
     optimizer = make_optimizer(actors, settings)
     at = kept.newest(lambda folder: torch.load(folder / "state.pt", map_location="cpu", weights_only=True))
     if at is not None:

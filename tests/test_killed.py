@@ -5,9 +5,9 @@ import random
 import re
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -17,13 +17,25 @@ from .conftest import World, checkout, outs, tiny_params
 
 # What a person types after a kill, as in the Makefile.
 REPRO = "python stages/mend.py && exec dvc repro"
+STARTED: list[subprocess.Popen] = []
 
 
 def start(world: World, command: str, log: Path) -> subprocess.Popen:
     with open(log, "a") as file:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             ["bash", "-c", command], cwd=world.folder, env=world.environment(), stdout=file, stderr=file, start_new_session=True
         )
+    STARTED.append(process)
+    return process
+
+
+@pytest.fixture(autouse=True)
+def nothing_survives() -> Iterator[None]:
+    """Where a test fails, what it started ends with it."""
+    yield
+    while STARTED:
+        with suppress(ProcessLookupError):
+            os.killpg(STARTED.pop().pid, signal.SIGKILL)
 
 
 def until(happened: Callable[[], bool], process: subprocess.Popen) -> None:
@@ -149,6 +161,24 @@ def test_a_lock_that_dvc_cut_short_is_restored(world: World, cut: int) -> None:
     assert "mend: .dvc/tmp/rwlock was cut short by a dvc that was killed; removed" in said
     assert world.stages_run(said) == []
     assert lock.read_bytes() == whole
-    world.run("git", "rm", "-q", "--cached", "dvc.lock")
+    lock.write_text("<<<<<<< HEAD\n")
+    assert "mend: dvc.lock is in the middle of a merge" in world.run("python", "stages/mend.py", status=1)
     lock.write_bytes(whole[:cut])
-    assert "dvc.lock was cut short by a dvc that was killed; removed" in world.run(sys.executable, "stages/mend.py")
+    (world / ".git").rename(world / "away")
+    assert "put aside as dvc.lock.cut" in world.run("python", "stages/mend.py")
+    assert (world / "dvc.lock.cut").read_bytes() == whole[:cut]
+
+
+def test_a_stage_whose_dvc_died_while_it_was_importing_writes_nothing(world: World, tmp_path: Path) -> None:
+    world.set("judge.ngrams", 1)
+    process = start(world, "exec dvc repro -s judge", tmp_path / "log")
+    until(lambda: "> python stages/judge.py" in (tmp_path / "log").read_text(), process)
+    time.sleep(0.3)
+    process.kill()
+    for _ in range(600):
+        if "judge: the dvc that started it is gone" in (tmp_path / "log").read_text():
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail((tmp_path / "log").read_text())
+    assert not (world / "models/judge").exists()

@@ -61,7 +61,7 @@ def with_dropout(world: World) -> None:
 @pytest.mark.parametrize(
     ("stage", "settings", "after"),
     [
-        ("base", {"base.epochs": 2, "checkpoint_every.base": 3}, [3, 12]),  # in the first and the second pass over the texts
+        ("base", {"base.epochs": 2, "checkpoint_every.base": 3}, [3, 21]),  # in the first and the second pass over the texts
         ("sft", {"sft.epochs": 2, "sft.batch_size": 16}, [1, 5, 8]),  # the last step, too
         ("reward", {"reward.epochs": 2, "reward.batch_size": 16}, [2, 6]),
         ("ppo", {"ppo.steps": 4, "ppo.kl_target": 0.01, "ppo.kl_horizon": 8, "ppo.validation_every": 2}, [1, 2, 4]),

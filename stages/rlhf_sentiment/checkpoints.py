@@ -25,14 +25,13 @@ from pydantic import BaseModel
 
 from . import environment
 from .locks import locked
-from .run import StageError
+from .run import STAGES, StageError
 from .stopping import asked
 
 T = TypeVar("T")
 
 # Settings that cannot change a run's bytes.
 _NO_PART_OF_KEY = {"report_to", "checkpoint_every"}
-_STAGES = Path(__file__).resolve().parents[1]
 
 
 # The locks that this process has: a run that failed in a notebook and is started again there must not wait for itself.
@@ -83,7 +82,7 @@ class Checkpoints:
             try:
                 _check(folder)
                 found = read(folder)
-            except (OSError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
+            except (OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
                 why = (str(error).strip() or type(error).__name__).splitlines()[0]
                 print(
                     f"{self.stage}: warning: the checkpoint of step {int(folder.name)} is passed over: {why}", file=sys.stderr
@@ -101,7 +100,7 @@ class Checkpoints:
     def writing(self, step: int) -> Iterator[Path]:
         """A folder to write a checkpoint to: it is checksummed, synced and renamed when the block ends well.
 
-        The one before stays; older ones go.
+        The one before stays; others go.
 
         Raises:
             StageError: it cannot be written.
@@ -123,27 +122,28 @@ class Checkpoints:
                 f"step {step}: no checkpoint could be written below .checkpoints/{self.stage}: {why}; make room there, or set "
                 f"checkpoint_every.{self.stage}: null. The last good one is kept"
             ) from error
-        for old in sorted(self.folder.glob("[0-9]*[0-9]"))[:-2]:
-            shutil.rmtree(old)
+        there = sorted(self.folder.glob("[0-9]*[0-9]"))
+        good = [folder for folder in there if folder <= whole]  # later ones were passed over
+        for folder in set(there) - set(good[-2:]):
+            shutil.rmtree(folder)
 
     def finish(self, outs: Sequence[str]) -> None:
         """Note that the stage's outs are written: the last checkpoint goes when DVC has recorded them."""
         if self.every is not None:
-            hashes = {out: _dvc_hash(Path(out)) for out in outs}
-            _write(self.folder / "outs.json", hashes)
+            if self.folder.exists():  # else there was nothing to train
+                _write(self.folder / "outs.json", {out: _dvc_hash(Path(out)) for out in outs})
             _held.pop(self.folder, ExitStack()).close()
 
 
 def key_of(params: BaseModel, reads: Sequence[str]) -> str:
     """A hash of the project's modules that are loaded, settings, contents of `reads`, libraries, processor and threads."""
-    files = {Path(file).resolve() for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))}
-    code = sorted(file for file in files if file.is_relative_to(_STAGES))
     parts: list[Any] = [
-        [(path.relative_to(_STAGES).as_posix(), _sha256(path)) for path in code],
+        environment.code(STAGES),
         params.model_dump(mode="json", exclude=_NO_PART_OF_KEY),
         [(path.as_posix(), _sha256(path)) for name in reads for path in _files(Path(name))],
         environment.libraries(),
         environment.machine(),
+        environment.arithmetic(),
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -221,6 +221,7 @@ def _check(folder: Path) -> None:
         ValueError: a file is not what it was.
     """
     sums = json.loads((folder / "checksums.json").read_text(encoding="utf-8"))
-    for name, was in sums.items():
-        if _sha256(folder / name) != was:
-            raise ValueError(f"{name} is damaged")
+    now = {file.relative_to(folder).as_posix(): _sha256(file) for file in _files(folder) if file.name != "checksums.json"}
+    if sums != now:
+        wrong = [name for name in now if not isinstance(sums, dict) or sums.get(name) != now[name]]
+        raise ValueError(f"{(wrong or ['a file'])[0]} is damaged or missing")

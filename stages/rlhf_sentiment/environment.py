@@ -3,9 +3,12 @@
 It is written to runs/environment, outside DVC's outs, which must not depend on the machine.
 """
 
+import hashlib
 import json
+import os
 import platform
 import sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -40,15 +43,38 @@ def libraries() -> dict[str, str]:
 
 
 def machine() -> dict[str, str | int]:
-    """Kind of processor; where torch is loaded, also its instruction set, the threads and the CUDA device."""
-    found: dict[str, str | int] = {"system": platform.system(), "processor": platform.machine()}
+    """The processor; where torch is loaded, also its instruction set, the threads and the CUDA devices."""
+    found: dict[str, str | int] = {"system": platform.system(), "machine": platform.machine()}
+    cpus = Path("/proc/cpuinfo")
+    models = [line for line in cpus.read_text().splitlines() if line.startswith("model name")] if cpus.is_file() else []
+    found["processor"] = models[0].partition(":")[2].strip() if models else platform.processor()
     if "torch" in sys.modules:
         import torch
 
         found |= {"instructions": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads()}
         if torch.cuda.is_available():
-            found["cuda"] = torch.cuda.get_device_name()
+            found |= {"cuda": torch.cuda.get_device_name(), "cuda_devices": torch.cuda.device_count()}
     return found
+
+
+def arithmetic() -> dict[str, str]:
+    """The environment variables that tell the libraries how to compute."""
+    names = ("MKL_", "ONEDNN_", "DNNL_", "ATEN_", "TORCH_", "CUBLAS_", "CUDA_VISIBLE_", "NVIDIA_TF32")
+    return {name: value for name, value in sorted(os.environ.items()) if name.startswith(names)}
+
+
+def code(root: Path) -> list[tuple[str, str]]:
+    """Name and hash of the source of each module below `root` that is loaded, as it was when this was first called.
+
+    A stage calls it as soon as its modules are loaded: what is edited while it runs is not what runs.
+    """
+    files = {Path(file).resolve() for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))}
+    return [(file.relative_to(root).as_posix(), _source(file)) for file in sorted(files) if file.is_relative_to(root)]
+
+
+@cache
+def _source(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def record(stage: str) -> None:
@@ -64,7 +90,8 @@ def changes(stage: str, pins: Path = Path("requirements.txt")) -> list[str]:
         before, had = json.loads((_FOLDER / f"{stage}.json").read_text(encoding="utf-8"))["libraries"], "the last run here had"
     except (OSError, ValueError, KeyError, TypeError):
         lines = pins.read_text(encoding="utf-8").splitlines() if pins.is_file() else []
-        before, had = dict(line.split(";")[0].strip().split("==") for line in lines if "==" in line), "requirements.txt pins"
+        pinned = (line.split()[0].split(";")[0].partition("==") for line in lines if line[:1].isalpha() and "==" in line)
+        before, had = {name: number for name, _, number in pinned}, "requirements.txt pins"
     now = {name: number.split("+")[0] for name, number in libraries().items()}  # torch's "+cpu" is the build at hand
     return [
         f"{name} is {now[name]}, and {had} {was}: its bytes may differ"

@@ -4,6 +4,7 @@ The kernel holds them (portalocker: flock) and lets go of them when their proces
 They lie in .checkpoints/locks, not on the files, which DVC deletes before a run.
 """
 
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -48,6 +49,8 @@ def _lock(stage: str, path: str, alone: bool, root: Path, wait: bool) -> Iterato
             writer = file.read().strip()
             print(f"{stage}: waits for {path}, which {writer or 'another process'} is at work on", flush=True)
             portalocker.lock(file, kind)
+        except portalocker.LockException as error:
+            raise OSError(errno.ENOLCK, "cannot be locked on this file system", f"{root}/{path}") from error
         file.truncate(0)
         if alone:
             file.write(f"{stage} (process {os.getpid()})")

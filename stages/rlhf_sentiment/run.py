@@ -28,6 +28,8 @@ class StageError(RuntimeError):
 
 S = TypeVar("S", bound=BaseModel)
 
+STAGES = Path(__file__).resolve().parents[1]
+
 
 def stage(
     name: str,
@@ -67,6 +69,7 @@ def stage(
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     keep_freed_memory()
     listen(name)
+    environment.code(STAGES)
     with one_line_errors(name, lower):
         settings = load(schema, arguments.params, whole=name == "check")
         if look is not None and arguments.preview is not None:
@@ -75,6 +78,8 @@ def stage(
         for change in environment.changes(name):
             print(f"{name}: warning: {change} (docs/reproducibility.md)", file=sys.stderr)
         with locked(name, reads, writes):
+            if (stopped := asked()) is not None:  # its dvc is gone already
+                raise stopped
             remove_halves(writes)
             for path in reads:
                 require(Path(path))
@@ -184,6 +189,8 @@ def writing(path: str | Path) -> Iterator[Path]:
             error.filename = str(path)
         raise
     finally:
+        if old.exists() and not path.exists():  # stopped between the two renames
+            old.replace(path)
         _remove(aside)
         _remove(old)
 

@@ -4,11 +4,15 @@ At once, unless it is in a training loop that is `patient`: then it ends its ste
 """
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
+
+import psutil
 
 
 class Stopped(BaseException):
@@ -25,7 +29,9 @@ _asked: Stopped | None = None
 
 
 def listen(stage: str) -> None:
-    """Turn SIGINT and SIGTERM into `Stopped`."""
+    """Turn SIGINT and SIGTERM into `Stopped`, and remember who started the stage."""
+    global _parent
+    _parent = 0 if _is_reaper(os.getppid()) else os.getppid()
 
     def stop(number: int, _: FrameType | None) -> None:
         global _asked
@@ -36,6 +42,18 @@ def listen(stage: str) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
+
+
+def _is_reaper(process: int) -> bool:
+    """Whether it is no dvc, but what takes in orphans: dvc may have been killed while the stage was importing."""
+    try:
+        words = psutil.Process(process).cmdline()
+    except psutil.Error:
+        return True
+    if any("dvc" in word for word in words):
+        return False
+    starts_stages = re.match(r"python|jupyter|ipython|(ba|z|da|fi|k)?sh$", Path(words[0]).name) if words else None
+    return process == 1 or starts_stages is None
 
 
 @contextmanager

@@ -37,6 +37,8 @@ def arguments(device: torch.device, seed: int, rows: int, settings: Any, report_
     """
     steps = math.ceil(rows / settings.batch_size * settings.epochs)
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", "runs")
+    for name in [name for name in os.environ if name.startswith("ACCELERATE_")]:  # it would change precision and batches
+        del os.environ[name]
     disable_progress_bars()  # the bar of `train` is enough
     with tempfile.TemporaryDirectory() as scratch:
         yield {
