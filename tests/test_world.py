@@ -440,7 +440,7 @@ def test_compare_says_what_the_stage_said(world: World) -> None:
         (
             "ppo",
             lambda w: (w / "models/sft/model.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{}"),
-            "models/sft cannot be loaded",
+            "models/sft/model.safetensors cannot be read",
         ),
         ("compare", lambda w: shutil.rmtree(w / "models/ppo"), "models/ppo is missing"),
         ("compare", lambda w: (w / "models/judge/judge.json").write_text("{"), "models/judge cannot be loaded"),
