@@ -352,7 +352,9 @@ def test_compare_shows_every_model(world: World) -> None:
     assert len(rows) == 2 * 3 * 3
     assert {row["model"] for row in rows} == {"base", "sft", "rlhf"}
     assert all(0 <= float(row["positive"]) <= 1 for row in rows)
-    assert len({row["response"] for row in rows}) >= 2 * 3, "each sample is another"
+    for model in ("base", "sft", "rlhf"):
+        assert len({row["response"] for row in rows if row["model"] == model}) == 2 * 3, "each sample is another"
+    assert len({row["response"] for row in rows}) > 2 * 3, "and the models differ"
 
 
 def test_compare_says_what_the_stage_said(world: World) -> None:
