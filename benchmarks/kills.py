@@ -25,9 +25,8 @@ from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from tests.conftest import World, checkout, outs, tiny_params  # noqa: E402
+from tests.conftest import REPRO, World, checkout, outs, tiny_params  # noqa: E402
 
-REPRO = "python stages/mend.py && exec dvc repro"
 FOLDERS = ("data", "models", "metrics", "plots", "reports")
 
 
@@ -73,7 +72,7 @@ def attempt(world: World, log: Path, patience: float, whom: str) -> tuple[dict[s
 
     Exits where it failed by itself, or where a stage began anew what a checkpoint had.
     """
-    before = newest(world)
+    before = {stage: world.newest(stage) for stage in ("base", "sft", "reward", "ppo")}
     log.unlink(missing_ok=True)  # a stage that survived its dvc goes on to write to the old one
     with open(log, "w") as file:
         dvc = subprocess.Popen(  # noqa: S603 (own words)
@@ -105,7 +104,7 @@ def attempt(world: World, log: Path, patience: float, whom: str) -> tuple[dict[s
         sys.exit(f"it failed:\n{said}")
     for stage, step in before.items():
         went_on = re.search(rf"{stage}: goes on from its checkpoint of step (\d+)\n", said)
-        if f"{stage}: wrote" in said and (went_on is None or int(went_on[1]) < step):
+        if step and f"{stage}: wrote" in said and (went_on is None or int(went_on[1]) < step):
             sys.exit(f"{stage} did not go on from step {step}:\n{said}")
     return hit, said
 
@@ -120,15 +119,6 @@ def at_work(dvc: int) -> tuple[str, psutil.Process | None]:
     except psutil.Error:
         pass
     return "none, dvc itself", None
-
-
-def newest(world: World) -> dict[str, int]:
-    """The step of the newest checkpoint of each stage that has one."""
-    steps: dict[str, int] = {}
-    for folder in world.folder.glob(".checkpoints/*/*/[0-9]*[0-9]"):
-        stage = folder.parent.parent.name
-        steps[stage] = max(steps.get(stage, 0), int(folder.name))
-    return steps
 
 
 def differences(one: World, other: World) -> list[str]:

@@ -20,6 +20,9 @@ sys.path.insert(0, str(ROOT / "stages"))
 # Real data and models, where they are at hand; tests that use them skip where they are not.
 SHARED = Path(os.environ.get("RLHF_SHARED", ROOT.parent / "shared")).resolve()
 
+# What `make repro` does, which is what a person types after a kill.
+REPRO = "python stages/mend.py && exec dvc repro"
+
 # The tiny world: ordinary settings, only small, so that tests walk the production path.
 TINY: dict[str, dict[str, Any]] = {
     "checkpoint_every": {"base": 4, "sft": 1, "reward": 1, "ppo": 1},
@@ -143,6 +146,11 @@ class World:
     def stages_run(self, output: str) -> list[str]:
         """The names of the stages that DVC says it ran."""
         return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage '")]
+
+    def newest(self, stage: str) -> int:
+        """The step of a stage's newest checkpoint, 0 without one."""
+        folders = self.folder.glob(f".checkpoints/{stage}/*/[0-9]*[0-9]")
+        return max((int(folder.name) for folder in folders), default=0)
 
     def set(self, key: str, value: Any) -> None:
         """Change a setting in params.yaml."""
