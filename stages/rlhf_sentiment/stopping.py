@@ -47,10 +47,12 @@ def listen(stage: str) -> None:
 def _is_reaper(process: int) -> bool:
     """Whether it is no dvc, but what takes in orphans: dvc may have been killed while the stage was importing."""
     try:
+        if os.getsid(process) != os.getsid(0):  # a child is of its parent's session; what takes in orphans seldom is
+            return True
         words = psutil.Process(process).cmdline()
-    except psutil.Error:
+    except (OSError, psutil.Error):
         return True
-    if any("dvc" in word for word in words):
+    if "dvc" in {Path(word).name for word in words}:
         return False
     starts_stages = re.match(r"python|jupyter|ipython|(ba|z|da|fi|k)?sh$", Path(words[0]).name) if words else None
     return process == 1 or starts_stages is None
