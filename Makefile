@@ -12,10 +12,11 @@ SHARED ?= ../shared
 
 setup: $(VENV)/.installed
 
-# Exactly the pins, never newer ones.
-$(VENV)/.installed: requirements.txt
+# Exactly the pins, never newer ones. The package itself is for notebooks: the stages run the code beside them.
+$(VENV)/.installed: requirements.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -r requirements.txt
+	$(BIN)/python -m pip install --no-deps --no-build-isolation -e .
 	touch $@
 
 # What a dvc that was killed left half written is mended first.

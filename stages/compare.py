@@ -16,27 +16,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rlhf_sentiment.answers import answer
-from rlhf_sentiment.config import Device, Seed, Settings, load
-from rlhf_sentiment.judge import Judge
-from rlhf_sentiment.judges import judged
-from rlhf_sentiment.models import load_policy, load_tokenizer, make_deterministic, quiet, resolve_device
+from rlhf_sentiment.comparison import FOLDERS, answers
+from rlhf_sentiment.config import load
 from rlhf_sentiment.prompts import is_utf8, read_prompts
-from rlhf_sentiment.records import Row, write_table
-from rlhf_sentiment.run import one_line_errors, require
-from rlhf_sentiment.settings.evaluate import EvaluateSettings
-from rlhf_sentiment.settings.generation import GenerationSettings
+from rlhf_sentiment.records import write_table
+from rlhf_sentiment.run import one_line_errors
+from rlhf_sentiment.settings.whole import Params
 from rlhf_sentiment.stopping import listen
 from rlhf_sentiment.text import visible
-
-FOLDERS = {"base": "models/base", "sft": "models/sft", "rlhf": "models/ppo"}
-
-
-class Params(Settings):
-    seed: Seed
-    device: Device
-    generation: GenerationSettings
-    evaluate: EvaluateSettings
 
 
 def main() -> None:
@@ -65,9 +52,7 @@ def main() -> None:
         params = load(Params, arguments.params)
         given = arguments.prompt + (read_prompts(arguments.prompts) if arguments.prompts else [])
         prompts = list(dict.fromkeys(given))
-        for folder in (*FOLDERS.values(), "models/judge"):
-            require(Path(folder))
-        table = pd.DataFrame(answers(params, prompts, arguments.samples, console))
+        table = answers(params, prompts, arguments.samples)
         if arguments.csv:  # before anything is shown: a pager that closes early ends the program
             write_table(arguments.csv, table)
         for prompt in prompts:
@@ -76,24 +61,6 @@ def main() -> None:
             means = table.groupby("model", sort=False)["positive"].mean()
             console.print(Text(f" mean P(positive) of {len(table) // len(FOLDERS)} answers each: "), end="")
             console.print(Text(", ").join(Text(f"{name} ").append(coloured(mean)) for name, mean in means.items()))
-
-
-def answers(params: Params, prompts: list[str], samples: int, console: Console) -> list[Row]:
-    """Every model's answers, with the judge's P(positive)."""
-    quiet()
-    make_deterministic(params.seed)
-    device, judge = resolve_device(params.device), Judge.load("models/judge")
-    rows: list[Row] = []
-    for name, folder in FOLDERS.items():
-        with console.status(f"{name} writes"):
-            model, tokenizer = load_policy(folder, device), load_tokenizer(folder)
-            written = answer(model, tokenizer, prompts, params.seed, **params.generation.model_dump(), samples=samples)
-            positive = judge.positive([judged(one.prompt, one.response, params.evaluate.judged) for one in written])
-            rows += [
-                {"prompt": one.prompt, "model": name, "sample": one.sample, "positive": score, "response": one.response}
-                for one, score in zip(written, positive, strict=True)
-            ]
-    return rows
 
 
 def show(console: Console, prompt: str, answers: pd.DataFrame) -> None:

@@ -17,7 +17,6 @@ import torch
 from rich.console import Console
 from rich.markdown import Markdown
 from scipy.stats import binomtest
-from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf_sentiment import grammar, plots
@@ -36,6 +35,7 @@ from rlhf_sentiment.models import (
     resolve_device,
     reward_scores,
 )
+from rlhf_sentiment.progress import progress_bar
 from rlhf_sentiment.records import Row, read_json, read_rows, read_table, write_metrics, write_table
 from rlhf_sentiment.report import markdown
 from rlhf_sentiment.rollout import Responses, batch_of, exact_kl, score_tokens
@@ -124,7 +124,7 @@ def main(params: Params) -> str:
     positive: dict[str, dict[str, np.ndarray]] = {}  # model -> judge -> (prompts x samples,)
     scores: dict[str, np.ndarray] = {}
     result: Row = {"prompts": len(prompts)}
-    for name, rows in tqdm(samples.items(), desc="evaluate", unit=" models", leave=False, disable=None):
+    for name, rows in progress_bar(samples.items(), desc="evaluate", unit=" models", leave=False):
         read = [judged(row["prompt"], row["response"], settings.judged) for row in rows]
         positive[name] = {judge: opinion(read) for judge, opinion in opinions.items()}
         scores[name], perplexity = score(base, reward, tokenizer, rows)

@@ -40,9 +40,8 @@ def main(params: Params) -> str:
     make_deterministic(params.seed)
     device, asked = resolve_device(params.device), params.evaluate
     usual = params.generation.model_dump() | {"samples": asked.samples_per_prompt}
-    rollout = (
-        usual | read_json("metrics/ppo.json", {"temperature": float, "max_new_tokens": int}) | {"top_p": 1.0, "samples": 1}
-    )
+    ppo = read_json("metrics/ppo.json", {"temperature": float, "max_new_tokens": int})
+    rollout = usual | {"temperature": ppo["temperature"], "max_new_tokens": ppo["max_new_tokens"], "top_p": 1.0, "samples": 1}
     given = read_prompts(asked.prompts_file) if asked.prompts_file else test_prompts()
     fitting = that_fit(given, max(usual["max_new_tokens"], rollout["max_new_tokens"]))
     prompts = fitting[: asked.num_samples]

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-import check
 from rlhf_sentiment.config import ConfigError, load, read_yaml
+from rlhf_sentiment.settings.whole import Params
 
 from .conftest import ROOT, tiny_params
 
@@ -18,7 +18,7 @@ def refusal(tmp_path: Path, tree: Any) -> str:
     file = tmp_path / "params.yaml"
     file.write_text(tree if isinstance(tree, str) else yaml.safe_dump(tree))
     with pytest.raises(ConfigError) as error:
-        load(check.Params, file, whole=True)
+        load(Params, file, whole=True)
     return str(error.value).replace(f"{file}", "params.yaml")
 
 
@@ -46,7 +46,7 @@ def test_what_is_no_number_stays_text(tmp_path: Path) -> None:
 
 
 def test_the_committed_params_are_in_order() -> None:
-    load(check.Params, ROOT / "params.yaml", whole=True)
+    load(Params, ROOT / "params.yaml", whole=True)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_a_file_that_is_not_settings_is_refused(tmp_path: Path, text: str, said:
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file"):
-        load(check.Params, tmp_path / "none.yaml")
+        load(Params, tmp_path / "none.yaml")
 
 
 def test_every_key_has_its_manual() -> None:

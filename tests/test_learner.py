@@ -11,7 +11,18 @@ from accelerate import Accelerator
 from transformers import PreTrainedTokenizerBase
 
 from rlhf_sentiment import learner, ppo
-from rlhf_sentiment.learner import Actors, Experience, collect, critic_of, learn, make_accelerator, make_optimizer, take
+from rlhf_sentiment.learner import (
+    Actors,
+    Experience,
+    assess,
+    collect,
+    critic_of,
+    learn,
+    make_accelerator,
+    make_optimizer,
+    score_texts,
+    take,
+)
 from rlhf_sentiment.models import load_reward_model, save
 from rlhf_sentiment.rollout import Responses, batch_of, score_tokens, uniforms
 from rlhf_sentiment.run import StageError
@@ -424,3 +435,40 @@ def test_it_must_learn_to_write_one_class_of_tokens(tiny_model: Callable[..., An
         learn(actors, optimizer, accelerator, experience, with_settings, (1, step))
     assert shares[0] < 0.7
     assert sum(shares[-3:]) / 3 > 0.9
+
+
+class Letters:
+    """Stands in for a tokenizer: token 2 is b, token 3 is c; 0 and 1 are special."""
+
+    def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
+        return "".join(chr(ord("`") + one) for one in ids if one > 1)
+
+
+def test_a_function_is_given_texts_and_gives_scores(tiny_model: Callable[..., Any]) -> None:
+    seen: list[tuple[list[str], list[str]]] = []
+
+    def reward(prompts: list[str], responses: list[str]) -> list[float]:
+        seen.append((prompts, responses))
+        return [len(response) for response in responses]
+
+    batch = batch_of([[2], [3, 4]], [[5, 6, 0], [7]], PAD, "cpu")
+    actors = actors_of(tiny_model)
+    actors.reward = score_texts(reward, Letters())
+    assert actors.scores(batch).tolist() == [2.0, 1.0]
+    assert seen == [(["b", "cd"], ["ef", "g"])]
+    experience = assess(actors, batch, settings(micro_batch_size=1), 0.0)
+    assert experience.scores.tolist() == experience.rewards.tolist() == [2.0, 1.0]
+    assert seen[1:] == [(["b"], ["ef"]), (["cd"], ["g"])]
+
+
+def test_a_critic_without_a_reward_model_starts_from_the_policy(tiny_model: Callable[..., Any]) -> None:
+    policy = tiny_model("causal")
+    critic = critic_of(settings(critic="separate"), policy, None)
+    assert critic.trunk is not None
+    ours, theirs = dict(critic.trunk.named_parameters()), dict(policy.base_model.named_parameters())
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name])
+        assert ours[name] is not theirs[name]
+    critic.rescale(10.0, 2.0)  # it has predicted nothing yet: not -5
+    assert not critic(torch.tensor([[2, 3, 4]]), torch.ones(1, 3, dtype=torch.long), 1).any()

@@ -7,7 +7,6 @@ import pytest
 from transformers import BloomConfig, BloomForCausalLM, GPT2Tokenizer, PreTrainedTokenizerBase
 
 from base import give_pad_token
-from reward import encode_pairs
 from rlhf_sentiment.models import (
     decode_response,
     encode,
@@ -17,6 +16,7 @@ from rlhf_sentiment.models import (
     load_tokenizer,
     refuse_longer,
 )
+from rlhf_sentiment.reward import encode_pairs
 from rlhf_sentiment.run import StageError
 from rlhf_sentiment.settings.reward import RewardSettings
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import yaml
 
-import check
 import prepare
 from rlhf_sentiment import grammar
 from rlhf_sentiment.config import load, read_yaml
 from rlhf_sentiment.settings.data import DataSettings
 from rlhf_sentiment.settings.judge import JudgeSource
+from rlhf_sentiment.settings.whole import Params
 
 from .conftest import ROOT, SHARED, World, checkout, write_llama, write_reviews
 
@@ -116,7 +116,7 @@ def test_a_hub_data_set_is_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("file", PROFILES, ids=lambda file: file.stem)
 def test_a_profile_is_in_order(file: Path) -> None:
-    load(check.Params, file, whole=True)
+    load(Params, file, whole=True)
 
 
 def test_the_original_setting_is_as_it_was() -> None:

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .models import decode_response, encode, room_of
+from .progress import progress_bar
 from .rollout import respond, uniforms
 from .run import StageError
 
@@ -65,7 +65,7 @@ def answer(
     answers: dict[tuple[int, int], Answer] = {}
     by_length = sorted(range(len(prompts)), key=lambda row: len(encoded[row]))  # little padding
     wanted = [(row, sample) for row in by_length for sample in range(samples)]
-    with tqdm(total=len(wanted), desc=title, unit=" answers", disable=None if title else True) as bar:
+    with progress_bar(total=len(wanted), desc=title, unit=" answers", shown=bool(title)) as progress:
         for start in range(0, len(wanted), batch_size):
             part = wanted[start : start + batch_size]
             noise = torch.stack([uniforms(max_new_tokens, seed, _number(prompts[row]), sample) for row, sample in part])
@@ -81,7 +81,7 @@ def answer(
             for (row, sample), tokens, finished in zip(part, batch.tokens(), batch.finished.tolist(), strict=True):
                 response = decode_response(tokenizer, encoded[row], tokens)
                 answers[row, sample] = Answer(prompts[row], sample, response, tokens, finished)
-            bar.update(len(part))
+            progress.update(len(part))
     return [answers[key] for key in sorted(answers)]
 
 

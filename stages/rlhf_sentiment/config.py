@@ -6,6 +6,8 @@ a stage's parameters in dvc.yaml and the settings its code can see are the same 
 
 import difflib
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -116,8 +118,19 @@ def load(schema: type[S], path: Path, whole: bool = False) -> S:
     tree = read_yaml(path)
     if not whole:
         tree = {key: value for key, value in tree.items() if key in schema.model_fields}
-    try:
+    with explained(schema, path):
         return schema.model_validate(tree)
+
+
+@contextmanager
+def explained(schema: type[BaseModel], path: Path) -> Iterator[None]:
+    """Turn pydantic's error about a tree of settings into lines that name the file and the key.
+
+    Raises:
+        ConfigError: one line for each fault.
+    """
+    try:
+        yield
     except ValidationError as error:
         raise ConfigError("\n".join(f"{path}: {_explain(fault, schema)}" for fault in error.errors())) from None
 

@@ -20,8 +20,8 @@ from unicodedata import category
 import pyarrow as pa
 import pyarrow.parquet
 from datasets import disable_progress_bars, load_dataset, logging
-from tqdm import tqdm
 
+from .progress import progress_bar
 from .records import Row
 from .run import StageError
 from .settings.data import HubSettings
@@ -117,14 +117,14 @@ def rows_of(path: Path) -> Iterator[Numbered]:
     try:
         with (
             open(path, "rb") as raw,
-            tqdm(
-                total=path.stat().st_size, desc=f"prepare: {path.name}", unit="B", unit_scale=True, leave=False, disable=None
-            ) as bar,
+            progress_bar(
+                total=path.stat().st_size, desc=f"prepare: {path.name}", unit="B", unit_scale=True, leave=False
+            ) as progress,
         ):
             for number, row in _parsed(_opened(path, raw), path):
                 yield number, row
                 if number % 1000 == 0:
-                    bar.update(raw.tell() - bar.n)
+                    progress.update(raw.tell() - progress.n)
     except StageError:
         raise
     except EOFError:
@@ -272,7 +272,7 @@ def hub_files(hub: HubSettings, setting: str) -> list[File]:
 
 def _with_bar(table: Iterable[Row], title: str) -> Iterator[Numbered]:
     try:
-        yield from enumerate(tqdm(table, desc=title, unit=" rows", leave=False, disable=None), start=1)
+        yield from enumerate(progress_bar(table, desc=title, unit=" rows", leave=False), start=1)
     except Exception as error:  # whatever stands in a column
         raise StageError(f"{title.removeprefix('prepare: ')} cannot be read: {cause_of(error)}") from None
 

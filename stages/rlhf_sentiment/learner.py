@@ -5,7 +5,7 @@ The numbers in comments are the steps of Ziegler et al. 2019 (1909.08593) as Hua
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -16,10 +16,10 @@ from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from . import ppo
-from .models import Critic, reward_scores
+from .models import Critic, decode_response, reward_scores
 from .rollout import Responses, respond, score_tokens
 from .run import StageError
 from .settings.ppo import PPOSettings
@@ -27,12 +27,13 @@ from .settings.ppo import PPOSettings
 
 @dataclass
 class Actors:
-    """The four models of PPO, on one device, dropout off. Only policy and critic learn."""
+    """The four models of PPO, on one device, dropout off. Only policy and critic learn; any function of the responses can take
+    the reward model's place."""
 
     policy: PreTrainedModel
     critic: Critic
     reference: PreTrainedModel
-    reward: PreTrainedModel
+    reward: PreTrainedModel | Callable[[Responses], Tensor]
     eos: int
     pad: int
     score_mean: float = 0.0
@@ -47,6 +48,12 @@ class Actors:
         if self.critic.trunk is None:
             return self.critic.value(states)
         return self.critic(part.sequences, part.attention_mask, part.length)
+
+    def scores(self, part: Responses) -> Tensor:
+        """The score of each response. (B,)"""
+        if isinstance(self.reward, nn.Module):
+            return reward_scores(self.reward, part.sequences, part.attention_mask)
+        return self.reward(part)
 
     def state(self) -> dict[str, Any]:
         """What changes in a run: what learns, and the reward's scale. `restore` takes it back."""
@@ -64,11 +71,43 @@ class Actors:
         self.score_mean, self.score_std = state["score_mean"], state["score_std"]
 
 
-def critic_of(settings: PPOSettings, policy: PreTrainedModel, reward: PreTrainedModel) -> Critic:
-    """The critic that `settings.critic` names: on a copy of the reward model's trunk, or a head on the policy's."""
+def critic_of(settings: PPOSettings, policy: PreTrainedModel, reward: PreTrainedModel | None) -> Critic:
+    """The critic that `settings.critic` names: on a copy of the reward model's trunk (of the policy's, where no model gives
+    the reward), or a head on the policy's own."""
     if settings.critic == "shared":
         return Critic(policy.config.hidden_size).to(policy.device)
+    if reward is None:
+        return Critic(policy.config.hidden_size, copy.deepcopy(policy.base_model)).to(policy.device).eval()
     return Critic.from_reward_model(copy.deepcopy(reward)).requires_grad_(True).eval()
+
+
+def score_texts(
+    function: Callable[[list[str], list[str]], Sequence[float]], tokenizer: PreTrainedTokenizerBase
+) -> Callable[[Responses], Tensor]:
+    """A reward for `Actors` from a function of prompts and responses, which are texts without special tokens.
+
+    It is called with at most `ppo.micro_batch_size` of them at a time.
+
+    Raises:
+        StageError: what it returns is not one finite number for each response.
+    """
+
+    def score(part: Responses) -> Tensor:
+        prompts = part.prompts()
+        responses = [decode_response(tokenizer, *both) for both in zip(prompts, part.tokens(), strict=True)]
+        given = function([tokenizer.decode(prompt, skip_special_tokens=True) for prompt in prompts], responses)
+        try:
+            scores = torch.tensor([float(one) for one in given], device=part.sequences.device)
+        except (TypeError, ValueError) as error:
+            raise StageError(f"the reward function should return a list of numbers: {error}") from error
+        if len(scores) != len(responses):
+            raise StageError(f"the reward function returned {len(scores)} numbers for {len(responses)} responses")
+        for response, one in zip(responses, scores.tolist(), strict=True):
+            if not math.isfinite(one):
+                raise StageError(f"the reward function returned {one} for the response {response!r}")
+        return scores
+
+    return score
 
 
 def make_optimizer(actors: Actors, settings: PPOSettings) -> torch.optim.Optimizer:
@@ -170,7 +209,7 @@ def assess(actors: Actors, batch: Responses, settings: PPOSettings, kl_coef: flo
             own = score_tokens(actors.policy, part, settings.temperature, with_entropy=True)
             values = actors.values(part, own.states)
             reference = score_tokens(actors.reference, part, settings.temperature)
-            scores = reward_scores(actors.reward, part.sequences, part.attention_mask)
+            scores = actors.scores(part)
         parts["log_probs"].append(own.log_probs)
         parts["entropy"].append(own.entropy)
         parts["values"].append(values)

@@ -288,7 +288,9 @@ class Critic(nn.Module):
         return critic.to(model.score.weight.device)
 
     def rescale(self, mean: float, std: float) -> None:
-        """Predict (score - mean) / std wherever the head predicted score."""
+        """Predict (score - mean) / std wherever the head predicted score; a head of zeros predicts nothing yet, and stays."""
+        if not self.head.weight.any():
+            return
         with torch.no_grad():
             self.head.weight.div_(std)
             self.head.bias.sub_(mean).div_(std)

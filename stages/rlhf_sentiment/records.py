@@ -13,7 +13,7 @@ Row = dict[str, Any]
 
 
 # What a column or key holds -> its name in a message.
-_KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", list: "a list"}
+_KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", list: "a list", dict: "an object"}
 
 
 def read_rows(path: str | Path, columns: dict[str, type]) -> list[Row]:
@@ -41,7 +41,7 @@ def read_rows(path: str | Path, columns: dict[str, type]) -> list[Row]:
 
 
 def read_json(path: str | Path, keys: dict[str, type]) -> Row:
-    """The values of `keys` in a JSON file.
+    """The object in a JSON file, which has `keys`, each of its type.
 
     Raises:
         StageError: not a JSON object in UTF-8, or a key is missing or of another type.
@@ -50,8 +50,7 @@ def read_json(path: str | Path, keys: dict[str, type]) -> Row:
         tree = json.loads(Path(path).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise StageError(f"{path}: not JSON: {error}; run `dvc repro`") from None
-    _checked(tree, keys, str(path))
-    return {key: tree[key] for key in keys}
+    return _checked(tree, keys, str(path))
 
 
 def _checked(row: Any, columns: dict[str, type], where: str) -> Row:

@@ -51,6 +51,12 @@ class Responses(NamedTuple):
         """Token ids of the responses. (B, T)"""
         return self.sequences[:, -self.length :]
 
+    def prompts(self) -> list[list[int]]:
+        """The prompt of each row, padding not."""
+        width = self.sequences.shape[1] - self.length
+        lengths = self.attention_mask[:, :width].sum(dim=1).tolist()
+        return [row[width - length :] for row, length in zip(self.sequences[:, :width].tolist(), lengths, strict=True)]
+
     def tokens(self) -> list[list[int]]:
         """The response of each row, EOS included, padding not."""
         lengths = self.response_mask.sum(dim=1).tolist()

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ class Stopped(BaseException):
 _parent = os.getppid()
 _patient = False
 _asked: Stopped | None = None
+_when = 0.0
 
 
 def listen(stage: str) -> None:
@@ -34,8 +36,11 @@ def listen(stage: str) -> None:
     _parent = 0 if _is_reaper(os.getppid()) else os.getppid()
 
     def stop(number: int, _: FrameType | None) -> None:
-        global _asked
-        again, _asked = _asked is not None, Stopped(number, f"stopped by {signal.Signals(number).name}")
+        global _asked, _when
+        if _asked is not None and time.monotonic() - _when < 1:  # the same one, from the terminal and from a parent
+            return
+        again, _when = _asked is not None, time.monotonic()
+        _asked = Stopped(number, f"stopped by {signal.Signals(number).name}")
         if again or not _patient:
             raise _asked  # Python drops it where it comes in a `__del__`: then the next `asked` stops the stage
         print(f"{stage}: {signal.Signals(number).name}: ends this step first; once more stops at once", file=sys.stderr)

@@ -7,10 +7,9 @@ demonstrations and the pairs that train the reward model; its held-out pairs hav
 import random
 from collections.abc import Callable
 
-from tqdm import tqdm
-
 from . import grammar
 from .grammar import NEGATIVE, POSITIVE
+from .progress import progress_bar
 from .records import Row
 from .run import StageError
 from .settings.data import DataSettings
@@ -111,7 +110,7 @@ class Ledger:
         """
         rng = random.Random(f"{self.seed}/{name}")  # noqa: S311 (sampling, not secrets)
         rows: dict[str, Row] = {}
-        with tqdm(total=count, desc=f"prepare: {name}", unit=" rows", leave=False, disable=None) as bar:
+        with progress_bar(total=count, desc=f"prepare: {name}", unit=" rows", leave=False) as progress:
             for _ in range(100 * count + 10_000):
                 row = draw(rng)
                 if split_of(next(iter(row.values())), validation=0.1, test=0.1) != split:
@@ -121,7 +120,7 @@ class Ledger:
                     self.drop(name, row)
                     continue
                 rows[same] = {**row, "split": split}
-                bar.update()
+                progress.update()
                 if len(rows) == count:
                     self.kept += count
                     return list(rows.values())

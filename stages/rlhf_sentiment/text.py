@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 from datasketch import MinHash
-from tqdm import tqdm
+
+from .progress import progress_bar
 
 _SHINGLE = 3  # words
 _PERMUTATIONS = 128
@@ -90,13 +91,13 @@ class Sketched(NamedTuple):
 def sketched(texts: Sequence[str], title: str = "") -> Sketched:
     """The MinHash of each text's shingles (Broder 1997, as in datasketch), with a progress bar where it has a title."""
     sketches = np.empty((len(texts), _PERMUTATIONS), dtype=np.uint32)
-    with tqdm(total=len(texts), desc=title, unit=" texts", leave=False, disable=None if title else True) as bar:
+    with progress_bar(total=len(texts), desc=title, unit=" texts", leave=False, shown=bool(title)) as progress:
         for start in range(0, len(texts), 1000):
             part = [texts[number] for number in range(start, min(start + 1000, len(texts)))]
             hashed = [[zlib.crc32(shingle.encode()) for shingle in shingles(text)] for text in part]
             for number, one in enumerate(MinHash.bulk(hashed, num_perm=_PERMUTATIONS, seed=1, hashfunc=int), start):
                 sketches[number] = one.hashvalues
-            bar.update(len(part))
+            progress.update(len(part))
     return Sketched(texts, sketches)
 
 

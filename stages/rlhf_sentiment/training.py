@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 from datasets import disable_progress_bars
-from tqdm import tqdm
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler, safe_globals
 
 from .checkpoints import Checkpoints
+from .progress import progress_bar
 from .records import Row
 from .run import StageError
 from .stopping import asked, patient
@@ -116,7 +116,7 @@ class _Watch(TrainerCallback):
         self.kept, self.columns = kept, columns
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.kept.stage, unit=" steps", disable=None)
+        self.bar = progress_bar(total=state.max_steps, initial=state.global_step, desc=self.kept.stage, unit=" steps")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Row | None = None, **_: Any) -> None:
         if not logs or "loss" not in logs:  # the Trainer's own summary of the run

@@ -1,0 +1,281 @@
+"""The steps of RLHF one by one, from Python: your own preferences, a reward model of them, PPO against any reward.
+
+They call what the stages call, in the current folder, and write nothing but where `save` is told to: DVC's outs stay its own.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from .answers import answer
+from .checkpoints import Checkpoints
+from .files import files_at
+from .intake import Intake
+from .learner import Actors, critic_of, make_accelerator, score_texts
+from .models import (
+    encode_example,
+    load_policy,
+    load_reward_model,
+    load_tokenizer,
+    make_deterministic,
+    quiet,
+    resolve_device,
+    save,
+)
+from .pipeline import RLHFConfig
+from .ppo_training import prompts_of, train_policy
+from .records import Row, read_rows
+from .reward import score, train_reward
+from .run import StageError, require
+from .shapes import PREFERENCES
+from .tables import apart, pairs_from_labels, pairs_given, splits_of, texts_of
+from .text import sketched
+
+RewardFunction = Callable[[list[str], list[str]], Sequence[float]]
+
+
+class PreferenceDataProcessor:
+    """Preference pairs from files, in any of the shapes of docs/data.md.
+
+    Attributes:
+        files: after a load, how many rows of each file had which fate, as in metrics/data.json.
+        dropped: the rows that were not kept: file, row, reason.
+
+    Example:
+        >>> processor = PreferenceDataProcessor(RLHFConfig())
+        >>> dataset = processor.load_custom_data("data/prepared/preferences.jsonl")  # doctest: +ELLIPSIS
+        data/prepared/preferences.jsonl: ... rows, ... kept, 0 rejected, 0 duplicates, 0 overlaps
+        ... pairs, without ... that nearly equal held-out ones
+        >>> dataset.column_names
+        ['prompt', 'chosen', 'rejected', 'split']
+    """
+
+    def __init__(self, config: RLHFConfig) -> None:
+        self.config = config
+        self.files: dict[str, dict[str, int]] = {}
+        self.dropped = pd.DataFrame()
+
+    def load_custom_data(self, path: str | Path) -> Dataset:
+        """All pairs of a file, a folder or a glob; of labelled texts, as many as can be matched.
+
+        Prints what became of the rows.
+
+        Args:
+            path: as `data.source`, but anywhere. The settings of `config.data` say what its columns and labels mean.
+
+        Returns:
+            Columns prompt, chosen, rejected and split: train, validation or test, by a hash of the text where the files do
+            not say, so that more rows move nobody.
+
+        Raises:
+            StageError: a file cannot be read, or has no preferences and no labels; it says where and what would be right.
+        """
+        data = self.config.data
+        source = Intake(files_at(str(path), "path"), (*PREFERENCES, "labelled"), data, "data.source", data.prompt_words, 0.0)
+        pairs: list[Row] = []
+        for split, table in splits_of(source).items():
+            if source.shape == "labelled":
+                smaller = int(table["label"].value_counts().reindex([0, 1], fill_value=0).min())
+                wanted = data.model_copy(update={"pairs": smaller * data.max_uses})
+                pairs += pairs_from_labels(source, table, wanted, "pairs", split) if smaller else []
+            else:
+                pairs += pairs_given(source, table, data.model_copy(update={"pairs": sys.maxsize}), "pairs", split)
+        held_out = [text for row in pairs if row["split"] != "train" for text in texts_of(row)]
+        kept = apart(pairs, "train", sketched(held_out, "near-duplicates"), data.near_duplicate)
+        self.files, self.dropped = source.files, pd.DataFrame(source.dropped)
+        for name, fates in self.files.items():
+            print(
+                f"{name}: {fates['rows_read']} rows, {fates['rows_kept']} kept, {fates['rows_rejected']} rejected, "
+                f"{fates['duplicates_dropped']} duplicates, {fates['overlap_dropped']} overlaps"
+            )
+        print(f"{len(kept)} pairs, without {len(pairs) - len(kept)} that nearly equal held-out ones")
+        if not kept:
+            raise StageError(f"{path}: no pair can be made of its {source.shape}")
+        return Dataset.from_list(kept)
+
+
+class RewardModel:
+    """A reward model: the pipeline's, or one that is trained here on your own pairs, from models/sft.
+
+    Example:
+        >>> reward_model = RewardModel(RLHFConfig())
+        >>> reward_model.score(["I loved it.", "I hated it."])  # doctest: +ELLIPSIS
+        [..., ...]
+        >>> metrics = reward_model.train_reward_model(dataset)
+        >>> metrics["pairs"] + metrics["pairs_held_out"] <= len(dataset)
+        True
+        >>> reward_model.save("my_reward_model")
+    """
+
+    def __init__(self, config: RLHFConfig) -> None:
+        self.config = config
+        self._loaded: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None
+        self.curve = pd.DataFrame()
+
+    def train_reward_model(self, dataset: Dataset) -> dict[str, Any]:
+        """Train a new one, with the settings of `config.reward`, as the stage does.
+
+        Args:
+            dataset: columns prompt, chosen, rejected and, where it has one, split: it learns from train, is measured on
+                validation, and does not look at test. Without, every tenth pair is measured on.
+
+        Returns:
+            accuracy on the measured pairs, in [0, 1], with accuracy_low and accuracy_high (Wilson, 95 %), margin (mean
+            score of chosen less rejected), and counts. The curve by step is in `curve`.
+
+        Raises:
+            StageError: models/sft is missing; a column is missing; no pair is short enough.
+        """
+        require(Path("models/sft"))
+        absent = {"prompt", "chosen", "rejected"} - set(dataset.column_names)
+        if absent:
+            raise StageError(f"the dataset lacks {', '.join(sorted(absent))}; it has {', '.join(dataset.column_names)}")
+        pairs: list[Row] = dataset.to_list()
+        if "split" not in dataset.column_names:
+            pairs = [{**row, "split": "train" if number % 10 else "validation"} for number, row in enumerate(pairs)]
+        quiet()
+        make_deterministic(self.config.seed)
+        model = load_reward_model("models/sft", resolve_device(self.config.device), new_head=True)
+        tokenizer = load_tokenizer("models/sft")
+        none = Checkpoints("reward", self.config, [], None)
+        settings, seed = self.config.reward, self.config.seed
+        curve, metrics = train_reward(model, tokenizer, pairs, settings, seed, "none", none, "the dataset")
+        self._loaded, self.curve = (model, tokenizer), pd.DataFrame(curve)
+        return metrics
+
+    def score(self, responses: Sequence[str], prompts: Sequence[str] | None = None) -> list[float]:
+        """The score of each response, in the reward model's own scale: only differences mean something.
+
+        Args:
+            prompts: what each response goes on from; None: nothing.
+
+        Raises:
+            StageError: models/reward is missing and none was trained; a text is longer than `reward.max_length` tokens
+                (which, with `reward.cut`, is cut there); as many prompts as responses are needed.
+        """
+        before = [""] * len(responses) if prompts is None else list(prompts)
+        if isinstance(responses, str) or len(before) != len(responses):
+            raise StageError("responses should be a list of texts, and prompts as many")
+        model, tokenizer = self._model()
+        longest, cut = self.config.reward.max_length, self.config.reward.cut
+        sequences = []
+        for prompt, response in zip(before, responses, strict=True):
+            first, then, _ = encode_example(tokenizer, prompt, response, longest, cut)
+            if not then:
+                raise StageError(f"{response[:40]!r}... has more than reward.max_length, {longest} tokens; shorten it")
+            sequences.append(first + then)
+        return score(model, sequences, tokenizer).tolist() if sequences else []
+
+    def save(self, folder: str | Path) -> None:
+        """Write it to a folder that `AutoModelForSequenceClassification.from_pretrained` loads.
+
+        Raises:
+            StageError: as `score`; the folder is one that the pipeline writes.
+        """
+        _refuse_out(folder)
+        save(*self._model(), folder)
+
+    def _model(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        if self._loaded is None:
+            require(Path("models/reward"))
+            quiet()
+            device = resolve_device(self.config.device)
+            self._loaded = load_reward_model("models/reward", device), load_tokenizer("models/reward")
+        return self._loaded
+
+
+@dataclass(frozen=True)
+class TunedPolicy:
+    """What `train_ppo` makes.
+
+    Attributes:
+        policy, tokenizer: of transformers.
+        curve: a row a PPO step, as in plots/ppo.csv: score, reward, kl_penalty (nats per response), entropy (nats per token)...
+        validation: mean score and KL on validation prompts before, between and after.
+    """
+
+    config: RLHFConfig
+    policy: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    curve: pd.DataFrame
+    validation: pd.DataFrame
+
+    def write(self, prompts: Sequence[str], samples: int = 1) -> list[str]:
+        """Its responses to prompts, with the settings of `config.generation`; those to one prompt together.
+
+        Raises:
+            StageError: a prompt is empty or too long.
+        """
+        settings = self.config.generation.model_dump()
+        written = answer(self.policy, self.tokenizer, prompts, self.config.seed, **settings, samples=samples)
+        return [one.response for one in written]
+
+    def save(self, folder: str | Path) -> None:
+        """Write the policy to a folder that `AutoModelForCausalLM.from_pretrained` loads.
+
+        Raises:
+            StageError: the folder is one that the pipeline writes.
+        """
+        _refuse_out(folder)
+        save(self.policy, self.tokenizer, folder)
+
+
+def train_ppo(config: RLHFConfig, reward: RewardFunction | RewardModel) -> TunedPolicy:
+    """PPO from models/sft, with the settings of `config.ppo`, on a reward of your own.
+
+    The reward is normalised and KL from models/sft is charged, as in the pipeline; the critic starts from the fine-tuned
+    model's trunk (from the reward model's, where that is what is given).
+
+    Args:
+        reward: a function of prompts and responses (lists of as many texts) that returns a number for each, or a RewardModel.
+
+    Raises:
+        StageError: models/sft or the prompts are missing; the function returns something else; a figure is not finite.
+
+    Example:
+        >>> def brief(prompts, responses):
+        ...     return [-len(response.split()) for response in responses]
+        >>> tuned = train_ppo(RLHFConfig(**{"ppo.steps": 2}), brief)
+        >>> len(tuned.curve), len(tuned.write(["The film was"], samples=3))
+        (2, 3)
+    """
+    require(Path("models/sft"))
+    require(Path("data/prepared/prompts.jsonl"))
+    quiet()
+    make_deterministic(config.seed)
+    settings, device, tokenizer = config.ppo, resolve_device(config.device), load_tokenizer("models/sft")
+    policy = load_policy("models/sft", device)
+    model = None
+    if isinstance(reward, RewardModel):
+        model, other = reward._model()
+        if other.get_vocab() != tokenizer.get_vocab():
+            raise StageError("the reward model has another tokenizer than models/sft")
+        judge: Any = model.requires_grad_(False)
+    else:
+        judge = score_texts(reward, tokenizer)
+    actors = Actors(
+        policy=policy,
+        reference=load_policy("models/sft", device).requires_grad_(False),
+        reward=judge,
+        critic=critic_of(settings, policy, model),
+        eos=tokenizer.eos_token_id,
+        pad=tokenizer.pad_token_id,
+    )
+    rows = read_rows("data/prepared/prompts.jsonl", {"prompt": str, "split": str})
+    train, _ = prompts_of(rows, "train", tokenizer, settings, actors)
+    validation, _ = prompts_of(rows, "validation", tokenizer, settings, actors)
+    none = Checkpoints("ppo", config, [], None)
+    measured = validation[: settings.validation_prompts]
+    curves = train_policy(actors, train, measured, settings, config.seed, make_accelerator(device), none)
+    return TunedPolicy(config, policy, tokenizer, *map(pd.DataFrame, curves))
+
+
+def _refuse_out(folder: str | Path) -> None:
+    if Path(folder).resolve().parent == Path("models").resolve():
+        raise StageError(f"{folder} is among what the pipeline writes; name a folder elsewhere")

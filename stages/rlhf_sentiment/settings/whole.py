@@ -1,0 +1,70 @@
+"""All of params.yaml: every section, and the combinations that cannot work."""
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import model_validator
+
+from ..config import Device, Seed, Settings
+from .base import BaseSettings
+from .checkpoints import CheckpointEvery
+from .data import DataSettings
+from .evaluate import EvaluateSettings
+from .generation import GenerationSettings
+from .judge import JudgeSettings
+from .ppo import PPOSettings
+from .report import ReportTo
+from .reward import RewardSettings
+from .sft import SFTSettings
+
+
+class Params(Settings):
+    """All of params.yaml."""
+
+    seed: Seed
+    device: Device
+    report_to: ReportTo
+    checkpoint_every: CheckpointEvery
+    data: DataSettings
+    base: BaseSettings
+    sft: SFTSettings
+    reward: RewardSettings
+    judge: JudgeSettings
+    ppo: PPOSettings
+    generation: GenerationSettings
+    evaluate: EvaluateSettings
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Self:
+        if self.evaluate.prompts_file and not Path(self.evaluate.prompts_file).is_file():
+            raise ValueError(f"evaluate.prompts_file: {self.evaluate.prompts_file}: no such file of prompts")
+        if self.evaluate.prompts_file is None and self.evaluate.num_samples > self.data.prompts_test:
+            raise ValueError(
+                f"evaluate.num_samples ({self.evaluate.num_samples}) must be at most "
+                f"data.prompts_test ({self.data.prompts_test})"
+            )
+        if self.evaluate.shown_samples > self.evaluate.listed_prompts:
+            raise ValueError(
+                f"evaluate.shown_samples ({self.evaluate.shown_samples}) must be at most "
+                f"evaluate.listed_prompts ({self.evaluate.listed_prompts})"
+            )
+        if self.ppo.batch_size > self.data.prompts_train:
+            raise ValueError(
+                f"ppo.batch_size ({self.ppo.batch_size}) must be at most data.prompts_train ({self.data.prompts_train})"
+            )
+        if self.ppo.validation_prompts > self.data.prompts_validation:
+            raise ValueError(
+                f"ppo.validation_prompts ({self.ppo.validation_prompts}) must be at most data.prompts_validation "
+                f"({self.data.prompts_validation})"
+            )
+        if self.base.model == "scratch":  # the model's positions are known: a prompt has at least one token
+            lengths = {
+                "sft.max_length": self.sft.max_length,
+                "reward.max_length": self.reward.max_length,
+                "ppo.max_new_tokens + 1": self.ppo.max_new_tokens + 1,
+                "generation.max_new_tokens + 1": self.generation.max_new_tokens + 1,
+            }
+            for name, length in lengths.items():
+                if length > self.base.context:
+                    raise ValueError(f"{name} ({length}) must be at most base.context ({self.base.context})")
+        return self

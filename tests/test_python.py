@@ -1,0 +1,285 @@
+"""The Python API: what the README, docs/python.md and the docstrings show works as it stands, in the tiny world."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+import rlhf_sentiment
+from rlhf_sentiment.config import ConfigError, read_yaml
+from rlhf_sentiment.pipeline import RLHFConfig, write_params
+
+from .closure import ROOT
+from .conftest import World, write_reviews
+from .record_tour import run
+
+README = (ROOT / "README.md").read_text()
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+IMPORTS = "from rlhf_sentiment import *\n"
+
+
+def python(world: World, program: str, status: int = 0) -> str:
+    """Run a program in the world's folder, against the world's own package."""
+    (world / "program.py").write_text(program)
+    return World(world.folder, {"PYTHONPATH": str(world / "stages")}).run("python", "program.py", status=status)
+
+
+def smaller(program: str) -> str:
+    """The program with few PPO steps."""
+    return re.sub(r'"ppo.steps": \d+', '"ppo.steps": 3', program)
+
+
+def test_the_guide_runs_from_top_to_bottom(world: World) -> None:
+    blocks = BLOCK.findall((ROOT / "docs/python.md").read_text())
+    assert len(blocks) >= 5
+    said = python(world, smaller("\n".join(blocks)))
+    assert "params.yaml: ppo.steps: 2 becomes 3" in said
+    assert "Stage 'reward' didn't change, skipping" in said
+    assert yaml.safe_load((world / "params.yaml").read_text())["ppo"]["steps"] == 3
+    assert "mean_positive" in said
+
+
+def test_the_readme_runs_as_it_stands(world: World) -> None:
+    (world / "path/to").mkdir(parents=True)
+    rows = [json.loads(line) for line in (world / "data/prepared/preferences.jsonl").read_text().splitlines()]
+    (world / "path/to/data.json").write_text(
+        json.dumps([{key: row[key] for key in ("prompt", "chosen", "rejected")} for row in rows])
+    )
+    (block,) = BLOCK.findall(README)
+    said = python(world, smaller(block))
+    assert f"path/to/data.json: {len(rows)} rows" in said
+
+
+def test_every_public_name_has_an_example_that_runs(world: World) -> None:
+    names = set(rlhf_sentiment.__all__) - {"ConfigError", "StageError", "Comparison", "Judge", "TunedPolicy"}
+    for name in names - {"load_policy", "load_reward_model", "respond"}:
+        assert ">>> " in (getattr(rlhf_sentiment, name).__doc__ or ""), name
+    program = """
+import doctest, rlhf_sentiment
+from rlhf_sentiment import comparison, notebook, pipeline
+names = {name: getattr(rlhf_sentiment, name) for name in rlhf_sentiment.__all__}
+finder, runner = doctest.DocTestFinder(), doctest.DocTestRunner()
+for module in (pipeline, comparison, notebook):
+    for test in finder.find(module, module.__name__, globs=names):
+        names |= test.globs  # what an example made, the next may use
+        test.globs = names
+        runner.run(test, clear_globs=False)
+print(doctest.TestResults(*runner.summarize()))
+"""
+    said = python(world, program)
+    assert re.search(r"TestResults\(failed=0, attempted=(2\d|[3-9]\d)", said), said
+
+
+def test_what_the_last_run_had_is_what_is_compared(world: World) -> None:
+    said = python(world, IMPORTS + 'run_evaluation(RLHFConfig(**{"ppo.steps": 9}))', status=1)
+    assert said.endswith("StageError: the last run had ppo.steps 2, not 9; call run_complete_pipeline with these\n")
+    figures = python(
+        world, IMPORTS + "import json; print(json.dumps(run_evaluation(RLHFConfig(report_to='tensorboard')).figures))"
+    )
+    assert json.loads(figures) == json.loads((world / "metrics/evaluation.json").read_text())
+    world.set("ppo.steps", 3)
+    world.run("dvc", "repro", "ppo")
+    said = python(world, IMPORTS + "run_evaluation(RLHFConfig())", status=1)
+    assert said.endswith("StageError: the last run did not come to its end; call run_complete_pipeline\n")
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("run_complete_pipeline(RLHFConfig())", "is no repository of this project (dvc.yaml, .dvc, stages/ppo.py missing); "),
+        ("run_evaluation(RLHFConfig())", "is no repository of this project"),
+        ("RewardModel(RLHFConfig()).score(['x'])", "StageError: models/reward is missing; "),
+        ("train_ppo(RLHFConfig(), print)", "StageError: models/sft is missing; "),
+        ("PreferenceDataProcessor(RLHFConfig()).load_custom_data('no.json')", "StageError: no.json is missing; put it there"),
+        ("RLHFConfig.from_file('no.yaml')", "ConfigError: no.yaml: no such file"),
+        ("RLHFConfig(**{'seed.x': 1})", "ConfigError: seed.x: seed is a value, not a section"),
+        ("RLHFConfig(ppo=3)", "ConfigError: "),
+    ],
+)
+def test_elsewhere_it_says_what_it_needs(tmp_path: Path, program: str, said: str) -> None:
+    world = World(tmp_path, {"PYTHONPATH": str(ROOT / "stages")})
+    last = world.run("python", "-c", IMPORTS + program, status=1).splitlines()[-1]
+    assert said in last
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_settings_are_written_where_they_differ(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for file in (ROOT / "params.yaml", *sorted((ROOT / "profiles").glob("*.yaml"))):
+        path = tmp_path / file.name
+        path.write_text(file.read_text())
+        changes = {
+            "ppo.learning_rate": 2e-5,
+            "evaluate.judges": ["classifier"],
+            "data.columns": {"text": "x"},
+            "ppo.kl_stop": None,
+        }
+        config = RLHFConfig.from_file(file, **changes)
+        write_params(config, path)
+        assert RLHFConfig.from_file(path) == config
+        before, after = file.read_text().splitlines(), path.read_text().splitlines()
+        assert len(before) == len(after)
+        assert sum(a != b for a, b in zip(before, after, strict=True)) == len(changes)
+        assert "ppo.kl_stop: 30.0 becomes None" in capsys.readouterr().out
+        stamp = path.stat().st_mtime_ns
+        write_params(config, path)
+        assert path.stat().st_mtime_ns == stamp
+
+
+def test_a_config_is_checked_and_frozen() -> None:
+    config = RLHFConfig(seed=7)
+    assert config.seed == 7
+    assert config.changed(**{"ppo.steps": 5}).ppo.steps == 5
+    assert config.ppo.steps == read_yaml(ROOT / "params.yaml")["ppo"]["steps"]
+    with pytest.raises(ConfigError, match=r"settings: ppo.steps: should be greater than or equal to 1 \(got 0\)"):
+        config.changed(**{"ppo.steps": 0})
+    with pytest.raises(ValueError, match="frozen"):
+        config.seed = 8
+    with pytest.raises(ConfigError, match=r"evaluate.num_samples \(601\) must be at most"):
+        RLHFConfig(**{"evaluate.num_samples": 601})
+
+
+def test_ppo_learns_what_a_function_rewards(world: World) -> None:
+    program = """
+from rlhf_sentiment import RLHFConfig, train_ppo
+
+def brief(prompts, responses):
+    assert len(prompts) == len(responses) and all(prompts)
+    return [-len(response.split()) for response in responses]
+
+changes = {"ppo.steps": 12, "ppo.batch_size": 32, "ppo.micro_batch_size": 32, "ppo.kl_coef": 0.0, "ppo.learning_rate": 1e-2}
+for critic in ("separate", "shared"):
+    tuned = train_ppo(RLHFConfig(**changes, **{"ppo.critic": critic}), brief)
+    before, after = tuned.validation["score"].iloc[[0, -1]]
+    print(before, after)
+    assert after > before / 2, (before, after)
+tuned.save("mine")
+from transformers import AutoModelForCausalLM
+AutoModelForCausalLM.from_pretrained("mine")
+try:
+    tuned.save("models/ppo")
+except Exception as error:
+    print(error)
+"""
+    before = (world / "models/ppo/model.safetensors").read_bytes()
+    assert "models/ppo is among what the pipeline writes" in python(world, program)
+    assert (world / "models/ppo/model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("reward", "said"),
+    [
+        ("lambda prompts, responses: [1.0]", "the reward function returned 1 numbers for 4 responses"),
+        ("lambda prompts, responses: None", "the reward function should return a list of numbers"),
+        ("lambda prompts, responses: [float('nan')] * len(responses)", "the reward function returned nan for the response"),
+    ],
+)
+def test_a_function_that_is_no_reward(world: World, reward: str, said: str) -> None:
+    assert said in python(world, IMPORTS + f"train_ppo(RLHFConfig(), {reward})", status=1)
+
+
+def test_a_reward_model_of_labelled_texts(world: World) -> None:
+    """From texts to pairs to a model that PPO takes; the test split stays out of it."""
+    write_reviews(world / "elsewhere/reviews", 400, 40)
+    program = (
+        IMPORTS
+        + """
+config = RLHFConfig(**{"reward.max_length": 160, "reward.epochs": 2})
+dataset = PreferenceDataProcessor(config).load_custom_data("elsewhere/reviews")
+print(sorted(set(dataset["split"])))
+model = RewardModel(config)
+metrics = model.train_reward_model(dataset)
+print(metrics["pairs"] + metrics["pairs_held_out"] + metrics["pairs_too_long"], sum(s != "test" for s in dataset["split"]))
+tuned = train_ppo(config, model)
+print(len(tuned.curve), len(model.curve) > 0)
+one = model.score(["I loved it.", "It was dull, and long."])
+assert one == [model.score([text])[0] for text in ("I loved it.", "It was dull, and long.")] or max(
+    abs(a - model.score([b])[0]) for a, b in zip(one, ("I loved it.", "It was dull, and long."))) < 1e-5
+"""
+    )
+    said = python(world, program)
+    assert "['test', 'train', 'validation']" in said
+    train, used = re.findall(r"^(\d+) (\d+)$", said, re.MULTILINE)[0]
+    assert train == used
+
+
+def test_a_stopped_cell_writes_a_checkpoint(world: World) -> None:
+    """SIGINT to this Python alone, as some notebook programs send it."""
+    world.set("ppo.steps", 200)
+    (world / "program.py").write_text(IMPORTS + "run_complete_pipeline(RLHFConfig())")
+    variables = world.environment() | {"PYTHONPATH": str(world / "stages")}
+    with open(world / "log", "w") as log:
+        process = subprocess.Popen([sys.executable, "program.py"], cwd=world.folder, env=variables, stdout=log, stderr=log)
+    while world.newest("ppo") < 2:
+        assert process.poll() is None, (world / "log").read_text()
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGINT)
+    process.wait(timeout=120)
+    said = (world / "log").read_text()
+    assert "ppo: SIGINT: ends this step first; once more stops at once" in said
+    assert said.rstrip().endswith("KeyboardInterrupt")
+    assert world.newest("ppo") >= 2
+
+
+OLD = dict(re.findall(r"^\| `([\w./ -]+)` \| `([^`]+)` \|$", README, re.MULTILINE))
+
+
+@pytest.mark.parametrize("old", [old for old in OLD if ".py" in old])
+def test_the_old_command_line(world: World, old: str) -> None:
+    tree = yaml.safe_load((world / "params.yaml").read_text())
+    tree["ppo"]["kl_coef"] = 0.5
+    (world / "custom_config.yaml").write_text(yaml.safe_dump(tree))
+    world.run("bash", "-c", OLD[old])
+    figures = json.loads((world / "metrics/evaluation.json").read_text())
+    ppo = json.loads((world / "metrics/ppo.json").read_text())
+    if "steps" in old:
+        assert (ppo["steps"], ppo["episodes"]) == (100, 1600)
+    elif "num-samples" in old:
+        assert figures["prompts"] == 10
+    elif "config" in old:
+        table = (world / "plots/ppo.csv").read_text().splitlines()
+        assert float(table[1].split(",")[table[0].split(",").index("kl_coef")]) == 0.5
+
+
+def test_the_old_results_have_their_place(world: World) -> None:
+    assert {old for old in OLD if old.startswith("results/")} == {
+        "results/evaluation_results.json",
+        "results/comparison_plot.png",
+    }
+    for old in OLD:
+        if old.startswith("results/"):
+            assert (world / OLD[old]).is_file()
+    assert len(OLD) == 6
+
+
+def test_the_tour_runs_from_top_to_bottom(world: World) -> None:
+    tour = run(world / "docs/tour.ipynb", world.folder)
+    said = "".join(text_of(cell) for cell in tour.cells if cell.cell_type == "code")
+    assert "Stage 'ppo' didn't change, skipping" in said
+    assert "RLHF over SFT: " in said
+    assert "words in a response: " in said
+
+
+def test_the_tour_shows_the_figures_of_the_metrics() -> None:
+    """As recorded by tests/record_tour.py: nobody should read old figures."""
+    tour = nbformat.read(ROOT / "docs/tour.ipynb", as_version=4)
+    said = "".join(text_of(cell) for cell in tour.cells if cell.cell_type == "code")
+    figures = json.loads((ROOT / "metrics/evaluation.json").read_text())
+    gain = figures["improvement_over_sft"]
+    assert f"RLHF over SFT: {gain['mean_positive']:+.3f} [{gain['ci_low']:+.3f}, {gain['ci_high']:+.3f}]" in said
+    for name in ("base", "sft", "rlhf"):
+        row = [f"{figures[name][key]:.3f}" for key in ("mean_positive", "positive_ratio", "lexicon_positive")]
+        assert re.search(rf"^{name} +" + " +".join(row), said, re.MULTILINE), name
+
+
+def text_of(cell: nbformat.NotebookNode) -> str:
+    """What a cell printed and showed, as text."""
+    shown = [output.get("text", "") + output.get("data", {}).get("text/plain", "") + "\n" for output in cell.outputs]
+    return "".join(shown)
