@@ -77,7 +77,8 @@ class PreferenceDataProcessor:
             StageError: a file cannot be read, or has no preferences and no labels; it says where and what would be right.
         """
         data = self.config.data
-        source = Intake(files_at(str(path), "path"), (*PREFERENCES, "labelled"), data, "data.source", data.prompt_words, 0.0)
+        files = files_at(str(path), "path")
+        source = Intake(files, (*PREFERENCES, "labelled"), data, "data.source", data.prompt_words, 0.0)
         pairs: list[Row] = []
         for split, table in splits_of(source).items():
             if source.shape == "labelled":
@@ -88,7 +89,8 @@ class PreferenceDataProcessor:
                 pairs += pairs_given(source, table, data.model_copy(update={"pairs": sys.maxsize}), "pairs", split)
         held_out = [text for row in pairs if row["split"] != "train" for text in texts_of(row)]
         kept = apart(pairs, "train", sketched(held_out, "near-duplicates"), data.near_duplicate)
-        self.files, self.dropped = source.files, pd.DataFrame(source.dropped)
+        self.files = {file.name: fates for file, fates in zip(files, source.files.values(), strict=True)}
+        self.dropped = pd.DataFrame(source.dropped)
         for name, fates in self.files.items():
             print(
                 f"{name}: {fates['rows_read']} rows, {fates['rows_kept']} kept, {fates['rows_rejected']} rejected, "
