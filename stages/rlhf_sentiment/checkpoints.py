@@ -25,7 +25,7 @@ from pydantic import BaseModel
 
 from . import environment
 from .locks import locked
-from .run import STAGES, StageError
+from .run import STAGES, StageError, first_line
 from .stopping import asked
 
 T = TypeVar("T")
@@ -83,7 +83,7 @@ class Checkpoints:
                 _check(folder)
                 found = read(folder)
             except (OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
-                why = (str(error).strip() or type(error).__name__).splitlines()[0]
+                why = first_line(error)
                 print(
                     f"{self.stage}: warning: the checkpoint of step {int(folder.name)} is passed over: {why}", file=sys.stderr
                 )
@@ -117,7 +117,7 @@ class Checkpoints:
             _sync(self.folder)
         except Exception as error:  # of torch and safetensors too, which have their own for a full disk
             shutil.rmtree(aside, ignore_errors=True)
-            why = (str(error).strip() or type(error).__name__).splitlines()[0]
+            why = first_line(error)
             raise StageError(
                 f"step {step}: no checkpoint could be written below .checkpoints/{self.stage}: {why}; make room there, or set "
                 f"checkpoint_every.{self.stage}: null. The last good one is kept"
@@ -140,7 +140,7 @@ def key_of(params: BaseModel, reads: Sequence[str]) -> str:
     parts: list[Any] = [
         environment.code(STAGES),
         params.model_dump(mode="json", exclude=_NO_PART_OF_KEY),
-        [(path.as_posix(), _sha256(path)) for name in reads for path in _files(Path(name))],
+        [(path.as_posix(), environment.sha256(path)) for name in reads for path in _files(Path(name))],
         environment.libraries(),
         environment.machine(),
         environment.arithmetic(),
@@ -188,11 +188,6 @@ def _files(path: Path) -> list[Path]:
     return [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
 
 
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -209,7 +204,7 @@ def _write(path: Path, tree: dict[str, str]) -> None:
 def _seal(folder: Path) -> None:
     """Checksums of the files in it, and all of it on the disk."""
     files = _files(folder)
-    _write(folder / "checksums.json", {file.relative_to(folder).as_posix(): _sha256(file) for file in files})
+    _write(folder / "checksums.json", {file.relative_to(folder).as_posix(): environment.sha256(file) for file in files})
     for file in files:
         _sync(file)
     _sync(folder)
@@ -221,7 +216,11 @@ def _check(folder: Path) -> None:
         ValueError: a file is not what it was.
     """
     sums = json.loads((folder / "checksums.json").read_text(encoding="utf-8"))
-    now = {file.relative_to(folder).as_posix(): _sha256(file) for file in _files(folder) if file.name != "checksums.json"}
+    now = {
+        file.relative_to(folder).as_posix(): environment.sha256(file)
+        for file in _files(folder)
+        if file.name != "checksums.json"
+    }
     if sums != now:
         wrong = [name for name in now if not isinstance(sums, dict) or sums.get(name) != now[name]]
         raise ValueError(f"{(wrong or ['a file'])[0]} is damaged or missing")

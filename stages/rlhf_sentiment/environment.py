@@ -74,7 +74,13 @@ def code(root: Path) -> list[tuple[str, str]]:
 
 @cache
 def _source(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    return sha256(file)
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def record(stage: str) -> None:

@@ -26,7 +26,7 @@ from transformers import (
 from transformers import logging as transformers_logging
 from transformers.activations import NewGELUActivation
 
-from .run import StageError, writing
+from .run import StageError, first_line, writing
 
 PAD = "<|pad|>"
 
@@ -201,7 +201,7 @@ def _load(auto: Any, folder: str | Path, **options: Any) -> Any:
     try:
         return auto.from_pretrained(str(folder), trust_remote_code=False, **options)
     except Exception as error:  # tokenizers raises nothing else
-        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        why = first_line(error)
         if (file := _damaged(Path(folder))) is not None:
             raise StageError(f"{file} cannot be read: {why}; {mend}") from None
         raise StageError(f"{folder} cannot be loaded: {why}; {mend}") from error

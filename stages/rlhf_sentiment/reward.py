@@ -52,7 +52,8 @@ def train_reward(
     for split, rows in encoded.items():
         if not rows["chosen_ids"]:
             raise StageError(
-                f"{source}: no {split} pair has at most {settings.max_length} tokens a side; raise reward.max_length"
+                f"{source}: no {split} pair has at most {settings.max_length} tokens a side; raise reward.max_length, or set "
+                "reward.cut"
             )
 
     # 2. Train.

@@ -135,6 +135,11 @@ def one_line_errors(name: str, lower: str = "") -> Iterator[None]:
         sys.exit(128 + stopped.number)
 
 
+def first_line(error: Exception) -> str:
+    """What a library's error says, on one line; its kind, where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def _is_of_memory(error: Exception) -> bool:
     """numpy and Python raise MemoryError, torch on a GPU OutOfMemoryError, torch on a CPU a RuntimeError that says so."""
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
