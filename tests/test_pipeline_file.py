@@ -79,7 +79,10 @@ def test_ppo_depends_on_no_picture() -> None:
 
 def test_importing_the_package_runs_nothing() -> None:
     tree = ast.parse((PACKAGE / "__init__.py").read_text())
-    assert not [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module != "typing"]
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module != "typing"]
+    (for_types,) = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    assert imports == for_types.body
+    assert {alias.asname: node.module for node in imports for alias in node.names} == rlhf_sentiment._NAMES
     program = f"import sys; sys.path.insert(0, {str(STAGES)!r}); import rlhf_sentiment; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
