@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from .judge import Judge as Judge
     from .models import load_policy as load_policy
     from .models import load_reward_model as load_reward_model
+    from .models import load_tokenizer as load_tokenizer
     from .notebook import PreferenceDataProcessor as PreferenceDataProcessor
     from .notebook import RewardModel as RewardModel
     from .notebook import TunedPolicy as TunedPolicy
     from .notebook import train_ppo as train_ppo
     from .pipeline import RLHFConfig as RLHFConfig
     from .pipeline import run_complete_pipeline as run_complete_pipeline
-    from .rollout import respond as respond
     from .run import StageError as StageError
 
 # Public name -> the module that has it.
@@ -37,7 +37,7 @@ _NAMES = {
     "TunedPolicy": "notebook",
     "load_policy": "models",
     "load_reward_model": "models",
-    "respond": "rollout",
+    "load_tokenizer": "models",
     "run_complete_pipeline": "pipeline",
     "run_evaluation": "comparison",
     "train_ppo": "notebook",

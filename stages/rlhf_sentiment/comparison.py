@@ -11,7 +11,7 @@ import yaml
 
 from .pipeline import RLHFConfig, differences, require_repository
 from .progress import progress_bar
-from .prompts import is_utf8
+from .prompts import texts
 from .records import Row, read_json
 from .run import StageError, require
 from .settings.whole import Params
@@ -26,6 +26,11 @@ class Comparison(NamedTuple):
         table: of the report's prompts, a row a model and a column a figure; of your own, a row an answer.
         figures: the tree of metrics/evaluation.json; of your own prompts, for each model `mean_positive` and
             `positive_ratio`, in [0, 1], and the number of `samples`. docs/evaluation.md defines each.
+
+    Example:
+        >>> table, figures = run_evaluation(RLHFConfig())
+        >>> round(float(table.loc["rlhf", "mean_positive"]), 4) == figures["rlhf"]["mean_positive"]
+        True
     """
 
     table: pd.DataFrame
@@ -63,11 +68,9 @@ def run_evaluation(config: RLHFConfig, prompts: Sequence[str] | None = None, sam
         tree = read_json("metrics/evaluation.json", dict.fromkeys(FOLDERS, dict))
         rows = {name: {key: value for key, value in tree[name].items() if not isinstance(value, dict)} for name in FOLDERS}
         return Comparison(pd.DataFrame.from_dict(rows, orient="index"), tree)
-    if isinstance(prompts, str) or not all(isinstance(prompt, str) and is_utf8(prompt) for prompt in prompts):
-        raise StageError("prompts should be a list of texts")
-    if not prompts or samples < 1:
-        raise StageError("prompts and samples should be at least 1")
-    table = answers(config, prompts, samples)
+    if samples < 1:
+        raise StageError(f"samples should be at least 1 (got {samples})")
+    table = answers(config, texts(prompts, "prompts"), samples)
     figures = {
         str(name): {
             "mean_positive": float(positive.mean()),

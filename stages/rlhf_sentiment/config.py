@@ -45,7 +45,15 @@ Device = Annotated[str, matching(r"auto|cpu|mps|cuda(:\d+)?", "auto, cpu, mps, c
 
 
 class ConfigError(ValueError):
-    """The settings are wrong. Each line of the message names a key and says what would be right."""
+    """The settings are wrong. Each line of the message names a key and says what would be right.
+
+    Example:
+        >>> try:
+        ...     RLHFConfig(device="gpu")
+        ... except ConfigError as error:
+        ...     print(error)
+        params.yaml: device: should be auto, cpu, mps, cuda or cuda:N (got 'gpu')
+    """
 
 
 class Settings(BaseModel):

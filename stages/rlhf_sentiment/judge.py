@@ -30,8 +30,9 @@ class Judge:
     """P(positive) of a text.
 
     Example:
-        judge = Judge.load("models/judge")
-        judge.positive(["not dull at all"])    # an array of one number in [0, 1]
+        >>> judge = Judge.load("models/judge")
+        >>> judge.positive(["not dull at all", "dull"]).shape
+        (2,)
     """
 
     def __init__(self, vectorizer: TfidfVectorizer, classifier: LogisticRegression) -> None:

@@ -91,7 +91,15 @@ def quiet() -> None:
 
 
 def load_tokenizer(folder: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """A tokenizer that pads on the left, from a local folder or the hub."""
+    """A tokenizer that pads on the left, from a local folder or the hub.
+
+    Raises:
+        StageError: it cannot be loaded, naming the folder or the damaged file.
+
+    Example:
+        >>> load_tokenizer("models/sft").padding_side
+        'left'
+    """
     return _load(AutoTokenizer, folder, revision=revision, padding_side="left")
 
 
@@ -150,7 +158,15 @@ def refuse_longer(model: PreTrainedModel, tokens: int, setting: str) -> None:
 
 
 def load_policy(folder: str | Path, device: torch.device | str = "cpu", revision: str | None = None) -> PreTrainedModel:
-    """A causal language model in float32, in evaluation mode: its distribution is the one that rollouts see."""
+    """A causal language model in float32, in evaluation mode: its distribution is the one that rollouts see.
+
+    Raises:
+        StageError: it cannot be loaded, naming the folder or the damaged file.
+
+    Example:
+        >>> load_policy("models/ppo").config.model_type
+        'gpt2'
+    """
     model, info = _load(AutoModelForCausalLM, folder, revision=revision, dtype=torch.float32, output_loading_info=True)
     _refuse_missing(folder, info["missing_keys"])
     return fuse_gelu(model).to(device).eval()
@@ -161,6 +177,13 @@ def load_reward_model(folder: str | Path, device: torch.device | str = "cpu", ne
 
     Args:
         new_head: `folder` has a policy, whose trunk gets a new, random head.
+
+    Raises:
+        StageError: it cannot be loaded, naming the folder or the damaged file.
+
+    Example:
+        >>> load_reward_model("models/reward").config.num_labels
+        1
     """
     model, info = _load(AutoModelForSequenceClassification, folder, num_labels=1, dtype=torch.float32, output_loading_info=True)
     _refuse_missing(folder, {key for key in info["missing_keys"] if not (new_head and key.startswith("score."))})

@@ -30,6 +30,7 @@ from .models import (
 )
 from .pipeline import RLHFConfig
 from .ppo_training import prompts_of, train_policy
+from .prompts import texts
 from .records import Row, read_rows
 from .reward import score, train_reward
 from .run import StageError, require
@@ -139,6 +140,9 @@ class RewardModel:
         if absent:
             raise StageError(f"the dataset lacks {', '.join(sorted(absent))}; it has {', '.join(dataset.column_names)}")
         pairs: list[Row] = dataset.to_list()
+        for number, row in enumerate(pairs):
+            if not all(isinstance(row.get(name, ""), str) for name in ("prompt", "chosen", "rejected", "split")):
+                raise StageError(f"the dataset, row {number}: prompt, chosen, rejected and split should be texts")
         if "split" not in dataset.column_names:
             pairs = [{**row, "split": "train" if number % 10 else "validation"} for number, row in enumerate(pairs)]
         quiet()
@@ -159,11 +163,12 @@ class RewardModel:
 
         Raises:
             StageError: models/reward is missing and none was trained; a text is longer than `reward.max_length` tokens
-                (which, with `reward.cut`, is cut there); as many prompts as responses are needed.
+                (which, with `reward.cut`, is cut there); there are not as many prompts as responses.
         """
-        before = [""] * len(responses) if prompts is None else list(prompts)
-        if isinstance(responses, str) or len(before) != len(responses):
-            raise StageError("responses should be a list of texts, and prompts as many")
+        responses = texts(responses, "responses")
+        before = [""] * len(responses) if prompts is None else texts(prompts, "prompts")
+        if len(before) != len(responses):
+            raise StageError(f"{len(before)} prompts are not for {len(responses)} responses")
         model, tokenizer = self._model()
         longest, cut = self.config.reward.max_length, self.config.reward.cut
         sequences = []
@@ -172,7 +177,7 @@ class RewardModel:
             if not then:
                 raise StageError(f"{response[:40]!r}... has more than reward.max_length, {longest} tokens; shorten it")
             sequences.append(first + then)
-        return score(model, sequences, tokenizer).tolist() if sequences else []
+        return score(model, sequences, tokenizer).tolist()
 
     def save(self, folder: str | Path) -> None:
         """Write it to a folder that `AutoModelForSequenceClassification.from_pretrained` loads.
@@ -199,7 +204,13 @@ class TunedPolicy:
     Attributes:
         policy, tokenizer: of transformers.
         curve: a row a PPO step, as in plots/ppo.csv: score, reward, kl_penalty (nats per response), entropy (nats per token)...
-        validation: mean score and KL on validation prompts before, between and after.
+        validation: mean score and KL (nats per response) on validation prompts before, between and after.
+
+    Example:
+        >>> tuned = train_ppo(RLHFConfig(**{"ppo.steps": 2}), lambda prompts, responses: [len(one) for one in responses])
+        >>> list(tuned.validation.columns)
+        ['step', 'score', 'kl']
+        >>> tuned.save("my_policy")
     """
 
     config: RLHFConfig
@@ -215,7 +226,7 @@ class TunedPolicy:
             StageError: a prompt is empty or too long.
         """
         settings = self.config.generation.model_dump()
-        written = answer(self.policy, self.tokenizer, prompts, self.config.seed, **settings, samples=samples)
+        written = answer(self.policy, self.tokenizer, texts(prompts, "prompts"), self.config.seed, **settings, samples=samples)
         return [one.response for one in written]
 
     def save(self, folder: str | Path) -> None:

@@ -1,5 +1,6 @@
 """Prompts that people bring in a file: one a line, or JSON lines, or the transcripts of HH-RLHF."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from .records import read_rows
@@ -45,6 +46,18 @@ def _prompt_of(row: dict[str, object], where: str) -> str:
     if not is_utf8(prompt):
         raise StageError(f"{where}: {prompt[:40]!r} is not UTF-8")
     return prompt
+
+
+def texts(given: object, name: str) -> list[str]:
+    """`given`, where it is a list of texts that a tokenizer takes.
+
+    Raises:
+        StageError: it is one text, or something else, or one of it is no text or not UTF-8.
+    """
+    found = [] if isinstance(given, str) or not isinstance(given, Iterable) else list(given)
+    if not found or not all(isinstance(text, str) and is_utf8(text) for text in found):
+        raise StageError(f"{name} should be a list of texts (got {given!r:.60})")
+    return found
 
 
 def is_utf8(prompt: str) -> bool:

@@ -39,7 +39,7 @@ def train_reward(
         interval (Wilson's, 95 %); scores have no unit.
 
     Raises:
-        StageError: a split has no pair of at most `settings.max_length` tokens a side, or the model has fewer positions.
+        StageError: a split has no pair, or none of at most `settings.max_length` tokens a side; the model has fewer positions.
     """
     refuse_longer(model, settings.max_length, "reward.max_length")
 
@@ -50,6 +50,8 @@ def train_reward(
         encoded[split], longer = encode_pairs(pairs, split, tokenizer, settings)
         too_long += longer
     for split, rows in encoded.items():
+        if not any(row["split"] == split for row in pairs):
+            raise StageError(f"{source}: no pair is of split {split}")
         if not rows["chosen_ids"]:
             raise StageError(
                 f"{source}: no {split} pair has at most {settings.max_length} tokens a side; raise reward.max_length, or set "

@@ -23,7 +23,15 @@ from .stopping import Stopped, asked, listen
 
 
 class StageError(RuntimeError):
-    """A stage cannot go on. The message says, in one line, what is wrong, where, and what would be right."""
+    """A stage cannot go on. The message says, in one line, what is wrong, where, and what would be right.
+
+    Example:
+        >>> try:
+        ...     load_policy("models/nowhere")
+        ... except StageError as error:
+        ...     print(str(error).split(":")[0])
+        models/nowhere cannot be loaded
+    """
 
 
 S = TypeVar("S", bound=BaseModel)
