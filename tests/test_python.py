@@ -1,7 +1,9 @@
 """The Python API: what the README, docs/python.md and the docstrings show works as it stands, in the tiny world."""
 
+import copy
 import json
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -18,7 +20,7 @@ from rlhf_sentiment.config import ConfigError, read_yaml
 from rlhf_sentiment.pipeline import RLHFConfig, write_params
 
 from .closure import ROOT
-from .conftest import World, write_reviews
+from .conftest import World, outs, write_reviews
 from .record_tour import run
 
 README = (ROOT / "README.md").read_text()
@@ -78,8 +80,9 @@ print(doctest.TestResults(*runner.summarize()))
 
 
 def test_what_the_last_run_had_is_what_is_compared(world: World) -> None:
-    said = python(world, IMPORTS + 'run_evaluation(RLHFConfig(**{"ppo.steps": 9}))', status=1)
-    assert said.endswith("StageError: the last run had ppo.steps 2, not 9; call run_complete_pipeline with these\n")
+    said = python(world, IMPORTS + 'print(run_evaluation(RLHFConfig(**{"ppo.steps": 9})))')
+    assert "UserWarning: the last run had ppo.steps 2, not 9; run_complete_pipeline makes one with these settings" in said
+    assert "mean_positive" in said
     figures = python(
         world, IMPORTS + "import json; print(json.dumps(run_evaluation(RLHFConfig(report_to='tensorboard')).figures))"
     )
@@ -95,10 +98,10 @@ def test_what_the_last_run_had_is_what_is_compared(world: World) -> None:
     [
         ("run_complete_pipeline(RLHFConfig())", "is no repository of this project (dvc.yaml, .dvc, stages/ppo.py missing); "),
         ("run_evaluation(RLHFConfig())", "is no repository of this project"),
-        ("RewardModel(RLHFConfig()).score(['x'])", "StageError: models/reward is missing; "),
-        ("train_ppo(RLHFConfig(), print)", "StageError: models/sft is missing; "),
+        ("RewardModel(RLHFConfig()).score(['x'])", "is no repository of this project"),
+        ("train_ppo(RLHFConfig(), print)", "is no repository of this project"),
         ("PreferenceDataProcessor(RLHFConfig()).load_custom_data('no.json')", "StageError: no.json is missing; put it there"),
-        ("RLHFConfig.from_file('no.yaml')", "ConfigError: no.yaml: no such file"),
+        ("RLHFConfig.from_file('no.yaml')", "ConfigError: no.yaml: no such file of settings"),
         ("RLHFConfig(**{'seed.x': 1})", "ConfigError: seed.x: seed is a value, not a section"),
         ("RLHFConfig(ppo=3)", "ConfigError: "),
     ],
@@ -127,6 +130,10 @@ def test_settings_are_written_where_they_differ(tmp_path: Path, capsys: pytest.C
         assert len(before) == len(after)
         assert sum(a != b for a, b in zip(before, after, strict=True)) == len(changes)
         assert "ppo.kl_stop: 30.0 becomes None" in capsys.readouterr().out
+        path.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+        write_params(config, path)
+        assert path.read_bytes().count(b"\r\n") == path.read_bytes().count(b"\n") == len(before)
+        capsys.readouterr()
         stamp = path.stat().st_mtime_ns
         write_params(config, path)
         assert path.stat().st_mtime_ns == stamp
@@ -139,8 +146,12 @@ def test_a_config_is_checked_and_frozen() -> None:
     assert config.ppo.steps == read_yaml(ROOT / "params.yaml")["ppo"]["steps"]
     with pytest.raises(ConfigError, match=r"settings: ppo.steps: should be greater than or equal to 1 \(got 0\)"):
         config.changed(**{"ppo.steps": 0})
-    with pytest.raises(ValueError, match="frozen"):
+    with pytest.raises(ConfigError, match="seed: settings are frozen"):
         config.seed = 8
+    with pytest.raises(ConfigError, match="steps: settings are frozen"):
+        config.ppo.steps = 8
+    assert RLHFConfig(ppo={"steps": 9}).ppo == config.changed(**{"ppo.steps": 9}).ppo
+    assert copy.deepcopy(config) == pickle.loads(pickle.dumps(config)) == config  # noqa: S301 (our own)
     with pytest.raises(ConfigError, match=r"evaluate.num_samples \(601\) must be at most"):
         RLHFConfig(**{"evaluate.num_samples": 601})
 
@@ -215,6 +226,50 @@ def test_a_stopped_cell_writes_a_checkpoint(world: World) -> None:
     assert world.newest("ppo") >= 2
 
 
+def test_it_waits_for_no_dvc_that_is_at_work(world: World) -> None:
+    """params.yaml would be recorded for what the other made with the old one."""
+    world.set("ppo.steps", 200)
+    before = (world / "params.yaml").read_bytes()
+    dvc = subprocess.Popen(["dvc", "repro"], cwd=world.folder, env=world.environment(), stdout=subprocess.DEVNULL)
+    while world.newest("ppo") < 1:
+        assert dvc.poll() is None
+        time.sleep(0.01)
+    said = python(world, IMPORTS + "run_complete_pipeline(RLHFConfig(), num_steps=3)", status=1)
+    assert said.endswith(f"StageError: process {dvc.pid} of dvc is at work here; call again when it has ended\n")
+    assert (world / "params.yaml").read_bytes() == before
+    world.set("ppo.kl_coef", 0.7)  # by hand
+    assert dvc.wait() != 0
+    assert yaml.safe_load((world / "dvc.lock").read_text())["stages"]["ppo"]["params"]["params.yaml"]["ppo"]["steps"] == 2
+    (world / "params.yaml").write_bytes(before)
+    assert "ppo: goes on from its checkpoint of step 200\n" in world.run("dvc", "repro", "ppo")
+
+
+def test_a_stage_that_fails_is_quoted(world: World) -> None:
+    said = python(world, IMPORTS + "run_complete_pipeline(RLHFConfig(**{'data.source': 'data/raw/nothing'}))", status=1)
+    assert "StageError: `dvc repro` failed: prepare: data/raw/nothing is missing; put it there" in said.splitlines()[-1]
+
+
+def test_a_model_is_saved_over_nothing_else(world: World) -> None:
+    program = (
+        IMPORTS
+        + """
+from pathlib import Path
+model = RewardModel(RLHFConfig())
+model.save("new/folder"); model.save("new/folder")
+for folder in ("", ".", "models", "tests", "metrics", "models/new", "params.yaml"):
+    try:
+        model.save(folder)
+    except StageError as error:
+        print("refused:", folder, error)
+"""
+    )
+    before = outs(world, "models", "tests", "metrics")
+    said = python(world, program)
+    assert said.count("refused:") == 7
+    assert outs(world, "models", "tests", "metrics") == before
+    assert (world / "new/folder/model.safetensors").is_file()
+
+
 OLD = dict(re.findall(r"^\| `([\w./ -]+)` \| `([^`]+)` \|$", README, re.MULTILINE))
 
 
@@ -279,7 +334,7 @@ WRONG = {
     "run_evaluation(config, [])": "prompts should be a list of texts (got [])",
     "run_evaluation(config, [''])": "an empty prompt has no next word",
     "run_evaluation(config, ['a b c d e f ' * 99])": "more than the model's 160 positions",
-    "run_evaluation(config, ['fine'], samples=0)": "samples should be at least 1 (got 0)",
+    "run_evaluation(config, ['fine'], samples=0)": "samples should be a whole number from 1 on (got 0)",
     "model.score(['fine', 3])": "responses should be a list of texts (got ['fine', 3])",
     "model.score(['fine'], ['one', 'two'])": "2 prompts are not for 1 responses",
     "model.score(['a b c d e f ' * 99])": "has more than reward.max_length, 160 tokens; shorten it",
@@ -287,9 +342,13 @@ WRONG = {
     "model.train_reward_model(rows(text='x'))": "the dataset lacks chosen, prompt, rejected; it has text",
     "model.train_reward_model(rows(prompt='x', chosen=None, rejected='y'))": "the dataset, row 0: prompt, chosen, rejected",
     "model.train_reward_model(rows(prompt='x', chosen='z', rejected='y'))": "the dataset: no pair is of split train",
+    "model.train_reward_model(rows(prompt='x', chosen='z', rejected='y', split='train'))": "needs pairs of split train and",
+    "model.train_reward_model([{'prompt': 'x'}])": "dataset should be a datasets.Dataset, as load_custom_data ret",
+    "train_ppo(config, 3)": "reward should be a function of prompts and responses, or a RewardModel (got 3)",
+    "run_evaluation({'ppo': 3})": "config should be an RLHFConfig (got {'ppo': 3})",
     "train_ppo(config, lambda prompts, responses: [1.0])": "the reward function returned 1 numbers for 4 responses",
     "train_ppo(config, lambda prompts, responses: None)": "the reward function should return a list of numbers",
-    "train_ppo(config, lambda prompts, responses: [float('nan')] * len(responses))": "the reward function returned nan for ",
+    "train_ppo(config, lambda prompts, responses: [float('nan')] * len(responses))": "the reward function returned no finite ",
 }
 
 

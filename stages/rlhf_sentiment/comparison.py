@@ -1,5 +1,6 @@
 """Base, fine-tuned and RLHF model side by side: the figures of the report, or what they answer to your own prompts."""
 
+import warnings
 from collections.abc import Sequence
 from functools import reduce
 from operator import getitem
@@ -11,7 +12,7 @@ import yaml
 
 from .pipeline import RLHFConfig, differences, require_repository
 from .progress import progress_bar
-from .prompts import texts
+from .prompts import at_least_one, texts
 from .records import Row, read_json
 from .run import StageError, require
 from .settings.whole import Params
@@ -36,6 +37,9 @@ class Comparison(NamedTuple):
     table: pd.DataFrame
     figures: dict[str, Any]
 
+    def __repr__(self) -> str:
+        return repr(self.table)
+
     def _repr_html_(self) -> str:
         return self.table.to_html(float_format=lambda figure: f"{figure:.3f}")
 
@@ -43,14 +47,14 @@ class Comparison(NamedTuple):
 def run_evaluation(config: RLHFConfig, prompts: Sequence[str] | None = None, samples: int = 1) -> Comparison:
     """The report's figures, or each model's answers to `prompts` and the judge's P(positive) of them.
 
-    Both need a finished run of these settings, and neither writes anything.
+    Both are of the last run, with a warning where its settings were not these, and neither writes anything.
 
     Args:
         prompts: texts to continue; None: the report's test prompts, as the last run answered them.
         samples: answers of each model to each of `prompts`.
 
     Raises:
-        StageError: the last run had other settings, naming one; there was none; a prompt is empty or too long.
+        StageError: there was no run, or it did not come to its end; a prompt is empty or too long.
 
     Example:
         >>> comparison = run_evaluation(RLHFConfig())
@@ -62,15 +66,14 @@ def run_evaluation(config: RLHFConfig, prompts: Sequence[str] | None = None, sam
         >>> answers.figures["rlhf"]["samples"]
         2
     """
-    require_repository()
-    require_run_of(config)
+    require_repository(config)
+    for difference in require_run(config):
+        warnings.warn(f"the last run had {difference}; run_complete_pipeline makes one with these settings", stacklevel=2)
     if prompts is None:
         tree = read_json("metrics/evaluation.json", dict.fromkeys(FOLDERS, dict))
         rows = {name: {key: value for key, value in tree[name].items() if not isinstance(value, dict)} for name in FOLDERS}
         return Comparison(pd.DataFrame.from_dict(rows, orient="index"), tree)
-    if samples < 1:
-        raise StageError(f"samples should be at least 1 (got {samples})")
-    table = answers(config, texts(prompts, "prompts"), samples)
+    table = answers(config, texts(prompts, "prompts"), at_least_one(samples))
     figures = {
         str(name): {
             "mean_positive": float(positive.mean()),
@@ -82,10 +85,14 @@ def run_evaluation(config: RLHFConfig, prompts: Sequence[str] | None = None, sam
     return Comparison(table, figures)
 
 
-def require_run_of(config: RLHFConfig) -> None:
-    """
+def require_run(config: RLHFConfig) -> list[str]:
+    """Refuse to speak of a run that is not there.
+
+    Returns:
+        What was different from `config`, such as "ppo.steps 30, not 50".
+
     Raises:
-        StageError: dvc.lock records no finished run, or one of other settings.
+        StageError: dvc.lock records no finished run.
     """
     for path in ("dvc.lock", "metrics/evaluation.json"):
         require(Path(path))
@@ -95,11 +102,14 @@ def require_run_of(config: RLHFConfig) -> None:
     if "evaluate" not in stages or any(dep["md5"] != written.get(dep["path"], dep["md5"]) for dep in read):
         raise StageError("the last run did not come to its end; call run_complete_pipeline")
     tree = config.model_dump(mode="json")
-    for name in stages.keys() - {"check"}:  # which reads what changes no result, too
-        for key, recorded in stages[name].get("params", {}).get("params.yaml", {}).items():
-            value = reduce(getitem, key.split("."), tree)
-            for setting, (old, new) in differences({key: recorded}, {key: value}).items():
-                raise StageError(f"the last run had {setting} {old!r}, not {new!r}; call run_complete_pipeline with these")
+    recorded = {
+        key: value
+        for name, stage in stages.items()
+        if name != "check"  # which also reads what changes no result
+        for key, value in stage.get("params", {}).get("params.yaml", {}).items()
+    }
+    now = {key: reduce(getitem, key.split("."), tree) for key in recorded}
+    return [f"{key} {old!r}, not {new!r}" for key, (old, new) in differences(recorded, now).items()]
 
 
 def answers(params: Params, prompts: Sequence[str], samples: int) -> pd.DataFrame:

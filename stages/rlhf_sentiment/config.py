@@ -61,6 +61,9 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise ConfigError(f"{name}: settings are frozen; config.changed(**{{'ppo.steps': 50}}) makes others of them")
+
 
 class _Loader(yaml.SafeLoader):
     """YAML 1.1 as PyYAML reads it, and `1e-05` is a number, as in YAML 1.2.

@@ -72,6 +72,11 @@ def code(root: Path) -> list[tuple[str, str]]:
     return [(file.relative_to(root).as_posix(), _source(file)) for file in sorted(files) if file.is_relative_to(root)]
 
 
+def edited(root: Path) -> list[str]:
+    """The modules of `code` whose source is another by now."""
+    return [name for name, was in code(root) if not (root / name).is_file() or sha256(root / name) != was]
+
+
 @cache
 def _source(file: Path) -> str:
     return sha256(file)

@@ -55,7 +55,7 @@ def files_at(source: str, setting: str) -> list[File]:
     path = Path(source)
     if any(letter in source for letter in "*?[") and not path.exists():
         try:
-            found = sorted(one for one in Path().glob(source) if ending_of(one))
+            found = sorted(one for one in Path(path.anchor).glob(str(path.relative_to(path.anchor))) if ending_of(one))
         except ValueError as error:
             raise StageError(f"{setting} {source} is no glob: {error}") from None
         if not found:
@@ -72,7 +72,7 @@ def files_at(source: str, setting: str) -> list[File]:
             if split is None or one.name.count(".") - one.name.endswith((".gz", ".zst")) != 1:
                 raise StageError(
                     f"{one} is no file train.*, validation.* or test.*; rename it, move it out of {path}, or name a glob such "
-                    f"as {path}/*.jsonl"
+                    f"as {path}/*{''.join(one.suffixes[-2:])}"
                 )
             if split in splits:
                 raise StageError(

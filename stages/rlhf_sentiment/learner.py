@@ -97,15 +97,16 @@ def score_texts(
         responses = [decode_response(tokenizer, *both) for both in zip(prompts, part.tokens(), strict=True)]
         given = function([tokenizer.decode(prompt, skip_special_tokens=True) for prompt in prompts], responses)
         try:
-            scores = torch.tensor([float(one) for one in given], device=part.sequences.device)
+            numbers = [] if isinstance(given, str | dict) else list(given)
+            scores = torch.tensor([math.nan if isinstance(one, str) else float(one) for one in numbers])
         except (TypeError, ValueError) as error:
             raise StageError(f"the reward function should return a list of numbers: {error}") from error
         if len(scores) != len(responses):
             raise StageError(f"the reward function returned {len(scores)} numbers for {len(responses)} responses")
         for response, one in zip(responses, scores.tolist(), strict=True):
             if not math.isfinite(one):
-                raise StageError(f"the reward function returned {one} for the response {response!r}")
-        return scores
+                raise StageError(f"the reward function returned no finite number for the response {response!r}")
+        return scores.to(part.sequences.device)
 
     return score
 

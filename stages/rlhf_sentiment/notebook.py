@@ -28,14 +28,14 @@ from .models import (
     resolve_device,
     save,
 )
-from .pipeline import RLHFConfig
+from .pipeline import RLHFConfig, require_repository
 from .ppo_training import prompts_of, train_policy
-from .prompts import texts
+from .prompts import at_least_one, texts
 from .records import Row, read_rows
 from .reward import score, train_reward
 from .run import StageError, require
 from .shapes import PREFERENCES
-from .tables import apart, pairs_from_labels, pairs_given, splits_of, texts_of
+from .tables import apart, pairs_from_labels, pairs_given, splits_of
 from .text import sketched
 
 RewardFunction = Callable[[list[str], list[str]], Sequence[float]]
@@ -78,7 +78,7 @@ class PreferenceDataProcessor:
             StageError: a file cannot be read, or has no preferences and no labels; it says where and what would be right.
         """
         data = self.config.data
-        files = files_at(str(path), "path")
+        files = files_at(str(Path(path).expanduser()), "path")
         source = Intake(files, (*PREFERENCES, "labelled"), data, "data.source", data.prompt_words, 0.0)
         pairs: list[Row] = []
         for split, table in splits_of(source).items():
@@ -88,10 +88,10 @@ class PreferenceDataProcessor:
                 pairs += pairs_from_labels(source, table, wanted, "pairs", split) if smaller else []
             else:
                 pairs += pairs_given(source, table, data.model_copy(update={"pairs": sys.maxsize}), "pairs", split)
-        held_out = [text for row in pairs if row["split"] != "train" for text in texts_of(row)]
+        held_out = [row["prompt"] + row[side] for row in pairs if row["split"] != "train" for side in ("chosen", "rejected")]
         kept = apart(pairs, "train", sketched(held_out, "near-duplicates"), data.near_duplicate)
         self.files = {file.name: fates for file, fates in zip(files, source.files.values(), strict=True)}
-        self.dropped = pd.DataFrame(source.dropped)
+        self.dropped = pd.DataFrame(source.dropped, columns=["file", "row", "reason"])
         for name, fates in self.files.items():
             print(
                 f"{name}: {fates['rows_read']} rows, {fates['rows_kept']} kept, {fates['rows_rejected']} rejected, "
@@ -99,7 +99,7 @@ class PreferenceDataProcessor:
             )
         print(f"{len(kept)} pairs, without {len(pairs) - len(kept)} that nearly equal held-out ones")
         if not kept:
-            raise StageError(f"{path}: no pair can be made of its {source.shape}")
+            raise StageError(f"{path}: no pair can be made of its rows ({source.shape})")
         return Dataset.from_list(kept)
 
 
@@ -135,7 +135,11 @@ class RewardModel:
         Raises:
             StageError: models/sft is missing; a column is missing; no pair is short enough.
         """
-        require(Path("models/sft"))
+        _require(self.config, "models/sft")
+        if not isinstance(dataset, Dataset):
+            raise StageError(
+                f"dataset should be a datasets.Dataset, as load_custom_data returns (got {type(dataset).__name__})"
+            )
         absent = {"prompt", "chosen", "rejected"} - set(dataset.column_names)
         if absent:
             raise StageError(f"the dataset lacks {', '.join(sorted(absent))}; it has {', '.join(dataset.column_names)}")
@@ -143,6 +147,11 @@ class RewardModel:
         for number, row in enumerate(pairs):
             if not all(isinstance(row.get(name, ""), str) for name in ("prompt", "chosen", "rejected", "split")):
                 raise StageError(f"the dataset, row {number}: prompt, chosen, rejected and split should be texts")
+        if "split" in dataset.column_names and not {"train", "validation"} <= {row["split"] for row in pairs}:
+            raise StageError(
+                "the dataset needs pairs of split train and of validation; without the column split "
+                '(dataset.remove_columns("split")) every tenth is measured on'
+            )
         if "split" not in dataset.column_names:
             pairs = [{**row, "split": "train" if number % 10 else "validation"} for number, row in enumerate(pairs)]
         quiet()
@@ -183,21 +192,20 @@ class RewardModel:
         """Write it to a folder that `AutoModelForSequenceClassification.from_pretrained` loads.
 
         Raises:
-            StageError: as `score`; the folder is one that the pipeline writes.
+            StageError: as `score`; the folder is one that the pipeline writes, or holds something else than a saved model.
         """
-        _refuse_out(folder)
-        save(*self._model(), folder)
+        save(*self._model(), _free(folder))
 
     def _model(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         if self._loaded is None:
-            require(Path("models/reward"))
+            _require(self.config, "models/reward")
             quiet()
             device = resolve_device(self.config.device)
             self._loaded = load_reward_model("models/reward", device), load_tokenizer("models/reward")
         return self._loaded
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TunedPolicy:
     """What `train_ppo` makes.
 
@@ -219,6 +227,13 @@ class TunedPolicy:
     curve: pd.DataFrame
     validation: pd.DataFrame
 
+    def __repr__(self) -> str:
+        first, last = self.validation.iloc[0], self.validation.iloc[-1]
+        return (
+            f"<TunedPolicy of {len(self.curve)} steps: score {first['score']:.2f} -> {last['score']:.2f} "
+            f"at {last['kl']:.2f} nats of KL per response>"
+        )
+
     def write(self, prompts: Sequence[str], samples: int = 1) -> list[str]:
         """Its responses to prompts, with the settings of `config.generation`; those to one prompt together.
 
@@ -226,17 +241,17 @@ class TunedPolicy:
             StageError: a prompt is empty or too long.
         """
         settings = self.config.generation.model_dump()
-        written = answer(self.policy, self.tokenizer, texts(prompts, "prompts"), self.config.seed, **settings, samples=samples)
+        given, count = texts(prompts, "prompts"), at_least_one(samples)
+        written = answer(self.policy, self.tokenizer, given, self.config.seed, **settings, samples=count)
         return [one.response for one in written]
 
     def save(self, folder: str | Path) -> None:
         """Write the policy to a folder that `AutoModelForCausalLM.from_pretrained` loads.
 
         Raises:
-            StageError: the folder is one that the pipeline writes.
+            StageError: the folder is one that the pipeline writes, or holds something else than a saved model.
         """
-        _refuse_out(folder)
-        save(self.policy, self.tokenizer, folder)
+        save(self.policy, self.tokenizer, _free(folder))
 
 
 def train_ppo(config: RLHFConfig, reward: RewardFunction | RewardModel) -> TunedPolicy:
@@ -258,8 +273,9 @@ def train_ppo(config: RLHFConfig, reward: RewardFunction | RewardModel) -> Tuned
         >>> len(tuned.curve), len(tuned.write(["The film was"], samples=3))
         (2, 3)
     """
-    require(Path("models/sft"))
-    require(Path("data/prepared/prompts.jsonl"))
+    _require(config, "models/sft", "data/prepared/prompts.jsonl")
+    if not callable(reward) and not isinstance(reward, RewardModel):
+        raise StageError(f"reward should be a function of prompts and responses, or a RewardModel (got {reward!r:.60})")
     quiet()
     make_deterministic(config.seed)
     settings, device, tokenizer = config.ppo, resolve_device(config.device), load_tokenizer("models/sft")
@@ -289,6 +305,18 @@ def train_ppo(config: RLHFConfig, reward: RewardFunction | RewardModel) -> Tuned
     return TunedPolicy(config, policy, tokenizer, *map(pd.DataFrame, curves))
 
 
-def _refuse_out(folder: str | Path) -> None:
-    if Path(folder).resolve().parent == Path("models").resolve():
+def _require(config: object, *paths: str) -> None:
+    require_repository(config)
+    for path in paths:
+        require(Path(path))
+
+
+def _free(folder: str | Path) -> Path:
+    """A folder to save a model to: new, empty, or one that holds a model already, which is replaced."""
+    path = Path(folder).expanduser().resolve()
+    if path.parent == Path("models").resolve():
         raise StageError(f"{folder} is among what the pipeline writes; name a folder elsewhere")
+    there = {file.name for file in path.iterdir()} if path.is_dir() else set()
+    if path.is_file() or (there and not {"config.json", "model.safetensors"} <= there):
+        raise StageError(f"{folder} holds something else than a saved model; name a new folder")
+    return path

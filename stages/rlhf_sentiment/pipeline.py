@@ -8,7 +8,10 @@ The current folder is the world, as it is for the stages: a notebook at the repo
 
 import codecs
 import copy
+import io
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -52,7 +55,7 @@ class RLHFConfig(Params):
     def __init__(self, **changes: Any) -> None:
         """
         Args:
-            changes: values by key, such as `seed=2` or `**{"ppo.steps": 50}`.
+            changes: values by key, such as `seed=2`, `ppo={"steps": 50}` or `**{"ppo.steps": 50}`.
         """
         path = Path("params.yaml")
         self._read(path if path.is_file() else ROOT / path, changes)
@@ -87,6 +90,8 @@ class RLHFConfig(Params):
         return config
 
     def _read(self, path: Path, changes: Mapping[str, Any]) -> None:
+        if not path.is_file():
+            raise ConfigError(f"{path}: no such file of settings")
         self._check(_with(read_yaml(path), changes), path)
 
     def _check(self, tree: dict[str, Any], path: Path) -> None:
@@ -104,7 +109,8 @@ def _with(tree: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
             inner = inner.setdefault(section, {})
             if not isinstance(inner, dict):
                 raise ConfigError(f"{key}: {section} is a value, not a section")
-        inner[last] = value
+        whole_section = not sections and isinstance(value, dict) and isinstance(inner.get(key), dict)
+        inner[last] = inner[key] | value if whole_section else value
     return tree
 
 
@@ -132,7 +138,9 @@ def run_complete_pipeline(config: RLHFConfig, num_steps: int | None = None) -> "
     """
     from .comparison import run_evaluation
 
-    require_repository()
+    require_repository(config)
+    if (busy := _dvc_at_work()) is not None:  # it would record these settings for what it made with the old ones
+        raise StageError(f"process {busy} of dvc is at work here; call again when it has ended")
     if num_steps is not None:
         config = config.changed(**{"ppo.steps": num_steps})
     write_params(config)
@@ -141,21 +149,36 @@ def run_complete_pipeline(config: RLHFConfig, num_steps: int | None = None) -> "
     return run_evaluation(config)
 
 
-def require_repository() -> None:
+def require_repository(config: object) -> None:
     """
     Raises:
-        StageError: the current folder is no repository of this project; it says where one is.
+        StageError: the current folder is no repository of this project, and it says where one is; `config` is no RLHFConfig.
     """
+    if not isinstance(config, RLHFConfig):
+        raise StageError(f"config should be an RLHFConfig (got {config!r:.60})")
     absent = [name for name in ("dvc.yaml", ".dvc", "stages/ppo.py") if not Path(name).exists()]
     if absent:
         raise StageError(
-            f"{Path.cwd()} is no repository of this project ({', '.join(absent)} missing); the pipeline runs at a root: "
+            f"{Path.cwd()} is no repository of this project ({', '.join(absent)} missing); change to the root of one first: "
             f"os.chdir({str(ROOT)!r})"
         )
 
 
+def _dvc_at_work() -> int | None:
+    """The process of a dvc that runs a stage here, by the file in which DVC notes it."""
+    try:
+        noted = json.loads(Path(".dvc/tmp/rwlock").read_text(encoding="utf-8"))
+        writers = {writer["pid"] for writer in noted["write"].values()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    for process in psutil.process_iter(["pid", "cmdline"]):  # what a killed dvc noted stays there
+        if process.pid in writers and "dvc" in {Path(word).name for word in process.info["cmdline"] or ()}:
+            return process.pid
+    return None
+
+
 def write_params(config: Params, path: Path = Path("params.yaml")) -> None:
-    """Bring params.yaml to these settings, line by line where they differ, and print each of them."""
+    """Bring params.yaml to these settings, and print each that differs; comments and line ends stay."""
     from ruamel.yaml import YAML
     from ruamel.yaml.representer import RoundTripRepresenter
 
@@ -169,7 +192,7 @@ def write_params(config: Params, path: Path = Path("params.yaml")) -> None:
     differing = differences(read_yaml(path), config.model_dump(mode="json"))
     if not differing:
         return
-    tree = file.load(path)
+    tree = file.load(path.read_text(encoding="utf-8"))
     for key, (old, new) in differing.items():
         *sections, last = key.split(".")
         inner = tree
@@ -177,8 +200,10 @@ def write_params(config: Params, path: Path = Path("params.yaml")) -> None:
             inner = inner[section]
         inner[last] = new
         print(f"{path}: {key}: {old!r} becomes {new!r}")
+    text = io.StringIO()
+    file.dump(tree, text)
     with writing(path) as aside:
-        file.dump(tree, aside)
+        aside.write_text(text.getvalue(), encoding="utf-8", newline="\r\n" if b"\r\n" in path.read_bytes() else "\n")
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], above: str = "") -> dict[str, tuple[Any, Any]]:
@@ -194,24 +219,32 @@ def differences(old: dict[str, Any], new: dict[str, Any], above: str = "") -> di
 
 
 def _run(*command: str) -> None:
-    """Run a command with this Python's programs first; in a notebook, what it prints goes to the cell.
+    """Run a command with this Python's programs first; what it prints is printed here. Each stop is passed on to it.
 
     Raises:
-        StageError: it failed.
+        StageError: it failed, with the last that a stage said.
     """
     own = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    variables = os.environ | {"PATH": own} | ({WATCHED: "1"} if in_notebook() else {})
-    piped: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} if in_notebook() else {}
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    with subprocess.Popen(command, env=variables, **piped) as process:  # noqa: S603 (own words)
-        try:
-            while process.stdout is not None and (said := os.read(process.stdout.fileno(), 1 << 16)):
-                print(decoder.decode(said), end="", flush=True)
-            status = process.wait()
-        except KeyboardInterrupt:  # a terminal sends it to all of them, others to this process alone
-            for child in psutil.Process(process.pid).children(recursive=True):
-                child.send_signal(signal.SIGINT)  # a stage that trains writes a checkpoint first
-            process.communicate()
-            raise
+    watched = {WATCHED: "1", "TQDM_MININTERVAL": "1"} if in_notebook() or sys.stderr.isatty() else {}
+    variables = {"PYTHONUNBUFFERED": "1", **os.environ, "PATH": own, **watched}
+    decoder, tail, stopped = codecs.getincrementaldecoder("utf-8")("replace"), "", False
+    with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:  # noqa: S603 (own words)
+        assert process.stdout is not None  # noqa: S101 (for mypy)
+        while True:
+            try:
+                while said := os.read(process.stdout.fileno(), 1 << 16):
+                    text = decoder.decode(said)
+                    tail = (tail + text)[-5000:]
+                    print(text, end="", flush=True)
+                status = process.wait()
+                break
+            except KeyboardInterrupt:  # a terminal sends it to all of them, others to this process alone
+                stopped = True
+                for one in (*psutil.Process(process.pid).children(recursive=True), process):
+                    one.send_signal(signal.SIGINT)  # a stage that trains writes a checkpoint first
+    if stopped:
+        raise KeyboardInterrupt
     if status:
-        raise StageError(f"`{' '.join(command)}` failed with exit status {status}; what it printed says why")
+        said_last = [line for line in re.split(r"[\r\n]+", tail) if re.match(r"[a-z]+: (?!warning)", line)][-1:]
+        why = said_last or [f"exit status {status}; what it printed says why"]
+        raise StageError(f"`{' '.join(command)}` failed: {why[0]}")

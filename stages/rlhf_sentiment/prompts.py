@@ -60,6 +60,17 @@ def texts(given: object, name: str) -> list[str]:
     return found
 
 
+def at_least_one(samples: object) -> int:
+    """`samples`, where it is a number of answers.
+
+    Raises:
+        StageError: it is none.
+    """
+    if not isinstance(samples, int) or samples < 1:
+        raise StageError(f"samples should be a whole number from 1 on (got {samples!r})")
+    return samples
+
+
 def is_utf8(prompt: str) -> bool:
     """Whether a text has no lone surrogate, which no tokenizer takes."""
     return not any("\ud800" <= letter <= "\udfff" for letter in prompt)

@@ -1,5 +1,6 @@
 """The reward model: preference pairs to token ids, training by trl, and accuracy on pairs that it has not seen."""
 
+import sys
 from typing import Any
 
 import torch
@@ -58,6 +59,11 @@ def train_reward(
                 "reward.cut"
             )
 
+    if too_long:
+        what = "cut there" if settings.cut else "left out; raise it, or set reward.cut"
+        which = f"{too_long} of {len(pairs)} pairs are longer than reward.max_length {settings.max_length}"
+        print(f"reward: warning: {which}, and are {what}", file=sys.stderr)
+
     # 2. Train.
     train_rows = Dataset.from_dict(encoded["train"])
     with arguments(model.device, seed, len(train_rows), settings, report_to) as common:
@@ -78,8 +84,8 @@ def train_reward(
         "pairs_held_out": len(chosen),
         "pairs_too_long": too_long,
         "accuracy": right / len(chosen),
-        "accuracy_low": interval.low,
-        "accuracy_high": interval.high,
+        "accuracy_low": float(interval.low),
+        "accuracy_high": float(interval.high),
         "margin": float((chosen - rejected).mean()),
         "score_std": float(torch.cat([chosen, rejected]).std()),
     }

@@ -93,6 +93,15 @@ def stage(
                 require(Path(path))
             print(f"{name}: reads {', '.join(map(str, reads)) or arguments.params}", flush=True)
             result = main(settings)
+            # DVC records settings and code as they are when the stage has ended, whatever they were when it began.
+            edited = [f"stages/{file}" for file in environment.edited(STAGES)]
+            if load(schema, arguments.params, whole=name == "check") != settings:
+                edited.append(str(arguments.params))
+            if edited:
+                raise StageError(
+                    f"{', '.join(edited)} was edited while the stage ran, and would be recorded as what it ran with; run "
+                    "`dvc repro` again (put back as it was, a training stage goes on from its last checkpoint)"
+                )
             environment.record(name)
         print(f"{name}: wrote {', '.join(map(str, writes))}; {result}", flush=True)
 
