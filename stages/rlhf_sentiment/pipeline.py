@@ -133,6 +133,7 @@ def run_complete_pipeline(config: RLHFConfig, num_steps: int | None = None) -> "
     Example:
         >>> comparison = run_complete_pipeline(RLHFConfig(), num_steps=3)  # doctest: +ELLIPSIS
         params.yaml: ppo.steps: ... becomes 3
+        ...
         >>> -1 <= comparison.figures["improvement_over_sft"]["mean_positive"] <= 1
         True
     """

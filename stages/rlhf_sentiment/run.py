@@ -27,10 +27,10 @@ class StageError(RuntimeError):
 
     Example:
         >>> try:
-        ...     load_policy("models/nowhere")
+        ...     run_evaluation(RLHFConfig(), "The film was")
         ... except StageError as error:
-        ...     print(str(error).split(":")[0])
-        models/nowhere cannot be loaded
+        ...     print(error)
+        prompts should be a list of texts (got 'The film was')
     """
 
 
