@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -242,10 +243,11 @@ def _run(*command: str) -> None:
             except KeyboardInterrupt:  # a terminal sends it to all of them, others to this process alone
                 stopped = True
                 for one in (*psutil.Process(process.pid).children(recursive=True), process):
-                    one.send_signal(signal.SIGINT)  # a stage that trains writes a checkpoint first
+                    with suppress(psutil.NoSuchProcess):
+                        one.send_signal(signal.SIGINT)  # a stage that trains writes a checkpoint first
     if stopped:
         raise KeyboardInterrupt
     if status:
-        said_last = [line for line in re.split(r"[\r\n]+", tail) if re.match(r"[a-z]+: (?!warning)", line)][-1:]
-        why = said_last or [f"exit status {status}; what it printed says why"]
-        raise StageError(f"`{' '.join(command)}` failed: {why[0]}")
+        lines = re.findall(r"^[a-z]+: (?!warning|reads|wrote|goes on|waits|.*%\|).*", tail, re.MULTILINE)
+        why = lines[-1] if lines else f"exit status {status}; what it printed says why"
+        raise StageError(f"`{' '.join(command)}` failed: {why}")
