@@ -197,9 +197,9 @@ metrics = model.train_reward_model(dataset)
 print(metrics["pairs"] + metrics["pairs_held_out"] + metrics["pairs_too_long"], sum(s != "test" for s in dataset["split"]))
 tuned = train_ppo(config, model)
 print(len(tuned.curve), len(model.curve) > 0)
-one = model.score(["I loved it.", "It was dull, and long."])
-assert one == [model.score([text])[0] for text in ("I loved it.", "It was dull, and long.")] or max(
-    abs(a - model.score([b])[0]) for a, b in zip(one, ("I loved it.", "It was dull, and long."))) < 1e-5
+texts = ["I loved it.", "It was dull, and long."]
+together, alone = model.score(texts), [model.score([text])[0] for text in texts]
+assert max(abs(a - b) for a, b in zip(together, alone)) < 1e-5, "padding moves a score"
 """
     )
     said = python(world, program)
