@@ -24,7 +24,7 @@ class Stopped(BaseException):
         self.number = number
 
 
-_parent = os.getppid()
+_dvc = 0  # the process that started the stage; 0: it was gone when the stage began to listen
 _patient = False
 _asked: Stopped | None = None
 _when = 0.0
@@ -32,8 +32,8 @@ _when = 0.0
 
 def listen(stage: str) -> None:
     """Turn SIGINT and SIGTERM into `Stopped`, and remember who started the stage."""
-    global _parent
-    _parent = 0 if _is_reaper(os.getppid()) else os.getppid()
+    global _dvc
+    _dvc = 0 if _is_reaper(_started_by()) else _started_by()
 
     def stop(number: int, _: FrameType | None) -> None:
         global _asked, _when
@@ -49,18 +49,26 @@ def listen(stage: str) -> None:
         signal.signal(number, stop)
 
 
+def _started_by() -> int:
+    """The stage's parent, or that of the shell between the two: DVC runs commands in one, and not each steps aside (dash)."""
+    try:
+        parent = psutil.Process(os.getppid())
+        return parent.ppid() if re.fullmatch(r"(ba|z|da|fi|k)?sh", parent.name()) else parent.pid
+    except psutil.Error:
+        return -1  # gone between the two calls
+
+
 def _is_reaper(process: int) -> bool:
     """Whether it is no dvc, but what takes in orphans: dvc may have been killed while the stage was importing."""
     try:
         if os.getsid(process) != os.getsid(0):  # a child is of its parent's session; what takes in orphans seldom is
             return True
         words = psutil.Process(process).cmdline()
-    except (OSError, psutil.Error):
+    except (OSError, ValueError, psutil.Error):
         return True
     if "dvc" in {Path(word).name for word in words}:
         return False
-    starts_stages = re.match(r"python|jupyter|ipython|(ba|z|da|fi|k)?sh$", Path(words[0]).name) if words else None
-    return process == 1 or starts_stages is None
+    return process == 1 or not words or re.match(r"python|jupyter|ipython", Path(words[0]).name) is None
 
 
 @contextmanager
@@ -81,5 +89,6 @@ def asked() -> Stopped | None:
 
     A stage whose dvc was killed must not go on: it would write outs that the next `dvc repro` has dealt with already.
     """
-    orphaned = "DVC_STAGE" in os.environ and os.getppid() != _parent
-    return Stopped(signal.SIGTERM, "the dvc that started it is gone") if orphaned else _asked
+    if _asked is None and "DVC_STAGE" in os.environ and _started_by() != _dvc:
+        return Stopped(signal.SIGTERM, "the dvc that started it is gone")
+    return _asked
