@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rlhf_sentiment.comparison import FOLDERS, answers
+from rlhf_sentiment.compared import MODELS
+from rlhf_sentiment.comparison import compare
 from rlhf_sentiment.config import load
 from rlhf_sentiment.prompts import is_utf8, read_prompts
 from rlhf_sentiment.records import write_table
@@ -52,14 +53,14 @@ def main() -> None:
         params = load(Params, arguments.params)
         given = arguments.prompt + (read_prompts(arguments.prompts) if arguments.prompts else [])
         prompts = list(dict.fromkeys(given))
-        table = answers(params, prompts, arguments.samples)
+        table = compare(params, prompts, arguments.samples)
         if arguments.csv:  # before anything is shown: a pager that closes early ends the program
             write_table(arguments.csv, table)
         for prompt in prompts:
             show(console, prompt, table[table["prompt"] == prompt])
-        if len(table) > len(FOLDERS):
+        if len(table) > len(MODELS):
             means = table.groupby("model", sort=False)["positive"].mean()
-            console.print(Text(f" mean P(positive) of {len(table) // len(FOLDERS)} answers each: "), end="")
+            console.print(Text(f" mean P(positive) of {len(table) // len(MODELS)} answers each: "), end="")
             console.print(Text(", ").join(Text(f"{name} ").append(coloured(mean)) for name, mean in means.items()))
 
 

@@ -20,6 +20,7 @@ from scipy.stats import binomtest
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf_sentiment import grammar, plots
+from rlhf_sentiment.compared import MODELS
 from rlhf_sentiment.config import Device, Seed, Settings
 from rlhf_sentiment.cost import costs, crossed
 from rlhf_sentiment.evaluation import holm, improvement, interval
@@ -43,7 +44,6 @@ from rlhf_sentiment.run import StageError, stage, writing
 from rlhf_sentiment.settings.evaluate import EvaluateSettings, short_name
 from rlhf_sentiment.text import cut_words, place_of
 
-MODELS = ("base", "sft", "rlhf")
 PAIRS = {"improvement": ("rlhf", "base"), "improvement_over_sft": ("rlhf", "sft"), "sft_over_base": ("sft", "base")}
 CURVES = {
     "sft": ("step", "loss"),
@@ -136,8 +136,8 @@ def main(params: Params) -> str:
     # 3. KL from the fine-tuned model, on untruncated samples at the rollouts' temperature.
     sft = load_policy("models/sft", device)
     result["sft"]["kl_to_sft"] = 0.0
-    for name, folder in (("base", "models/base"), ("rlhf", "models/ppo")):
-        other = load_policy(folder, device)
+    for name in ("base", "rlhf"):
+        other = load_policy(MODELS[name], device)
         nats = [exact_kl(other, sft, part, temperature).cpu() for part in batches(rollouts[name], tokenizer, device)]
         result[name]["kl_to_sft"] = np.mean(np.concatenate(nats))
     warnings = crossed({name: result[name] for name in MODELS}, settings.guards)

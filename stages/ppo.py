@@ -8,17 +8,9 @@ split; the validation curve is of validation prompts. No test prompt is read her
 
 from rlhf_sentiment.checkpoints import Checkpoints
 from rlhf_sentiment.config import Device, Seed, Settings
-from rlhf_sentiment.learner import Actors, critic_of, make_accelerator
-from rlhf_sentiment.models import (
-    load_policy,
-    load_reward_model,
-    load_tokenizer,
-    make_deterministic,
-    quiet,
-    resolve_device,
-    save,
-)
-from rlhf_sentiment.ppo_training import prompts_of, train_policy
+from rlhf_sentiment.learner import make_accelerator
+from rlhf_sentiment.models import load_reward_model, load_tokenizer, make_deterministic, quiet, resolve_device, save
+from rlhf_sentiment.ppo_training import actors_of, prompts_of, train_policy
 from rlhf_sentiment.records import read_rows, write_metrics, write_table
 from rlhf_sentiment.run import StageError, stage
 from rlhf_sentiment.settings.checkpoints import CheckpointEvery
@@ -50,20 +42,11 @@ def main(params: Params) -> str:
 
     kept = Checkpoints("ppo", params, READS, params.checkpoint_every.ppo)
 
-    # 1. Four models. The policy and its reference start equal; the critic knows what the reward model knows, or nothing yet.
+    # 1. Four models.
     tokenizer = load_tokenizer("models/sft")
-    reward = load_reward_model("models/reward", device)
-    policy = load_policy("models/sft", device)
-    actors = Actors(
-        policy=policy,
-        reference=load_policy("models/sft", device).requires_grad_(False),
-        reward=reward.requires_grad_(False),
-        critic=critic_of(settings, policy, reward),
-        eos=tokenizer.eos_token_id,
-        pad=tokenizer.pad_token_id,
-    )
     if load_tokenizer("models/reward").get_vocab() != tokenizer.get_vocab():
         raise StageError("models/reward has another tokenizer than models/sft; delete it and run `dvc repro`")
+    actors = actors_of(settings, load_reward_model("models/reward", device), tokenizer, device)
 
     # 2. Prompts.
     rows = read_rows("data/prepared/prompts.jsonl", {"prompt": str, "split": str})

@@ -7,6 +7,7 @@ model is measured on those.
 
 from rlhf_sentiment.answers import answer
 from rlhf_sentiment.checkpoints import forget_recorded
+from rlhf_sentiment.compared import MODELS
 from rlhf_sentiment.config import Device, Seed, Settings
 from rlhf_sentiment.models import encode, load_policy, load_tokenizer, make_deterministic, quiet, resolve_device, room_of
 from rlhf_sentiment.prompts import read_prompts
@@ -24,7 +25,6 @@ WRITES = [
     "data/samples/rlhf_rollout.jsonl",
     "metrics/sample.json",
 ]
-FOLDERS = {"base": "models/base", "sft": "models/sft", "rlhf": "models/ppo"}
 
 
 class Params(Settings):
@@ -51,7 +51,7 @@ def main(params: Params) -> str:
             "room for max_new_tokens, and one says nothing of others; give two, or lower generation.max_new_tokens"
         )
     finished = {}
-    for name, folder in FOLDERS.items():
+    for name, folder in MODELS.items():
         model, tokenizer = load_policy(folder, device), load_tokenizer(folder)
         for file, how in {name: usual, f"{name}_rollout": rollout}.items():
             if file == "sft_rollout":  # its KL from itself is 0

@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 import rlhf_sentiment
+from rlhf_sentiment.api.config import RLHFConfig, write_params
 from rlhf_sentiment.config import ConfigError, read_yaml
-from rlhf_sentiment.pipeline import RLHFConfig, write_params
 
 from .closure import ROOT
 from .conftest import World, outs, write_reviews
@@ -87,6 +87,10 @@ def test_what_the_last_run_had_is_what_is_compared(world: World) -> None:
         world, IMPORTS + "import json; print(json.dumps(run_evaluation(RLHFConfig(report_to='tensorboard')).figures))"
     )
     assert json.loads(figures) == json.loads((world / "metrics/evaluation.json").read_text())
+    program = "train_ppo(RLHFConfig(**{'sft.epochs': 9, 'ppo.steps': 1}), lambda prompts, texts: [len(text) for text in texts])"
+    said = python(world, IMPORTS + program)
+    assert "UserWarning: the last run had sft.epochs 1, not 9.0; " in said
+    assert said.count("UserWarning") == 1, "its own settings, ppo.steps among them, are to be tried"
     world.set("ppo.steps", 3)
     world.run("dvc", "repro", "ppo")
     said = python(world, IMPORTS + "run_evaluation(RLHFConfig())", status=1)

@@ -10,37 +10,37 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .comparison import Comparison as Comparison
-    from .comparison import run_evaluation as run_evaluation
+    from .api.config import RLHFConfig as RLHFConfig
+    from .api.data import PreferenceDataProcessor as PreferenceDataProcessor
+    from .api.evaluation import Comparison as Comparison
+    from .api.evaluation import run_evaluation as run_evaluation
+    from .api.pipeline import run_complete_pipeline as run_complete_pipeline
+    from .api.training import RewardModel as RewardModel
+    from .api.training import TunedPolicy as TunedPolicy
+    from .api.training import train_ppo as train_ppo
     from .config import ConfigError as ConfigError
     from .judge import Judge as Judge
     from .models import load_policy as load_policy
     from .models import load_reward_model as load_reward_model
     from .models import load_tokenizer as load_tokenizer
-    from .notebook import PreferenceDataProcessor as PreferenceDataProcessor
-    from .notebook import RewardModel as RewardModel
-    from .notebook import TunedPolicy as TunedPolicy
-    from .notebook import train_ppo as train_ppo
-    from .pipeline import RLHFConfig as RLHFConfig
-    from .pipeline import run_complete_pipeline as run_complete_pipeline
     from .run import StageError as StageError
 
 # Public name -> the module that has it.
 _NAMES = {
-    "Comparison": "comparison",
+    "Comparison": "api.evaluation",
     "ConfigError": "config",
     "Judge": "judge",
-    "PreferenceDataProcessor": "notebook",
-    "RLHFConfig": "pipeline",
-    "RewardModel": "notebook",
+    "PreferenceDataProcessor": "api.data",
+    "RLHFConfig": "api.config",
+    "RewardModel": "api.training",
     "StageError": "run",
-    "TunedPolicy": "notebook",
+    "TunedPolicy": "api.training",
     "load_policy": "models",
     "load_reward_model": "models",
     "load_tokenizer": "models",
-    "run_complete_pipeline": "pipeline",
-    "run_evaluation": "comparison",
-    "train_ppo": "notebook",
+    "run_complete_pipeline": "api.pipeline",
+    "run_evaluation": "api.evaluation",
+    "train_ppo": "api.training",
 }
 
 __all__ = sorted(_NAMES)

@@ -67,14 +67,14 @@ class Checkpoints:
         """
         forget_recorded()
         self.stage, self.every = stage, every
-        key = key_of(params, reads)
-        self.folder = _root().absolute() / stage / key
-        if every is not None:
-            if self.folder not in _held:
-                _held[self.folder] = ExitStack()
-                _held[self.folder].enter_context(_lock_of(self.folder, wait=True))
-            for half in self.folder.glob("*.part"):
-                shutil.rmtree(half)
+        if every is None:
+            return
+        self.folder = _root().absolute() / stage / key_of(params, reads)
+        if self.folder not in _held:
+            _held[self.folder] = ExitStack()
+            _held[self.folder].enter_context(_lock_of(self.folder, wait=True))
+        for half in self.folder.glob("*.part"):
+            shutil.rmtree(half)
 
     def newest(self, read: Callable[[Path], T]) -> T | None:
         """What `read` makes of the newest checkpoint that is whole; a damaged one is passed over, with a warning."""

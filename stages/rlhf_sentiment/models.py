@@ -26,7 +26,7 @@ from transformers import (
 from transformers import logging as transformers_logging
 from transformers.activations import NewGELUActivation
 
-from .run import StageError, first_line, writing
+from .run import StageError, first_line, require, writing
 
 PAD = "<|pad|>"
 
@@ -220,6 +220,8 @@ def _load(auto: Any, folder: str | Path, **options: Any) -> Any:
     if auto is not AutoTokenizer:
         options["use_safetensors"] = True
     ours = Path(folder).parent == Path("models")
+    if ours:
+        require(Path(folder))  # or transformers would ask the hub for it
     mend = "delete it and run `dvc repro`" if ours else "see base.model and evaluate.judges in params.yaml"
     try:
         return auto.from_pretrained(str(folder), trust_remote_code=False, **options)

@@ -4,20 +4,22 @@ A step is collect and learn (learner.py). What a random number is for is a coord
 goes on from a checkpoint draws what it would have drawn.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from transformers import PreTrainedTokenizerBase
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from . import ppo
 from .checkpoints import Checkpoints
-from .learner import Actors, collect, learn, make_optimizer, precision, take
-from .models import encode, random_states, room_of, set_random_states
+from .learner import Actors, collect, critic_of, learn, make_optimizer, precision, take
+from .models import encode, load_policy, random_states, room_of, set_random_states
 from .progress import progress_bar
 from .records import Row
-from .rollout import exact_kl, uniforms
+from .rollout import Responses, exact_kl, uniforms
 from .run import StageError
 from .settings.ppo import PPOSettings
 from .stopping import asked, patient
@@ -30,6 +32,24 @@ class Curves(NamedTuple):
 
     steps: list[Row]
     validation: list[Row]
+
+
+def actors_of(
+    settings: PPOSettings,
+    reward: PreTrainedModel | Callable[[Responses], Tensor],
+    tokenizer: PreTrainedTokenizerBase,
+    device: torch.device,
+) -> Actors:
+    """Four models: policy and reference start as models/sft, the critic knows what the reward model knows, or nothing yet."""
+    policy, model = load_policy("models/sft", device), reward if isinstance(reward, PreTrainedModel) else None
+    return Actors(
+        policy=policy,
+        reference=load_policy("models/sft", device).requires_grad_(False),
+        reward=reward if model is None else model.requires_grad_(False),
+        critic=critic_of(settings, policy, model),
+        eos=tokenizer.eos_token_id,
+        pad=tokenizer.pad_token_id,
+    )
 
 
 def train_policy(

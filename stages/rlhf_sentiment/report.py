@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from itertools import combinations
 
+from .compared import MODELS
 from .records import Row
 from .text import escaped
 
-MODELS = ("base", "sft", "rlhf")
 _ROWS = {
     "mean_positive": "mean P(positive)",
     "positive_ratio": "positive ratio (P > 0.5)",

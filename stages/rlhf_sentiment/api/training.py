@@ -3,7 +3,6 @@
 They call what the stages call, in the current folder, and write nothing but where `save` is told to: DVC's outs stay its own.
 """
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,94 +12,20 @@ import pandas as pd
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .answers import answer
-from .checkpoints import Checkpoints
-from .files import files_at
-from .intake import Intake
-from .learner import Actors, critic_of, make_accelerator, score_texts
-from .models import (
-    encode_example,
-    load_policy,
-    load_reward_model,
-    load_tokenizer,
-    make_deterministic,
-    quiet,
-    resolve_device,
-    save,
-)
-from .pipeline import RLHFConfig, require_repository
-from .ppo_training import prompts_of, train_policy
-from .prompts import at_least_one, texts
-from .records import Row, read_rows
-from .reward import score, train_reward
-from .run import StageError, require
-from .shapes import PREFERENCES
-from .tables import apart, pairs_from_labels, pairs_given, splits_of
-from .text import sketched
+from ..answers import answer
+from ..checkpoints import Checkpoints
+from ..learner import make_accelerator, score_texts
+from ..models import encode_example, load_reward_model, load_tokenizer, make_deterministic, quiet, resolve_device, save
+from ..ppo_training import actors_of, prompts_of, train_policy
+from ..prompts import at_least_one, texts
+from ..records import Row, read_rows
+from ..reward import score, train_reward
+from ..run import StageError
+from .config import RLHFConfig
+from .repository import require_repository, warn_of_other_settings
 
+UP_TO_SFT = ("prepare", "base", "sft")  # the stages that models/sft comes from
 RewardFunction = Callable[[list[str], list[str]], Sequence[float]]
-
-
-class PreferenceDataProcessor:
-    """Preference pairs from files, in any of the shapes of docs/data.md.
-
-    Attributes:
-        files: after a load, how many rows of each file had which fate, as in metrics/data.json.
-        dropped: the rows that were not kept: file, row, reason.
-
-    Example:
-        >>> processor = PreferenceDataProcessor(RLHFConfig())
-        >>> dataset = processor.load_custom_data("data/prepared/preferences.jsonl")  # doctest: +ELLIPSIS
-        data/prepared/preferences.jsonl: ... rows, ... kept, 0 rejected, 0 duplicates, 0 overlaps
-        ... pairs, without ... that nearly equal held-out ones
-        >>> dataset.column_names
-        ['prompt', 'chosen', 'rejected', 'split']
-    """
-
-    def __init__(self, config: RLHFConfig) -> None:
-        self.config = config
-        self.files: dict[str, dict[str, int]] = {}
-        self.dropped = pd.DataFrame()
-
-    def load_custom_data(self, path: str | Path) -> Dataset:
-        """All pairs of a file, a folder or a glob; of labelled texts, as many as can be matched.
-
-        Prints what became of the rows.
-
-        Args:
-            path: as `data.source`, but anywhere. The settings of `config.data` say what its columns and labels mean.
-
-        Returns:
-            Columns prompt, chosen, rejected and split: train, validation or test, by a hash of the text where the files do
-            not say, so that more rows move nobody.
-
-        Raises:
-            StageError: a file cannot be read, or has no preferences and no labels; it says where and what would be right.
-        """
-        data = self.config.data
-        files = files_at(str(Path(path).expanduser()), "path")
-        source = Intake(files, (*PREFERENCES, "labelled"), data, "data.source", data.prompt_words, 0.0)
-        pairs: list[Row] = []
-        for split, table in splits_of(source).items():
-            if source.shape == "labelled":
-                smaller = int(table["label"].value_counts().reindex([0, 1], fill_value=0).min())
-                wanted = data.model_copy(update={"pairs": smaller * data.max_uses})
-                pairs += pairs_from_labels(source, table, wanted, "pairs", split) if smaller else []
-            else:
-                pairs += pairs_given(source, table, data.model_copy(update={"pairs": sys.maxsize}), "pairs", split)
-        held_out = [row["prompt"] + row[side] for row in pairs if row["split"] != "train" for side in ("chosen", "rejected")]
-        kept = apart(pairs, "train", sketched(held_out, "near-duplicates"), data.near_duplicate)
-        self.files = {file.name: fates for file, fates in zip(files, source.files.values(), strict=True)}
-        self.dropped = pd.DataFrame(source.dropped, columns=["file", "row", "reason"])
-        for name, fates in self.files.items():
-            print(
-                f"{name}: {fates['rows_read']} rows, {fates['rows_kept']} kept, {fates['rows_rejected']} rejected, "
-                f"{fates['duplicates_dropped']} duplicates, {fates['overlap_dropped']} overlaps"
-            )
-        print(f"{len(kept)} pairs, without {len(pairs) - len(kept)} that nearly equal held-out ones")
-        if not kept:
-            raise StageError(f"{path}: no pair can be made of its rows ({source.shape})")
-        return Dataset.from_list(kept)
 
 
 class RewardModel:
@@ -135,7 +60,8 @@ class RewardModel:
         Raises:
             StageError: models/sft is missing; a column is missing; no pair is short enough.
         """
-        _require(self.config, "models/sft")
+        require_repository(self.config, "models/sft")
+        warn_of_other_settings(self.config, UP_TO_SFT)
         if not isinstance(dataset, Dataset):
             raise StageError(
                 f"dataset should be a datasets.Dataset, as load_custom_data returns (got {type(dataset).__name__})"
@@ -158,7 +84,7 @@ class RewardModel:
         make_deterministic(self.config.seed)
         model = load_reward_model("models/sft", resolve_device(self.config.device), new_head=True)
         tokenizer = load_tokenizer("models/sft")
-        none = Checkpoints("reward", self.config, [], None)
+        none = Checkpoints("reward", self.config, [], every=None)
         settings, seed = self.config.reward, self.config.seed
         curve, metrics = train_reward(model, tokenizer, pairs, settings, seed, "none", none, "the dataset")
         self._loaded, self.curve = (model, tokenizer), pd.DataFrame(curve)
@@ -198,7 +124,8 @@ class RewardModel:
 
     def _model(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         if self._loaded is None:
-            _require(self.config, "models/reward")
+            require_repository(self.config, "models/reward")
+            warn_of_other_settings(self.config, (*UP_TO_SFT, "reward"))
             quiet()
             device = resolve_device(self.config.device)
             self._loaded = load_reward_model("models/reward", device), load_tokenizer("models/reward")
@@ -273,42 +200,27 @@ def train_ppo(config: RLHFConfig, reward: RewardFunction | RewardModel) -> Tuned
         >>> len(tuned.curve), len(tuned.write(["The film was"], samples=3))
         (2, 3)
     """
-    _require(config, "models/sft", "data/prepared/prompts.jsonl")
+    require_repository(config, "models/sft", "data/prepared/prompts.jsonl")
+    warn_of_other_settings(config, UP_TO_SFT)
     if not callable(reward) and not isinstance(reward, RewardModel):
         raise StageError(f"reward should be a function of prompts and responses, or a RewardModel (got {reward!r:.60})")
     quiet()
     make_deterministic(config.seed)
     settings, device, tokenizer = config.ppo, resolve_device(config.device), load_tokenizer("models/sft")
-    policy = load_policy("models/sft", device)
-    model = None
     if isinstance(reward, RewardModel):
-        model, other = reward._model()
+        judge, other = reward._model()
         if other.get_vocab() != tokenizer.get_vocab():
             raise StageError("the reward model has another tokenizer than models/sft")
-        judge: Any = model.requires_grad_(False)
     else:
         judge = score_texts(reward, tokenizer)
-    actors = Actors(
-        policy=policy,
-        reference=load_policy("models/sft", device).requires_grad_(False),
-        reward=judge,
-        critic=critic_of(settings, policy, model),
-        eos=tokenizer.eos_token_id,
-        pad=tokenizer.pad_token_id,
-    )
+    actors = actors_of(settings, judge, tokenizer, device)
     rows = read_rows("data/prepared/prompts.jsonl", {"prompt": str, "split": str})
     train, _ = prompts_of(rows, "train", tokenizer, settings, actors)
     validation, _ = prompts_of(rows, "validation", tokenizer, settings, actors)
-    none = Checkpoints("ppo", config, [], None)
+    none = Checkpoints("ppo", config, [], every=None)
     measured = validation[: settings.validation_prompts]
     curves = train_policy(actors, train, measured, settings, config.seed, make_accelerator(device), none)
-    return TunedPolicy(config, policy, tokenizer, *map(pd.DataFrame, curves))
-
-
-def _require(config: object, *paths: str) -> None:
-    require_repository(config)
-    for path in paths:
-        require(Path(path))
+    return TunedPolicy(config, actors.policy, tokenizer, *map(pd.DataFrame, curves))
 
 
 def _free(folder: str | Path) -> Path:

@@ -1,0 +1,136 @@
+"""The settings of a run, as one object: read from params.yaml with some changed, and written back to it."""
+
+import copy
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from ..config import ConfigError, explained, read_yaml
+from ..run import STAGES, writing
+from ..settings.whole import Params
+
+ROOT = STAGES.parent
+
+
+class RLHFConfig(Params):
+    """All settings of a run, checked as `python stages/check.py` checks them, and frozen.
+
+    They are read from params.yaml of the current folder, else from the repository's, with some changed. Sections are
+    attributes; the comments in params.yaml are their manual, with units and ranges.
+
+    Raises:
+        ConfigError: an unknown key, a wrong value, a combination that cannot work; a line for each, with what would be right.
+
+    Example:
+        >>> config = RLHFConfig()
+        >>> config.ppo.kl_coef
+        0.3
+        >>> RLHFConfig(seed=2, **{"ppo.steps": 50}).ppo.steps
+        50
+        >>> RLHFConfig(**{"ppo.stepz": 50})
+        Traceback (most recent call last):
+        rlhf_sentiment.config.ConfigError: params.yaml: ppo.stepz: unknown key; did you mean steps?
+    """
+
+    def __init__(self, **changes: Any) -> None:
+        """
+        Args:
+            changes: values by key, such as `seed=2`, `ppo={"steps": 50}` or `**{"ppo.steps": 50}`.
+        """
+        path = Path("params.yaml")
+        self._read(path if path.is_file() else ROOT / path, changes)
+
+    @classmethod
+    def from_file(cls, path: str | Path, **changes: Any) -> Self:
+        """The settings of another file, which is complete, as those in profiles/ are; with some changed.
+
+        Raises:
+            ConfigError: as above; no such file.
+
+        Example:
+            >>> RLHFConfig.from_file("profiles/imdb-local.yaml", **{"ppo.steps": 50}).data.source
+            'data/raw/imdb'
+        """
+        config = cls.__new__(cls)
+        config._read(Path(path), changes)
+        return config
+
+    def changed(self, **changes: Any) -> Self:
+        """These settings with some changed.
+
+        Raises:
+            ConfigError: as above.
+
+        Example:
+            >>> RLHFConfig().changed(**{"ppo.critic": "shared"}).ppo.critic
+            'shared'
+        """
+        config = type(self).__new__(type(self))
+        config._check(_with(self.model_dump(), changes), Path("settings"))
+        return config
+
+    def _read(self, path: Path, changes: Mapping[str, Any]) -> None:
+        if not path.is_file():
+            raise ConfigError(f"{path}: no such file of settings")
+        self._check(_with(read_yaml(path), changes), path)
+
+    def _check(self, tree: dict[str, Any], path: Path) -> None:
+        with explained(type(self), path):
+            super().__init__(**tree)
+
+
+def _with(tree: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A tree of settings with the values at some keys, such as ppo.steps, changed."""
+    tree = copy.deepcopy(tree)
+    for key, value in changes.items():
+        *sections, last = key.split(".")
+        inner = tree
+        for section in sections:
+            inner = inner.setdefault(section, {})
+            if not isinstance(inner, dict):
+                raise ConfigError(f"{key}: {section} is a value, not a section")
+        whole_section = not sections and isinstance(value, dict) and isinstance(inner.get(key), dict)
+        inner[last] = inner[key] | value if whole_section else value
+    return tree
+
+
+def write_params(config: Params, path: Path = Path("params.yaml")) -> None:
+    """Bring params.yaml to these settings, and print each that differs; comments and line ends stay."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.representer import RoundTripRepresenter
+
+    class Nulls(RoundTripRepresenter):
+        """Writes null as params.yaml does."""
+
+    Nulls.add_representer(type(None), lambda self, _: self.represent_scalar("tag:yaml.org,2002:null", "null"))
+    file = YAML()
+    file.Representer = Nulls
+    file.preserve_quotes, file.width, file.default_flow_style = True, 128, None
+    differing = differences(read_yaml(path), config.model_dump(mode="json"))
+    if not differing:
+        return
+    tree = file.load(path.read_text(encoding="utf-8"))
+    for key, (old, new) in differing.items():
+        *sections, last = key.split(".")
+        inner = tree
+        for section in sections:
+            inner = inner[section]
+        inner[last] = new
+        print(f"{path}: {key}: {old!r} becomes {new!r}")
+    text = io.StringIO()
+    file.dump(tree, text)
+    with writing(path) as aside:
+        aside.write_text(text.getvalue(), encoding="utf-8", newline="\r\n" if b"\r\n" in path.read_bytes() else "\n")
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], above: str = "") -> dict[str, tuple[Any, Any]]:
+    """Keys such as ppo.steps whose values differ, with both values; of sections with other keys, the whole section."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for key, value in new.items():
+        before = old.get(key)
+        if isinstance(value, dict) and isinstance(before, dict) and value.keys() == before.keys():
+            found |= differences(before, value, f"{above}{key}.")
+        elif value != before:
+            found[above + key] = before, value
+    return found
