@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 import yaml
 
@@ -232,20 +233,23 @@ def test_a_stopped_cell_writes_a_checkpoint(world: World) -> None:
 
 def test_it_waits_for_no_dvc_that_is_at_work(world: World) -> None:
     """params.yaml would be recorded for what the other made with the old one."""
-    world.set("ppo.steps", 200)
+    world.set("ppo.steps", 20)
     before = (world / "params.yaml").read_bytes()
     dvc = subprocess.Popen(["dvc", "repro"], cwd=world.folder, env=world.environment(), stdout=subprocess.DEVNULL)
     while world.newest("ppo") < 1:
         assert dvc.poll() is None
         time.sleep(0.01)
+    (stage,) = [one for one in psutil.Process(dvc.pid).children(recursive=True) if "stages/ppo.py" in one.cmdline()]
+    stage.suspend()
     said = python(world, IMPORTS + "run_complete_pipeline(RLHFConfig(), num_steps=3)", status=1)
     assert said.endswith(f"StageError: process {dvc.pid} of dvc is at work here; call again when it has ended\n")
     assert (world / "params.yaml").read_bytes() == before
     world.set("ppo.kl_coef", 0.7)  # by hand
+    stage.resume()
     assert dvc.wait() != 0
     assert yaml.safe_load((world / "dvc.lock").read_text())["stages"]["ppo"]["params"]["params.yaml"]["ppo"]["steps"] == 2
     (world / "params.yaml").write_bytes(before)
-    assert "ppo: goes on from its checkpoint of step 200\n" in world.run("dvc", "repro", "ppo")
+    assert "ppo: goes on from its checkpoint of step 20\n" in world.run("dvc", "repro", "ppo")
 
 
 def test_a_stage_that_fails_is_quoted(world: World) -> None:

@@ -155,16 +155,6 @@ def test_a_finished_run_does_nothing_again(world: World) -> None:
     assert "Data and pipelines are up to date." in output
 
 
-def test_the_same_seed_gives_the_same_bytes(world: World) -> None:
-    before = outs(world, "data", "models", "metrics", "plots", "reports")
-    output = world.run("dvc", "repro", "--force", "--no-run-cache")
-    assert sorted(world.stages_run(output)) == sorted(ALL)
-    after = outs(world, "data", "models", "metrics", "plots", "reports")
-    assert before.keys() == after.keys()
-    assert [name for name in before if before[name] != after[name]] == []
-    assert world.run("git", "status", "--porcelain") == ""
-
-
 def test_a_change_of_evaluate_reruns_check_and_evaluate(world: World) -> None:
     world.set("evaluate.confidence", 0.9)
     assert world.stages_run(world.run("dvc", "repro")) == ["check", "evaluate"]

@@ -53,7 +53,7 @@ def _started_by() -> int:
     """The stage's parent, or that of the shell between the two: DVC runs commands in one, and not each steps aside (dash)."""
     try:
         parent = psutil.Process(os.getppid())
-        return parent.ppid() if re.fullmatch(r"(ba|z|da|fi|k)?sh", parent.name()) else parent.pid
+        return parent.ppid() if re.fullmatch(r"\w*sh", parent.name()) else parent.pid
     except psutil.Error:
         return -1  # gone between the two calls
 
