@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import psutil
 import pytest
 import yaml
@@ -92,6 +93,15 @@ def test_what_the_last_run_had_is_what_is_compared(world: World) -> None:
     said = python(world, IMPORTS + program)
     assert "UserWarning: the last run had sft.epochs 1, not 9.0; " in said
     assert said.count("UserWarning") == 1, "its own settings, ppo.steps among them, are to be tried"
+    lock = world / "dvc.lock"
+    whole = lock.read_text()
+    lock.write_text(whole.replace("generation:", "generator:"))
+    said = python(world, IMPORTS + "run_evaluation(RLHFConfig())")
+    assert "UserWarning: the last run had generator {" in said
+    lock.write_text("<<<<<<< HEAD\n" + whole)
+    said = python(world, IMPORTS + "run_evaluation(RLHFConfig())", status=1)
+    assert said.endswith("StageError: dvc.lock is damaged; `make repro` restores it from git, or says what is wrong\n")
+    lock.write_text(whole)
     world.set("ppo.steps", 3)
     world.run("dvc", "repro", "ppo")
     said = python(world, IMPORTS + "run_evaluation(RLHFConfig())", status=1)
@@ -156,6 +166,7 @@ def test_a_config_is_checked_and_frozen() -> None:
     with pytest.raises(ConfigError, match="steps: settings are frozen"):
         config.ppo.steps = 8
     assert RLHFConfig(ppo={"steps": 9}).ppo == config.changed(**{"ppo.steps": 9}).ppo
+    assert RLHFConfig(ppo=config.ppo, **{"ppo.steps": np.arange(9, 99)[0]}).ppo == config.changed(**{"ppo.steps": 9}).ppo
     assert copy.deepcopy(config) == pickle.loads(pickle.dumps(config)) == config  # noqa: S301 (our own)
     with pytest.raises(ConfigError, match=r"evaluate.num_samples \(601\) must be at most"):
         RLHFConfig(**{"evaluate.num_samples": 601})
@@ -264,7 +275,7 @@ def test_a_model_is_saved_over_nothing_else(world: World) -> None:
 from pathlib import Path
 model = RewardModel(RLHFConfig())
 model.save("new/folder"); model.save("new/folder")
-for folder in ("", ".", "models", "tests", "metrics", "models/new", "params.yaml"):
+for folder in ("", ".", "models", "tests", "metrics", "models/ppo/x", "params.yaml"):
     try:
         model.save(folder)
     except StageError as error:
@@ -352,6 +363,11 @@ WRONG = {
     "model.train_reward_model(rows(prompt='x', chosen='z', rejected='y'))": "the dataset: no pair is of split train",
     "model.train_reward_model(rows(prompt='x', chosen='z', rejected='y', split='train'))": "needs pairs of split train and",
     "model.train_reward_model([{'prompt': 'x'}])": "dataset should be a datasets.Dataset, as load_custom_data ret",
+    "model.train_reward_model(rows(prompt='x', chosen='y', rejected='y'))": "row 0: chosen and rejected should be two",
+    "PreferenceDataProcessor(config).load_custom_data('')": "path should name a file, a folder or a glob (got '')",
+    "model.save(None)": "folder should name a folder to save to (got None)",
+    "train_ppo(config, RewardModel)": "reward should be a function of prompts and responses, or a RewardModel (got <class",
+    "run_evaluation(config, ['fine'], samples=True)": "samples should be a whole number from 1 on (got True)",
     "train_ppo(config, 3)": "reward should be a function of prompts and responses, or a RewardModel (got 3)",
     "run_evaluation({'ppo': 3})": "config should be an RLHFConfig (got {'ppo': 3})",
     "train_ppo(config, lambda prompts, responses: [1.0])": "the reward function returned 1 numbers for 4 responses",

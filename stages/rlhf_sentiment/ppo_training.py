@@ -41,7 +41,8 @@ def actors_of(
     device: torch.device,
 ) -> Actors:
     """Four models: policy and reference start as models/sft, the critic knows what the reward model knows, or nothing yet."""
-    policy, model = load_policy("models/sft", device), reward if isinstance(reward, PreTrainedModel) else None
+    policy = load_policy("models/sft", device)
+    model = reward if isinstance(reward, PreTrainedModel) else None
     return Actors(
         policy=policy,
         reference=load_policy("models/sft", device).requires_grad_(False),

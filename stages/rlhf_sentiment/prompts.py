@@ -1,6 +1,7 @@
 """Prompts that people bring in a file: one a line, or JSON lines, or the transcripts of HH-RLHF."""
 
 from collections.abc import Iterable
+from numbers import Integral
 from pathlib import Path
 
 from .records import read_rows
@@ -66,9 +67,9 @@ def at_least_one(samples: object) -> int:
     Raises:
         StageError: it is none.
     """
-    if not isinstance(samples, int) or samples < 1:
+    if not isinstance(samples, Integral) or isinstance(samples, bool) or samples < 1:
         raise StageError(f"samples should be a whole number from 1 on (got {samples!r})")
-    return samples
+    return int(samples)
 
 
 def is_utf8(prompt: str) -> bool:

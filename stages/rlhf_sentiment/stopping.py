@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -24,7 +24,7 @@ class Stopped(BaseException):
         self.number = number
 
 
-_dvc = 0  # the process that started the stage; 0: it was gone when the stage began to listen
+_dvc: psutil.Process | None = None  # what started the stage
 _patient = False
 _asked: Stopped | None = None
 _when = 0.0
@@ -33,7 +33,7 @@ _when = 0.0
 def listen(stage: str) -> None:
     """Turn SIGINT and SIGTERM into `Stopped`, and remember who started the stage."""
     global _dvc
-    _dvc = 0 if _is_reaper(_started_by()) else _started_by()
+    _dvc = next(filter(_is_dvc, _above()), None) or next(filter(_may_use_dvc, _above()), None)
 
     def stop(number: int, _: FrameType | None) -> None:
         global _asked, _when
@@ -49,26 +49,27 @@ def listen(stage: str) -> None:
         signal.signal(number, stop)
 
 
-def _started_by() -> int:
-    """The stage's parent, or that of the shell between the two: DVC runs commands in one, and not each steps aside (dash)."""
+def _above() -> list[psutil.Process]:
+    """The stage's ancestors, nearest first: DVC runs commands in a shell, and not each steps aside for them (dash does not)."""
     try:
-        parent = psutil.Process(os.getppid())
-        return parent.ppid() if re.fullmatch(r"\w*sh", parent.name()) else parent.pid
+        return psutil.Process().parents()
     except psutil.Error:
-        return -1  # gone between the two calls
+        return []
 
 
-def _is_reaper(process: int) -> bool:
-    """Whether it is no dvc, but what takes in orphans: dvc may have been killed while the stage was importing."""
-    try:
-        if os.getsid(process) != os.getsid(0):  # a child is of its parent's session; what takes in orphans seldom is
-            return True
-        words = psutil.Process(process).cmdline()
-    except (OSError, ValueError, psutil.Error):
-        return True
-    if "dvc" in {Path(word).name for word in words}:
-        return False
-    return process == 1 or not words or re.match(r"python|jupyter|ipython", Path(words[0]).name) is None
+def _is_dvc(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):
+        return "dvc" in {Path(word).name for word in process.cmdline()}
+    return False
+
+
+def _may_use_dvc(process: psutil.Process) -> bool:
+    """Whether it may be a program that calls DVC as a library, and not what takes in orphans, which is seldom of our session:
+    dvc may have been killed while the stage was importing."""
+    with suppress(psutil.Error, OSError):
+        python = re.match(r"python|jupyter|ipython", Path(process.cmdline()[0]).name) if process.cmdline() else None
+        return python is not None and process.pid != 1 and os.getsid(process.pid) == os.getsid(0)
+    return False
 
 
 @contextmanager
@@ -89,6 +90,6 @@ def asked() -> Stopped | None:
 
     A stage whose dvc was killed must not go on: it would write outs that the next `dvc repro` has dealt with already.
     """
-    if _asked is None and "DVC_STAGE" in os.environ and _started_by() != _dvc:
+    if _asked is None and "DVC_STAGE" in os.environ and _dvc not in _above():
         return Stopped(signal.SIGTERM, "the dvc that started it is gone")
     return _asked

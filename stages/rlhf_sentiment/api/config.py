@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from pydantic import BaseModel
+
 from ..config import ConfigError, explained, read_yaml
 from ..run import STAGES, writing
 from ..settings.whole import Params
@@ -53,7 +55,7 @@ class RLHFConfig(Params):
             'data/raw/imdb'
         """
         config = cls.__new__(cls)
-        config._read(Path(path), changes)
+        config._read(Path(path).expanduser(), changes)
         return config
 
     def changed(self, **changes: Any) -> Self:
@@ -90,6 +92,10 @@ def _with(tree: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
             inner = inner.setdefault(section, {})
             if not isinstance(inner, dict):
                 raise ConfigError(f"{key}: {section} is a value, not a section")
+        if isinstance(value, BaseModel):
+            value = value.model_dump()
+        elif getattr(value, "ndim", None) == 0:  # a number of numpy, of a sweep
+            value = value.item()
         whole_section = not sections and isinstance(value, dict) and isinstance(inner.get(key), dict)
         inner[last] = inner[key] | value if whole_section else value
     return tree

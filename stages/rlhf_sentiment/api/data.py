@@ -47,11 +47,14 @@ class PreferenceDataProcessor:
 
         Returns:
             Columns prompt, chosen, rejected and split: train, validation or test, by a hash of the text where the files do
-            not say, so that more rows move nobody.
+            not say, so that more rows move nobody. Those of one split stand together.
 
         Raises:
             StageError: a file cannot be read, or has no preferences and no labels; it says where and what would be right.
         """
+        if not isinstance(path, str | Path) or not str(path).strip():
+            raise StageError(f"path should name a file, a folder or a glob (got {path!r})")
+        self.files, self.dropped = {}, pd.DataFrame()
         data = self.config.data
         files = files_at(str(Path(path).expanduser()), "path")
         source = Intake(files, (*PREFERENCES, "labelled"), data, "data.source", data.prompt_words, 0.0)

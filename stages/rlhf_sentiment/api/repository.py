@@ -2,8 +2,6 @@
 
 import warnings
 from collections.abc import Iterable
-from functools import reduce
-from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +29,13 @@ def require_repository(config: object, *paths: str) -> None:
         require(Path(path))
 
 
+def outs() -> list[Path]:
+    """What the pipeline writes, by dvc.yaml; DVC deletes what else it finds there."""
+    stages = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"].values()
+    written = [out for stage in stages for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])]
+    return [Path(next(iter(out)) if isinstance(out, dict) else out) for out in written]
+
+
 def require_run() -> None:
     """Refuse to speak of a run that is not there.
 
@@ -53,14 +58,27 @@ def warn_of_other_settings(config: RLHFConfig, stages: Iterable[str] | None = No
     for name in run if stages is None else stages:
         if name != "check":  # which also reads what changes no result
             recorded |= run.get(name, {}).get("params", {}).get("params.yaml", {})
-    tree = config.model_dump(mode="json")
-    now = {key: reduce(getitem, key.split("."), tree) for key in recorded}
+    now = {key: _at(config.model_dump(mode="json"), key) for key in recorded}
     for key, (old, new) in differences(recorded, now).items():
         message = f"the last run had {key} {old!r}, not {new!r}; run_complete_pipeline makes one with these settings"
         warnings.warn(message, stacklevel=3)
 
 
 def _recorded() -> dict[str, Any]:
-    """The stages of dvc.lock; none, where it has none."""
+    """The stages of dvc.lock; none, where there is no such file.
+
+    Raises:
+        StageError: it is damaged.
+    """
     lock = Path("dvc.lock")
-    return yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"] if lock.is_file() else {}
+    try:
+        return dict(yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"]) if lock.is_file() else {}
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
+        raise StageError("dvc.lock is damaged; `make repro` restores it from git, or says what is wrong") from None
+
+
+def _at(tree: Any, key: str) -> Any:
+    """The value at a key such as ppo.steps; None, where a setting is no more."""
+    for part in key.split("."):
+        tree = tree.get(part) if isinstance(tree, dict) else None
+    return tree

@@ -22,7 +22,7 @@ from ..records import Row, read_rows
 from ..reward import score, train_reward
 from ..run import StageError
 from .config import RLHFConfig
-from .repository import require_repository, warn_of_other_settings
+from .repository import outs, require_repository, warn_of_other_settings
 
 UP_TO_SFT = ("prepare", "base", "sft")  # the stages that models/sft comes from
 RewardFunction = Callable[[list[str], list[str]], Sequence[float]]
@@ -73,6 +73,8 @@ class RewardModel:
         for number, row in enumerate(pairs):
             if not all(isinstance(row.get(name, ""), str) for name in ("prompt", "chosen", "rejected", "split")):
                 raise StageError(f"the dataset, row {number}: prompt, chosen, rejected and split should be texts")
+            if not row["chosen"].strip() or not row["rejected"].strip() or row["chosen"] == row["rejected"]:
+                raise StageError(f"the dataset, row {number}: chosen and rejected should be two different texts")
         if "split" in dataset.column_names and not {"train", "validation"} <= {row["split"] for row in pairs}:
             raise StageError(
                 "the dataset needs pairs of split train and of validation; without the column split "
@@ -84,9 +86,9 @@ class RewardModel:
         make_deterministic(self.config.seed)
         model = load_reward_model("models/sft", resolve_device(self.config.device), new_head=True)
         tokenizer = load_tokenizer("models/sft")
-        none = Checkpoints("reward", self.config, [], every=None)
+        no_checkpoints = Checkpoints("reward", self.config, [], every=None)
         settings, seed = self.config.reward, self.config.seed
-        curve, metrics = train_reward(model, tokenizer, pairs, settings, seed, "none", none, "the dataset")
+        curve, metrics = train_reward(model, tokenizer, pairs, settings, seed, "none", no_checkpoints, "the dataset")
         self._loaded, self.curve = (model, tokenizer), pd.DataFrame(curve)
         return metrics
 
@@ -202,7 +204,7 @@ def train_ppo(config: RLHFConfig, reward: RewardFunction | RewardModel) -> Tuned
     """
     require_repository(config, "models/sft", "data/prepared/prompts.jsonl")
     warn_of_other_settings(config, UP_TO_SFT)
-    if not callable(reward) and not isinstance(reward, RewardModel):
+    if isinstance(reward, type) or not (callable(reward) or isinstance(reward, RewardModel)):
         raise StageError(f"reward should be a function of prompts and responses, or a RewardModel (got {reward!r:.60})")
     quiet()
     make_deterministic(config.seed)
@@ -217,17 +219,20 @@ def train_ppo(config: RLHFConfig, reward: RewardFunction | RewardModel) -> Tuned
     rows = read_rows("data/prepared/prompts.jsonl", {"prompt": str, "split": str})
     train, _ = prompts_of(rows, "train", tokenizer, settings, actors)
     validation, _ = prompts_of(rows, "validation", tokenizer, settings, actors)
-    none = Checkpoints("ppo", config, [], every=None)
+    no_checkpoints = Checkpoints("ppo", config, [], every=None)
     measured = validation[: settings.validation_prompts]
-    curves = train_policy(actors, train, measured, settings, config.seed, make_accelerator(device), none)
+    curves = train_policy(actors, train, measured, settings, config.seed, make_accelerator(device), no_checkpoints)
     return TunedPolicy(config, actors.policy, tokenizer, *map(pd.DataFrame, curves))
 
 
 def _free(folder: str | Path) -> Path:
     """A folder to save a model to: new, empty, or one that holds a model already, which is replaced."""
+    if not isinstance(folder, str | Path) or not str(folder).strip():
+        raise StageError(f"folder should name a folder to save to (got {folder!r})")
     path = Path(folder).expanduser().resolve()
-    if path.parent == Path("models").resolve():
-        raise StageError(f"{folder} is among what the pipeline writes; name a folder elsewhere")
+    for out in outs():
+        if out.resolve() in (path, *path.parents) or path in out.resolve().parents:
+            raise StageError(f"{folder} is among what the pipeline writes ({out}); name a folder elsewhere")
     there = {file.name for file in path.iterdir()} if path.is_dir() else set()
     if path.is_file() or (there and not {"config.json", "model.safetensors"} <= there):
         raise StageError(f"{folder} holds something else than a saved model; name a new folder")
