@@ -30,8 +30,9 @@ def require_repository(config: object, *paths: str) -> None:
 
 
 def outs() -> list[Path]:
-    """What the pipeline writes, by dvc.yaml; DVC deletes what else it finds there."""
-    stages = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"].values()
+    """What the pipeline of the current folder writes, where it has one; DVC deletes what else it finds there."""
+    pipeline = Path("dvc.yaml")
+    stages = yaml.safe_load(pipeline.read_text(encoding="utf-8"))["stages"].values() if pipeline.is_file() else []
     written = [out for stage in stages for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])]
     return [Path(next(iter(out)) if isinstance(out, dict) else out) for out in written]
 
