@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rlhf_sentiment.api.compare import compare
 from rlhf_sentiment.compared import MODELS
-from rlhf_sentiment.comparison import compare
 from rlhf_sentiment.config import load
 from rlhf_sentiment.prompts import is_utf8, read_prompts
 from rlhf_sentiment.records import write_table

@@ -65,7 +65,7 @@ def run_evaluation(config: RLHFConfig, prompts: Sequence[str] | None = None, sam
         tree = read_json("metrics/evaluation.json", dict.fromkeys(MODELS, dict))
         rows = {name: {key: value for key, value in tree[name].items() if not isinstance(value, dict)} for name in MODELS}
         return Comparison(pd.DataFrame.from_dict(rows, orient="index"), tree)
-    from ..comparison import compare  # torch and transformers take seconds to import, and only this needs them
+    from .compare import compare  # torch and transformers take seconds to import, and only this needs them
 
     table = compare(config, texts(prompts, "prompts"), at_least_one(samples))
     figures = {

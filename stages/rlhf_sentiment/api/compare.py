@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from .answers import answer
-from .compared import MODELS
-from .judge import Judge
-from .judges import judged
-from .models import load_policy, load_tokenizer, make_deterministic, quiet, resolve_device
-from .progress import progress_bar
-from .records import Row
-from .run import require
-from .settings.whole import Params
+from ..answers import answer
+from ..compared import MODELS
+from ..judge import Judge
+from ..judges import judged
+from ..models import load_policy, load_tokenizer, make_deterministic, quiet, resolve_device
+from ..progress import progress_bar
+from ..records import Row
+from ..run import require
+from ..settings.whole import Params
 
 
 def compare(params: Params, prompts: Sequence[str], samples: int) -> pd.DataFrame:
