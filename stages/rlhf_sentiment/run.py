@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from . import environment
 from .config import ConfigError, load
 from .locks import locked
+from .messages import one_line
 from .stopping import Stopped, asked, listen
 
 
@@ -32,6 +33,9 @@ class StageError(RuntimeError):
         ...     print(error)
         prompts should be a list of texts (got 'The film was')
     """
+
+    def __init__(self, message: object) -> None:
+        super().__init__(one_line(message))
 
 
 S = TypeVar("S", bound=BaseModel)

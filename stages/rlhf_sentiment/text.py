@@ -68,6 +68,11 @@ def escaped(text: str) -> str:
     return "".join("\\" + letter if letter in "\\`*_{}[]<>#|!" else letter for letter in visible(text))
 
 
+def words(text: str) -> list[str]:
+    """The words of `text`, as lengths count them: what white space parts."""
+    return text.split()
+
+
 def cut_words(text: str, words: int) -> str:
     """The first `words` words of `text`, white space as it was."""
     match = re.match(rf"\s*(?:\S+\s+){{0,{max(words - 1, 0)}}}\S+", text)

@@ -51,11 +51,18 @@ class LabelSettings(Settings):
     positive: Meaning
 
 
+class PreferenceValues(Settings):
+    a: Meaning
+    b: Meaning
+    tie: list[int | float | bool | str]
+
+
 class DataSettings(Settings):
     source: Annotated[str, AfterValidator(_source)]
     hub: HubSettings
-    columns: dict[Column, str | None]
+    columns: dict[Column, str | Annotated[int, Field(ge=1, le=10_000)] | None]
     labels: LabelSettings | None
+    preference_values: PreferenceValues | None
     rating_negative: float
     rating_positive: float
     max_characters: Annotated[int, Field(ge=10, le=1_000_000_000)]
@@ -70,6 +77,7 @@ class DataSettings(Settings):
     pairs_held_out: Count
     max_uses: Annotated[int, Field(ge=1, le=1000)]
     disagreement: Annotated[float, Field(ge=0, lt=0.5)]
+    flipped_pairs: Annotated[float, Field(ge=0, lt=0.5)]
     labelled_texts: Annotated[EvenCount, Field(ge=4)]
     labelled_held_out: Annotated[EvenCount, Field(ge=4)]
     prompts: RawPath | None
