@@ -14,6 +14,7 @@ from rlhf_sentiment.ppo_training import actors_of, prompts_of, train_policy
 from rlhf_sentiment.records import read_rows, write_metrics, write_table
 from rlhf_sentiment.run import StageError, stage
 from rlhf_sentiment.settings.checkpoints import CheckpointEvery
+from rlhf_sentiment.settings.counts import number_of
 from rlhf_sentiment.settings.ppo import PPOSettings
 from rlhf_sentiment.settings.report import ReportTo
 
@@ -54,7 +55,7 @@ def main(params: Params) -> str:
     validation, more = prompts_of(rows, "validation", tokenizer, settings, actors)
 
     # 3. Learn.
-    validation = validation[: settings.validation_prompts]
+    validation = validation[: number_of(settings.validation_prompts, len(validation))]
     curve, validated = train_policy(actors, train, validation, settings, params.seed, accelerator, kept)
     accelerator.end_training()
 

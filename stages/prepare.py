@@ -18,12 +18,17 @@ from rlhf_sentiment import synthetic
 from rlhf_sentiment.card import card, preview
 from rlhf_sentiment.config import Settings
 from rlhf_sentiment.files import File, files_at, hub_files
-from rlhf_sentiment.intake import SPLITS, Intake, Texts
+from rlhf_sentiment.intake import Intake, Texts
+from rlhf_sentiment.messages import warn
 from rlhf_sentiment.records import Row, write_metrics, write_rows
 from rlhf_sentiment.run import StageError, stage, writing
+from rlhf_sentiment.settings.counts import Asked, number_of
 from rlhf_sentiment.settings.data import DataSettings, HubSettings
+from rlhf_sentiment.settings.evaluate import Asking
 from rlhf_sentiment.settings.judge import JudgeSource
+from rlhf_sentiment.settings.ppo import Prompted
 from rlhf_sentiment.shapes import PREFERENCES
+from rlhf_sentiment.sizes import Sizes
 from rlhf_sentiment.synthetic import Ledger
 from rlhf_sentiment.tables import (
     Tables,
@@ -34,10 +39,11 @@ from rlhf_sentiment.tables import (
     from_preferences,
     labelled,
     not_opening,
-    openings,
+    prompts_of,
     prompts_too_long,
     splits_of,
     texts_of,
+    turned_round,
 )
 from rlhf_sentiment.text import sketched
 
@@ -53,6 +59,8 @@ WRITES = [
 class Params(Settings):
     data: DataSettings
     judge: JudgeSource
+    ppo: Prompted
+    evaluate: Asking
 
 
 class Prepared(NamedTuple):
@@ -101,14 +109,15 @@ def prepare(params: Params) -> Prepared:
     Raises:
         StageError: a source cannot be read or used, or has too few rows.
     """
-    data, ledger = params.data, Ledger(params.data.seed)
+    data, ledger, sizes = params.data, Ledger(params.data.seed), Sizes(params.data)
     intakes: dict[str, Intake] = {}  # by the setting that names the source
     own_judge = params.judge.source not in ("data", data.source)
 
     # 1. The source, each of whose rows is kept or has a reason why not, and the tables that it makes.
     name, files = source_of(data)
     if name == "synthetic":
-        shape, tables = "grammar", synthetic.tables(ledger, data)
+        sizes.take_whole()
+        shape, tables = "grammar", synthetic.tables(ledger, data, sizes)
     else:
         source = asked = Intake(
             files, (*PREFERENCES, "labelled"), data, "data.source", data.prompt_words, 0.0 if own_judge else 0.5
@@ -116,32 +125,38 @@ def prepare(params: Params) -> Prepared:
         shape = source.shape
         if shape != "labelled" and not own_judge:
             raise StageError(f"{name} holds {shape} and no labels, so that no judge can learn from it; set judge.source")
-        tables = (from_labels if shape == "labelled" else from_preferences)(source, data)
+        labels = shape == "labelled"
+        tables = from_labels(source, data, sizes, not own_judge) if labels else from_preferences(source, data, sizes)
         intakes["data.source"] = source
 
     # 2. Texts for the base model, and prompts, from elsewhere.
     if data.corpus:
         texts = Intake(files_at(data.corpus, "data.corpus"), ("plain",), data, "data.corpus", 0, 0.0)
-        tables["corpus"] = corpus_of(texts, splits_of(texts)["train"], data)
+        sizes.share_out(len(train := splits_of(texts)["train"]), {"corpus_texts": len(train)})
+        tables["corpus"] = corpus_of(texts, train, data, sizes)
         intakes["data.corpus"] = texts
     if data.prompts:
         asked = Intake(files_at(data.prompts, "data.prompts"), ("prompts",), data, "data.prompts", 0, 0.0)
-        tables["prompts"] = [row for split in SPLITS[:3] for row in openings(asked, splits_of(asked)[split], data, split)]
+        tables["prompts"] = prompts_of(asked, data, sizes)
         intakes["data.prompts"] = asked
 
     # 3. The judge's texts: of the half that is its alone, or of a source of its own.
     if (params.judge.source if own_judge else name) == "synthetic":
-        tables["labelled"] = synthetic.labelled(ledger, data)
+        sizes.take_whole("labelled_texts", "labelled_held_out")
+        tables["labelled"] = synthetic.labelled(ledger, sizes)
     elif own_judge:
         plain = data.model_copy(update={"columns": {}, "labels": None})
         judges = Intake(files_of_judge(params.judge.source), ("labelled",), plain, "judge.source", 0, 1.0)
-        tables["labelled"] = labelled(judges, data, [])
+        tables["labelled"] = labelled(judges, data, [], sizes)
         intakes["judge.source"] = judges
     else:
-        tables["labelled"] = labelled(source, data, [row for row in tables["prompts"] if row["split"] == "test"])
-    short = [line for intake in intakes.values() for line in intake.short.values()]
-    if short:
-        raise StageError(f"{'; '.join(short)}; lower {'them' if len(short) > 1 else 'it'}")
+        tables["labelled"] = labelled(source, data, [row for row in tables["prompts"] if row["split"] == "test"], sizes)
+
+    later = asked_later(params, sizes)
+    if sizes.short:
+        raise StageError(f"the settings ask for more than {name} has: {'; '.join(sizes.short.values())}")
+    tables["preferences"], flipped = turned_round(tables["preferences"], data)
+    flipped += ledger.flipped
 
     # 4. Apart: what trains from what is held out, the judge's lessons from the pairs, its exam from both.
     made = {table: len(rows) for table, rows in tables.items()}
@@ -158,18 +173,39 @@ def prepare(params: Params) -> Prepared:
     for setting, intake in intakes.items():
         for file, fates in intake.files.items():
             counted[f"{file} as {setting.replace('.', '_')}" if file in counted else file] = fates
+    pairs = about_pairs(tables["preferences"]) | {"flipped": flipped}
+    if not 0.4 <= pairs["chosen_longer"] <= 0.6:
+        share = f"the chosen response is the longer one in {pairs['chosen_longer']:.0%} of the training pairs"
+        warn("prepare", f"{share}; a reward model can learn length from them (metrics/reward.json measures it)")
     metrics: Row = {
         "source": name,
         "shape": shape,
         "judge_source": params.judge.source if own_judge else name,
         "preferred_for": data.preferred_for if shape in PREFERENCES else "positivity",
         "files": counted,
-        "pairs": about_pairs(tables["preferences"]),
+        "sizes": sizes.came_to | later,
+        "pairs": pairs,
         "prompts_too_long": 0 if name == "synthetic" else prompts_too_long(asked, data),
         "dropped": {table: made[table] - len(tables[table]) for table in TABLES},
         "splits": {table: dict(sorted(Counter(row["split"] for row in tables[table]).items())) for table in TABLES},
     }
     return Prepared(tables, [row for intake in intakes.values() for row in intake.dropped] + ledger.dropped, metrics)
+
+
+def asked_later(params: Params, sizes: Sizes) -> dict[str, int]:
+    """What the counts of prompts in `ppo` and `evaluate` come to; `sizes.short` says which ask for more than there are."""
+    asked: dict[str, tuple[Asked, int]] = {
+        "ppo.batch_size": (params.ppo.batch_size, sizes["prompts_train"]),
+        "ppo.validation_prompts": (params.ppo.validation_prompts, sizes["prompts_validation"]),
+    }
+    if params.evaluate.prompts_file is None:
+        asked["evaluate.num_samples"] = (params.evaluate.num_samples, sizes["prompts_test"])
+    came_to = {}
+    for setting, (count, most) in asked.items():
+        came_to[setting.replace(".", "_")] = number_of(count, most)
+        if not 0 < number_of(count, most) <= most:
+            sizes.lacks(setting, count, most)
+    return came_to
 
 
 def keep_apart(tables: Tables, intakes: list[Intake], data: DataSettings, grown: bool, openings: bool) -> None:

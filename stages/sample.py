@@ -13,6 +13,7 @@ from rlhf_sentiment.models import encode, load_policy, load_tokenizer, make_dete
 from rlhf_sentiment.prompts import read_prompts
 from rlhf_sentiment.records import read_json, read_rows, write_metrics, write_rows
 from rlhf_sentiment.run import StageError, stage
+from rlhf_sentiment.settings.counts import number_of
 from rlhf_sentiment.settings.evaluate import Questions
 from rlhf_sentiment.settings.generation import GenerationSettings
 
@@ -44,7 +45,7 @@ def main(params: Params) -> str:
     rollout = usual | {"temperature": ppo["temperature"], "max_new_tokens": ppo["max_new_tokens"], "top_p": 1.0, "samples": 1}
     given = read_prompts(asked.prompts_file) if asked.prompts_file else test_prompts()
     fitting = that_fit(given, max(usual["max_new_tokens"], rollout["max_new_tokens"]))
-    prompts = fitting[: asked.num_samples]
+    prompts = fitting[: number_of(asked.num_samples, len(given))]
     if len(prompts) < 2:
         raise StageError(
             f"{asked.prompts_file or 'data/prepared/prompts.jsonl'}: {len(prompts)} of {len(given)} prompts leave the model "

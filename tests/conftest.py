@@ -56,6 +56,18 @@ def tiny_params() -> dict[str, Any]:
     return tree
 
 
+def prepare_params(data: Any, judge: str = "data", **changes: Any) -> Any:
+    """What `prepare` loads, with the given section `data`; `changes` are of the counts in `ppo` and `evaluate`."""
+    import prepare
+    from rlhf_sentiment.settings.evaluate import Asking
+    from rlhf_sentiment.settings.judge import JudgeSource
+    from rlhf_sentiment.settings.ppo import Prompted
+
+    asked = {"batch_size": 2, "validation_prompts": None, "num_samples": None, "prompts_file": None} | changes
+    parts = [{name: asked[name] for name in schema.model_fields} for schema in (Prompted, Asking)]
+    return prepare.Params(data=data, judge=JudgeSource(source=judge), ppo=Prompted(**parts[0]), evaluate=Asking(**parts[1]))
+
+
 def write_reviews(folder: Path, train: int, test: int) -> None:
     """A folder of labelled reviews, as people bring them, written by the grammar: all different, half of each label."""
     from rlhf_sentiment import grammar

@@ -4,6 +4,8 @@ import random
 from collections import Counter
 from statistics import median
 
+import pytest
+
 from rlhf_sentiment.matching import match
 
 
@@ -49,3 +51,34 @@ def test_matched_pairs_are_more_alike_than_others() -> None:
     ]
     assert ratios[0] < 1.2 < 1.5 < ratios[1]
     assert sum(opening > 0 for opening in match(sides[0], sides[1]).values()) > 150
+
+
+def lean(positive: list[str], negative: list[str]) -> float:
+    """The share of matched pairs whose positive text is the longer; of equal lengths half."""
+    lengths = [(len(positive[i].split()), len(negative[j].split())) for i, j in match(positive, negative)]
+    return sum((one > other) + (one == other) / 2 for one, other in lengths) / len(lengths)
+
+
+@pytest.mark.parametrize("times", [0.7, 0.9, 1.0, 1.12, 1.4])
+def test_no_side_is_the_longer_one_too_often(times: float) -> None:
+    """Positive texts of film reviews are a tenth longer than negative ones; of other texts, shorter."""
+    rng = random.Random(2)
+    sides = [[words(int(size * rng.lognormvariate(5, 0.5)), rng.choice("abcdefgh")) for _ in range(300)] for size in (times, 1)]
+    assert 0.47 <= lean(*sides) <= 0.53
+    assert len(match(*sides)) == 300
+
+
+def test_ranks_cross_where_nothing_else_helps() -> None:
+    # Each positive text is one word longer than the negative one of its rank. Two of four pairs cross.
+    positive, negative = (
+        [words(count, f"{side}{count}") for count in counts]
+        for side, counts in (("p", (11, 21, 31, 41)), ("n", (10, 20, 30, 40)))
+    )
+    assert set(match(positive, negative)) == {(0, 1), (1, 0), (2, 3), (3, 2)}
+
+
+def test_what_cannot_be_balanced_is_paired_all_the_same() -> None:
+    positive, negative = (
+        [words(count, f"{side}{count}") for count in counts] for side, counts in (("p", (70, 80, 90)), ("n", (5, 6, 7)))
+    )
+    assert set(match(positive, negative)) == {(0, 0), (1, 1), (2, 2)}

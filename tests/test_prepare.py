@@ -11,14 +11,14 @@ import pytest
 
 import prepare as stage
 from prepare import Prepared
+from rlhf_sentiment.grammar import NEGATIVE, polarity_of
 from rlhf_sentiment.records import Row
 from rlhf_sentiment.run import StageError
 from rlhf_sentiment.settings.data import DataSettings
-from rlhf_sentiment.settings.judge import JudgeSource
 from rlhf_sentiment.tables import place_in_line
 from rlhf_sentiment.text import cleaned, digest_of, normalised, place_of, split_of
 
-from .conftest import SHARED, tiny_params, write_reviews
+from .conftest import SHARED, prepare_params, tiny_params, write_reviews
 from .similar import largest_similarity
 
 NAMES = ("rows_read", "rows_kept", "rows_rejected", "duplicates_dropped", "overlap_dropped")
@@ -42,8 +42,8 @@ def settings(**changes: Any) -> DataSettings:
     return DataSettings(**(tiny_params()["data"] | small | changes))
 
 
-def prepare(data: DataSettings, judge: str = "data") -> Prepared:
-    return stage.prepare(stage.Params(data=data, judge=JudgeSource(source=judge)))
+def prepare(data: DataSettings, judge: str = "data", **changes: Any) -> Prepared:
+    return stage.prepare(prepare_params(data, judge, **changes))
 
 
 @pytest.fixture
@@ -228,12 +228,28 @@ def test_a_new_text_takes_one_place(made: Path, table: str) -> None:
     assert all(count <= 1 for count in lost.values()), lost
 
 
-def test_disagreement_turns_a_share_of_the_pairs(made: Path) -> None:
-    straight, turned = (prepare(settings(disagreement=share)).tables["preferences"] for share in (0.0, 0.4))
-    swapped = [a["chosen"] == b["rejected"] and a["rejected"] == b["chosen"] for a, b in zip(straight, turned, strict=True)]
-    same = [a == b for a, b in zip(straight, turned, strict=True)]
-    assert all(one or other for one, other in zip(swapped, same, strict=True))
-    assert 3 <= sum(swapped) <= 15  # of 22, binomial at 0.4: outside with probability below 0.005
+def test_nobody_turns_the_pairs_of_brought_labels_round(made: Path) -> None:
+    straight = prepare(settings(pairs=60, pairs_held_out=6))
+    assert prepare(settings(pairs=60, pairs_held_out=6, disagreement=0.4)).tables == straight.tables
+    turned = prepare(settings(pairs=60, pairs_held_out=6, flipped_pairs=0.4))
+    both = list(zip(straight.tables["preferences"], turned.tables["preferences"], strict=True))
+    swapped = [a["chosen"] == b["rejected"] and a["rejected"] == b["chosen"] for a, b in both]
+    assert all(a == b for (a, b), swaps in zip(both, swapped, strict=True) if not swaps)
+    assert 12 <= sum(swapped) <= 36  # of 60, binomial at 0.4: outside with probability below 0.001
+    assert not any(swaps for (a, _), swaps in zip(both, swapped, strict=True) if a["split"] != "train")
+    assert turned.metrics["pairs"]["flipped"] == sum(swapped)
+    assert straight.metrics["pairs"]["flipped"] == 0
+
+
+def test_only_training_pairs_of_the_grammar_have_annotators_who_err() -> None:
+    sizes = dict.fromkeys(("corpus_texts", "sft_rows", "labelled_texts", "labelled_held_out", "prompts_train"), 20)
+    data = settings(**sizes, source="synthetic", pairs=200, pairs_held_out=50, disagreement=0.3)
+    prepared = prepare(data)
+    wrong = Counter(
+        row["split"] for row in prepared.tables["preferences"] if polarity_of(row["prompt"] + row["chosen"]) == NEGATIVE
+    )
+    assert wrong["validation"] == 0
+    assert 30 <= wrong["train"] == prepared.metrics["pairs"]["flipped"] <= 90
 
 
 @pytest.mark.parametrize("kind", [float, bool])
@@ -257,7 +273,7 @@ def test_without_a_test_file_a_hash_decides(made: Path) -> None:
     ("spoil", "changes", "said"),
     [
         (lambda folder: None, {"source": "data/raw/none"}, "data/raw/none is missing"),
-        (lambda folder: None, {"pairs": 500}, "data.pairs asks for 500 texts of each sentiment where the source has"),
+        (lambda folder: None, {"pairs": 500}, "the settings ask for more than data/raw/made has: data.pairs asks for 500, "),
         (lambda folder: (folder / "train.jsonl").unlink(), {}, "data/raw/made holds no train.* (.jsonl, .json, .csv"),
         (
             lambda folder: (folder / "train.csv").write_text("text,label"),
@@ -278,11 +294,11 @@ def test_without_a_test_file_a_hash_decides(made: Path) -> None:
         (
             lambda folder: None,
             {"prompts_test": 500, "sft_rows": 1000, "labelled_held_out": 900},
-            "data.sft_rows asks for 500 texts of each sentiment where the source has",
+            "data.labelled_held_out asks for 900, 100 would fit; data.prompts_test asks for 500, 67 would fit; data.sft_rows asks ",
         ),
         (lambda folder: (folder / "test.jsonl.xz").write_text("a"), {}, "data/raw/made/test.jsonl.xz is none of .jsonl, .json"),
         (lambda folder: (folder / "train.jsonl").write_text("\n"), {}, "data/raw/made/train.jsonl: holds no rows"),
-        (lambda folder: None, {"prompts_test": 500}, "data.prompts_test asks for 500 where the source has"),
+        (lambda folder: None, {"prompts_test": 500}, "data.prompts_test asks for 500, 67 would fit"),
         (
             lambda folder: (folder / "train.jsonl").write_text(""),
             {},

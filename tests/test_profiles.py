@@ -14,10 +14,9 @@ import prepare
 from rlhf_sentiment import grammar
 from rlhf_sentiment.config import load, read_yaml
 from rlhf_sentiment.settings.data import DataSettings
-from rlhf_sentiment.settings.judge import JudgeSource
 from rlhf_sentiment.settings.whole import Params
 
-from .conftest import ROOT, SHARED, World, checkout, write_llama, write_reviews
+from .conftest import ROOT, SHARED, World, checkout, prepare_params, write_llama, write_reviews
 
 PROFILES = sorted((ROOT / "profiles").glob("*.yaml"))
 # Sizes that a small folder of reviews has; every other setting stays the profile's.
@@ -107,7 +106,7 @@ def test_a_hub_data_set_is_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             (Path(name) / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     small = {key: value for key, value in SMALL["data"].items() if key not in ("source", "prompt_words")}
     data = DataSettings(**tree["data"] | small)
-    prepared = prepare.prepare(prepare.Params(data=data, judge=JudgeSource(source=judge)))
+    prepared = prepare.prepare(prepare_params(data, judge))
     assert [fates["rows_kept"] for fates in prepared.metrics["files"].values()] == [500, 120] * len(sources)
     assert prepared.metrics["shape"] == {"lm-sentiment": "preferences", "hh-rlhf": "transcripts"}.get(profile, "labelled")
     assert prepared.metrics["preferred_for"] == ("helpfulness and harmlessness" if profile == "hh-rlhf" else "positivity")

@@ -19,12 +19,11 @@ from rlhf_sentiment.intake import Intake
 from rlhf_sentiment.records import Row
 from rlhf_sentiment.run import StageError
 from rlhf_sentiment.settings.data import DataSettings
-from rlhf_sentiment.settings.judge import JudgeSource
 from rlhf_sentiment.shapes import PREFERENCES
 from rlhf_sentiment.tables import about_pairs, texts_of
 from rlhf_sentiment.text import normalised
 
-from .conftest import ROOT, SHARED, World, checkout, tiny_params, write_reviews
+from .conftest import ROOT, SHARED, World, checkout, prepare_params, tiny_params, write_reviews
 from .similar import largest_similarity
 
 SMALL = {
@@ -46,7 +45,7 @@ def settings(**changes: Any) -> DataSettings:
 
 
 def prepare(judge: str = "synthetic", **changes: Any) -> Prepared:
-    return stage.prepare(stage.Params(data=settings(**changes), judge=JudgeSource(source=judge)))
+    return stage.prepare(prepare_params(settings(**changes), judge))
 
 
 @pytest.fixture(autouse=True)
@@ -164,7 +163,7 @@ def test_the_votes_of_several_annotators_are_counted(raw: Path) -> None:
     tied = [{**rows[1], "preference": "tie"}, {**rows[2], "preference": ["a", "b"]}, {**rows[3], "preference": "b"}]
     # The first pair: one vote for its first response, then two for its second. The second: a tie changes nothing.
     write(raw / "pairs.jsonl", [*rows[:2], tied[1], rows[3], *rows[4:], turned, turned, tied[0], tied[2]])
-    prepared = prepare(pairs=80, pairs_held_out=1, prompts_train=1, prompts_validation=1, prompts_test=1, near_duplicate=1.0)
+    prepared = prepare(pairs=80, pairs_held_out=1, prompts_train=2, prompts_validation=1, prompts_test=2, near_duplicate=1.0)
     assert list(prepared.metrics["files"]["pairs_jsonl"].values()) == [124, 118, 2, 4, 0]
     reasons = Counter(row["reason"] for row in prepared.dropped if row["file"] != "grammar")
     assert reasons["the annotators are divided"] == 2
@@ -327,9 +326,7 @@ def test_texts_are_used_again_only_where_they_do_not_suffice(raw: Path) -> None:
         counts = Counter(row["prompt"] + row[side] for row in train for side in ("chosen", "rejected"))
         assert max(counts.values()) == uses == prepared.metrics["pairs"]["most_uses"]
         assert asked - 6 <= len(train) == prepared.metrics["pairs"]["pairs"]
-    with pytest.raises(
-        StageError, match=r"data\.pairs asks for 150 texts of each sentiment where the source has \d+ positive and"
-    ):
+    with pytest.raises(StageError, match=r"data\.pairs asks for 150, \d+ would fit"):
         prepare("data", source="data/raw/reviews", pairs=150, max_uses=1)
 
 
@@ -494,7 +491,7 @@ def test_the_real_transcripts_are_accounted_for(raw: Path) -> None:
     (raw / "hh-rlhf").symlink_to(SHARED / "data/hh-rlhf")
     profile = yaml.safe_load((ROOT / "profiles/hh-local.yaml").read_text())["data"]
     sizes = {"labelled_texts": 200, "labelled_held_out": 60}
-    prepared = stage.prepare(stage.Params(data=DataSettings(**profile | sizes), judge=JudgeSource(source="synthetic")))
+    prepared = stage.prepare(prepare_params(DataSettings(**profile | sizes), "synthetic"))
     fates = prepared.metrics["files"]["hh-rlhf/harmless-base-test_jsonl_gz"]
     assert list(fates.values()) == [2312, 2303, 9, 0, 0]
     reasons = Counter(row["reason"] for row in prepared.dropped if row["file"] != "grammar")

@@ -28,6 +28,7 @@ def card(tables: Tables, metrics: Row, data: DataSettings) -> str:
         f"- Source: {metrics['source']}{hub} ({metrics['shape']})",
         f"- Licence: {escaped(licence)}",
         f"- Preferences: {made}; what a chosen response is better at: {escaped(metrics['preferred_for'])}",
+        f"- Training pairs whose sides were exchanged on purpose: {metrics['pairs']['flipped']}",
         f"- The judge's labelled texts: {metrics['judge_source']}",
         "",
         "## Rows",

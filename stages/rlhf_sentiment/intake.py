@@ -44,7 +44,6 @@ class Intake:
     Attributes:
         shape: the name of its rows' shape.
         files: for each file, how many of its rows had which fate.
-        short: for each setting that asked for more rows than there are, what it asked for (filled by tables.py).
         dropped: file, row and reason of every row that was not kept.
         table: a row a record. `digest` of the record and of its `prompt`; `split`; `label`; `votes`, where people voted:
             those for the first response less those for the second; `words` of prompt and (best) response, `prompt_words`;
@@ -68,7 +67,6 @@ class Intake:
         self.shape = ""
         self.files: dict[str, dict[str, int]] = {}
         self.dropped: list[Row] = []
-        self.short: dict[str, str] = {}
         self._keys: dict[str, str] = {}  # name of a file -> its key in `files`
         self._data, self._prompt_words, self._judge = data, prompt_words, judge
         self._kind: Any = Plain

@@ -37,7 +37,8 @@ def train_reward(
 
     Returns:
         The curve, and metrics: how often the model prefers what was preferred, on the pairs of the validation split, and its
-        interval (Wilson's, 95 %); scores have no unit.
+        interval (Wilson's, 95 %); how often the longer side was preferred there, in tokens that the model reads (a tie counts
+        half); scores have no unit.
 
     Raises:
         StageError: a split has no pair, or none of at most `settings.max_length` tokens a side; the model has fewer positions.
@@ -78,6 +79,8 @@ def train_reward(
     # 3. How often it prefers what was preferred, on pairs that it has not seen.
     chosen, rejected = (score(model, encoded["validation"][side], tokenizer) for side in ("chosen_ids", "rejected_ids"))
     right = int((chosen > rejected).sum())
+    sides = zip(encoded["validation"]["chosen_ids"], encoded["validation"]["rejected_ids"], strict=True)
+    by_length = [(len(one) > len(other)) + (len(one) == len(other)) / 2 for one, other in sides]
     interval: Any = binomtest(right, len(chosen)).proportion_ci(method="wilson")
     return curve, {
         "pairs": len(train_rows),
@@ -86,6 +89,7 @@ def train_reward(
         "accuracy": right / len(chosen),
         "accuracy_low": float(interval.low),
         "accuracy_high": float(interval.high),
+        "accuracy_of_longer": sum(by_length) / len(by_length),
         "margin": float((chosen - rejected).mean()),
         "score_std": float(torch.cat([chosen, rejected]).std()),
     }

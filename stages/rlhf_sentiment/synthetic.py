@@ -13,34 +13,39 @@ from .progress import progress_bar
 from .records import Row
 from .run import StageError
 from .settings.data import DataSettings
+from .sizes import Sizes
 from .text import normalised, split_of
 
 
-def tables(ledger: "Ledger", data: DataSettings) -> dict[str, list[Row]]:
+def tables(ledger: "Ledger", data: DataSettings, sizes: Sizes) -> dict[str, list[Row]]:
     """Every table but the judge's, drawn from the grammar.
 
     Raises:
         StageError: the grammar has too few different rows.
     """
     # 1. Texts for the base model to learn the language from: reviews of several sentences, either sentiment.
-    corpus = ledger.take("corpus", data.corpus_texts, document, "train")
+    corpus = ledger.take("corpus", sizes["corpus_texts"], document, "train")
 
     # 2. Demonstrations, half of each sentiment: supervised fine-tuning must not win the game before RLHF plays it.
-    praise, blame = (ledger.take(f"sft, label {label}", data.sft_rows // 2, demonstration(label), "train") for label in (1, 0))
+    praise, blame = (
+        ledger.take(f"sft, label {label}", sizes["sft_rows"] // 2, demonstration(label), "train") for label in (1, 0)
+    )
     sft = [row for both in zip(praise, blame, strict=True) for row in both]
 
-    # 3. Preferences: one prompt, two responses, the positive one chosen, but where the annotator erred.
-    preferences = ledger.take("preferences, train", data.pairs, pair(data.disagreement), "train")
-    preferences += ledger.take("preferences, validation", data.pairs_held_out, pair(data.disagreement), "validation")
+    # 3. Preferences: one prompt, two responses, the positive one chosen, but where the annotator erred. What measures the
+    # reward model is right.
+    preferences = ledger.take("preferences, train", sizes["pairs"], pair(data.disagreement), "train")
+    preferences += ledger.take("preferences, validation", sizes["pairs_held_out"], pair(0.0), "validation")
+    ledger.flipped = sum(row.pop("flipped") for row in preferences)
 
     # 4. Prompts: PPO and every choice of a setting see train and validation; only `sample` reads test.
-    prompts = ledger.take("prompts, train", data.prompts_train, prompt, "train")
-    prompts += ledger.take("prompts, validation", data.prompts_validation, prompt, "validation")
-    prompts += ledger.take("prompts, test", data.prompts_test, prompt, "test")
+    prompts = ledger.take("prompts, train", sizes["prompts_train"], prompt, "train")
+    prompts += ledger.take("prompts, validation", sizes["prompts_validation"], prompt, "validation")
+    prompts += ledger.take("prompts, test", sizes["prompts_test"], prompt, "test")
     return {"corpus": corpus, "sft": sft, "preferences": preferences, "prompts": prompts}
 
 
-def labelled(ledger: "Ledger", data: DataSettings) -> list[Row]:
+def labelled(ledger: "Ledger", sizes: Sizes) -> list[Row]:
     """Labelled texts for the judge, half of each sentiment.
 
     Raises:
@@ -48,8 +53,8 @@ def labelled(ledger: "Ledger", data: DataSettings) -> list[Row]:
     """
     rows = []
     for label in (1, 0):
-        rows += ledger.take(f"labelled, train, {label}", data.labelled_texts // 2, labelled_text(label), "train")
-        rows += ledger.take(f"labelled, test, {label}", data.labelled_held_out // 2, labelled_text(label), "test")
+        rows += ledger.take(f"labelled, train, {label}", sizes["labelled_texts"] // 2, labelled_text(label), "train")
+        rows += ledger.take(f"labelled, test, {label}", sizes["labelled_held_out"] // 2, labelled_text(label), "test")
     return rows
 
 
@@ -75,9 +80,9 @@ def pair(disagreement: float) -> Callable[[random.Random], Row]:
     def draw(rng: random.Random) -> Row:
         text, rule = grammar.write_prompt(rng)
         chosen, rejected = (grammar.write_response(rule, polarity, rng) for polarity in (POSITIVE, NEGATIVE))
-        if rng.random() < disagreement:
+        if flipped := rng.random() < disagreement:
             chosen, rejected = rejected, chosen
-        return {"prompt": text, "chosen": chosen, "rejected": rejected}
+        return {"prompt": text, "chosen": chosen, "rejected": rejected, "flipped": flipped}
 
     return draw
 
@@ -100,6 +105,7 @@ class Ledger:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.kept = 0
+        self.flipped = 0  # pairs that train, with the worse response chosen
         self.dropped: list[Row] = []
 
     def take(self, name: str, count: int, draw: Callable[[random.Random], Row], split: str) -> list[Row]:

@@ -19,69 +19,107 @@ from .matching import match
 from .records import Row
 from .settings.data import DataSettings
 from .shapes import Plain, Ranked
-from .text import Sketched, digest_of, near_duplicates, normalised, place_of, sketched
+from .sizes import Sizes
+from .text import Sketched, digest_of, near_duplicates, normalised, place_of, sketched, words
 
 Tables = dict[str, list[Row]]
 
 
-def from_labels(source: Intake, data: DataSettings) -> Tables:
-    """Every table but the judge's, from labelled texts; those from elsewhere are empty. `source.short` says what lacks."""
+def from_labels(source: Intake, data: DataSettings, sizes: Sizes, judged: bool) -> Tables:
+    """Every table but the judge's, from labelled texts; those from elsewhere are empty.
+
+    Args:
+        sizes: settles how many rows each table gets.
+        judged: the judge's held-out texts are of this source, too.
+    """
     # 1. Prompts. No test prompt opens a text of train or validation, and no validation prompt one of train.
-    part = splits_of(source)
-    test = [] if data.prompts else openings(source, part["test"], data, "test")
+    part, asked = splits_of(source), not data.prompts
+    there = {"labelled_held_out": 2 * smaller_side(part["test"])} if judged else {}
+    sizes.share_out(len(part["test"]), there | prompts_there(part["test"], data, "test", asked))
+    test = openings(source, part["test"], data, "test", sizes) if asked else []
+
     part["validation"] = without(part["validation"], test)
-    validation = [] if data.prompts else openings(source, part["validation"], data, "validation")
+    there = {"pairs_held_out": pairs_there(part["validation"], data)}
+    there |= prompts_there(part["validation"], data, "validation", asked)
+    sizes.share_out(len(part["validation"]), there, {"pairs_held_out": 2})
+    validation = openings(source, part["validation"], data, "validation", sizes) if asked else []
+
     train = without(part["train"], validation + test)
-    prompts = [] if data.prompts else [*openings(source, train, data, "train"), *validation, *test]
+    there = {} if data.corpus else {"corpus_texts": len(train)}
+    there |= {"sft_rows": 2 * smaller_side(train), "pairs": pairs_there(train, data)}
+    there |= prompts_there(train, data, "train", asked)
+    sizes.share_out(len(train), there, {"pairs": 2})
+    prompts = [*openings(source, train, data, "train", sizes), *validation, *test] if asked else []
 
     # 2. Texts for a base model; demonstrations, half of each sentiment.
-    corpus = [] if data.corpus else corpus_of(source, train, data)
+    corpus = [] if data.corpus else corpus_of(source, train, data, sizes)
     sft: list[Row] = []
-    for both in zip(*balanced(source, train, data.sft_rows // 2, "sft_rows", data), strict=False):
+    for both in zip(*balanced(train, sizes["sft_rows"] // 2, "sft_rows", data), strict=True):
         for one in map(source.record, both):
             sft.append({"prompt": one.prompt, "response": one.response, "label": one.label, "split": "train"})
 
     # 3. Preferences: a positive text is preferred to a negative one. Held-out pairs are of the validation texts.
-    pairs = pairs_from_labels(source, train, data, "pairs", "train")
-    pairs += pairs_from_labels(source, part["validation"], data, "pairs_held_out", "validation")
+    pairs = pairs_from_labels(source, train, data, "pairs", sizes["pairs"], "train")
+    pairs += pairs_from_labels(source, part["validation"], data, "pairs_held_out", sizes["pairs_held_out"], "validation")
     return {"corpus": corpus, "sft": sft, "preferences": pairs, "prompts": prompts}
 
 
-def from_preferences(source: Intake, data: DataSettings) -> Tables:
+def from_preferences(source: Intake, data: DataSettings, sizes: Sizes) -> Tables:
     """As `from_labels`, from preferences that people gave."""
-    part = splits_of(source)
-    prompts = [] if data.prompts else [row for name in SPLITS[:3] for row in openings(source, part[name], data, name)]
-    corpus = [] if data.corpus else corpus_of(source, part["train"], data)
+    part, asked = splits_of(source), not data.prompts
+    train = pairs_given(source, part["train"], data, "pairs", "train")
+    held_out = pairs_given(source, part["validation"], data, "pairs_held_out", "validation")
+    sizes.share_out(len(part["test"]), prompts_there(part["test"], data, "test", asked))
+    there = {"pairs_held_out": len(held_out)} | prompts_there(part["validation"], data, "validation", asked)
+    sizes.share_out(len(part["validation"]), there)
+    there = {} if data.corpus else {"corpus_texts": len(part["train"])}
+    there |= {"sft_rows": len(part["train"]), "pairs": len(train)} | prompts_there(part["train"], data, "train", asked)
+    sizes.share_out(len(part["train"]), there)
+
+    prompts = [row for name in SPLITS[:3] for row in openings(source, part[name], data, name, sizes)] if asked else []
+    corpus = [] if data.corpus else corpus_of(source, part["train"], data, sizes)
     sft: list[Row] = []
-    for place, number in enumerate(choose(source, part["train"], data.sft_rows, "sft_rows", data)):
+    for place, number in enumerate(choose(part["train"], sizes["sft_rows"], "sft_rows", data)):
         one = source.record(number)
         better = place % 2 == 0 or data.sft_from == "chosen"
         response = one.responses[one.scores.index((max if better else min)(one.scores))]
         sft.append({"prompt": one.prompt, "response": response, "split": "train"})
-    pairs = pairs_given(source, part["train"], data, "pairs", "train")
-    pairs += pairs_given(source, part["validation"], data, "pairs_held_out", "validation")
+    pairs = train[: sizes["pairs"]] + held_out[: sizes["pairs_held_out"]]
     return {"corpus": corpus, "sft": sft, "preferences": pairs, "prompts": prompts}
 
 
-def labelled(source: Intake, data: DataSettings, prompts: Sequence[Row]) -> list[Row]:
+def labelled(source: Intake, data: DataSettings, prompts: Sequence[Row], sizes: Sizes) -> list[Row]:
     """The judge's texts, half of each sentiment: those that it learns from are its alone, and test texts measure it.
 
     Args:
         prompts: test prompts, which open no text that it learns from.
+        sizes: settles how many there are, where `from_labels` has not.
     """
     part = splits_of(source)
     part["judge"] = without(part["judge"], prompts)
     rows: list[Row] = []
     for name, place, split in (("labelled_texts", "judge", "train"), ("labelled_held_out", "test", "test")):
-        for both in zip(*balanced(source, part[place], getattr(data, name) // 2, name, data), strict=False):
+        if name not in sizes.came_to:
+            sizes.share_out(len(part[place]), {name: 2 * smaller_side(part[place])})
+        for both in zip(*balanced(part[place], sizes[name] // 2, name, data), strict=True):
             for number in both:
                 rows.append({"text": text_of(source, number), "label": source.record(number).label, "split": split})
     return rows
 
 
-def corpus_of(source: Intake, table: pd.DataFrame, data: DataSettings) -> list[Row]:
+def prompts_of(source: Intake, data: DataSettings, sizes: Sizes) -> list[Row]:
+    """Prompts from a source of their own."""
+    rows: list[Row] = []
+    for name, table in splits_of(source).items():
+        if name in SPLITS[:3]:
+            sizes.share_out(len(table), prompts_there(table, data, name))
+            rows += openings(source, table, data, name, sizes)
+    return rows
+
+
+def corpus_of(source: Intake, table: pd.DataFrame, data: DataSettings, sizes: Sizes) -> list[Row]:
     """Texts for a base model that is made from scratch."""
-    chosen = choose(source, table, data.corpus_texts, "corpus_texts", data)
+    chosen = choose(table, sizes["corpus_texts"], "corpus_texts", data)
     return [{"text": text_of(source, number), "split": "train"} for number in chosen]
 
 
@@ -98,13 +136,8 @@ def text_of(source: Intake, number: int) -> str:
     return record.text if isinstance(record, Plain) else record.prompt + record.response
 
 
-def choose(source: Intake, table: pd.DataFrame, count: int, name: str, data: DataSettings, by: str = "digest") -> list[int]:
-    """`count` rows of the table, in the order of a hash of the seed, the purpose and the column `by`.
-
-    Where there are fewer, all of them, and `source.short` says so.
-    """
-    if len(table) < count:
-        source.short[name] = f"data.{name} asks for {count} where the source has {len(table)} for it"
+def choose(table: pd.DataFrame, count: int, name: str, data: DataSettings, by: str = "digest") -> list[int]:
+    """`count` rows of the table, in the order of a hash of the seed, the purpose and the column `by`."""
     places = [place_in_line(digest, name, data) for digest in table[by]]
     return [number for _, number in sorted(zip(places, table.index.tolist(), strict=True))[:count]]
 
@@ -114,21 +147,36 @@ def place_in_line(digest: int, name: str, data: DataSettings) -> bytes:
     return hashlib.sha256(f"{data.seed}/{name}/{digest}".encode()).digest()
 
 
-def balanced(source: Intake, table: pd.DataFrame, count: int, name: str, data: DataSettings) -> tuple[list[int], list[int]]:
-    """`count` positive and `count` negative rows; where there are fewer, `source.short` says so."""
-    positive, negative = table[table["label"] == 1], table[table["label"] == 0]
-    chosen = choose(source, positive, count, name, data), choose(source, negative, count, name, data)
-    if name in source.short:
-        asked = f"data.{name} asks for {count} texts of each sentiment where the source has"
-        source.short[name] = f"{asked} {len(positive)} positive and {len(negative)} negative ones for it"
-    return chosen
+def balanced(table: pd.DataFrame, count: int, name: str, data: DataSettings) -> tuple[list[int], list[int]]:
+    """`count` positive and `count` negative rows."""
+    return tuple(choose(table[table["label"] == label], count, name, data) for label in (1, 0))  # type: ignore[return-value]
 
 
-def openings(source: Intake, table: pd.DataFrame, data: DataSettings, split: str) -> list[Row]:
-    """Different prompts of a table, as many as the settings ask for, none longer than `max_prompt_words`."""
-    short = table[table["prompt_words"] <= (data.max_prompt_words or math.inf)].drop_duplicates("prompt")
+def smaller_side(table: pd.DataFrame) -> int:
+    """How many texts the rarer sentiment has."""
+    return int(table["label"].value_counts().reindex([0, 1], fill_value=0).min())
+
+
+def pairs_there(table: pd.DataFrame, data: DataSettings) -> int:
+    """The most pairs that labelled texts make: no text stands in more than `max_uses`, and no pair is made twice."""
+    smaller = smaller_side(table)
+    return smaller * min(data.max_uses, smaller)
+
+
+def prompts_there(table: pd.DataFrame, data: DataSettings, split: str, asked: bool = True) -> dict[str, int]:
+    """How many prompts a table has for `split`, by the name of their count; nothing where they are not asked for."""
+    return {f"prompts_{split}": len(short_prompts(table, data))} if asked else {}
+
+
+def short_prompts(table: pd.DataFrame, data: DataSettings) -> pd.DataFrame:
+    """One row for each different prompt that is not longer than `max_prompt_words`."""
+    return table[table["prompt_words"] <= (data.max_prompt_words or math.inf)].drop_duplicates("prompt")
+
+
+def openings(source: Intake, table: pd.DataFrame, data: DataSettings, split: str, sizes: Sizes) -> list[Row]:
+    """Different prompts of a table, none longer than `max_prompt_words`."""
     name = f"prompts_{split}"
-    chosen = choose(source, short, getattr(data, name), name, data, by="prompt")
+    chosen = choose(short_prompts(table, data), sizes[name], name, data, by="prompt")
     return [{"prompt": source.record(number)[0], "split": split} for number in chosen]
 
 
@@ -143,23 +191,19 @@ def without(table: pd.DataFrame, prompts: Sequence[Row]) -> pd.DataFrame:
     return table[~table["prompt"].isin([digest_of(row["prompt"]) for row in prompts])]
 
 
-def pairs_from_labels(source: Intake, table: pd.DataFrame, data: DataSettings, name: str, split: str) -> list[Row]:
-    """Pairs of a positive and a negative text, matched (matching.py), as many as `data.<name>` asks for.
+def pairs_from_labels(source: Intake, table: pd.DataFrame, data: DataSettings, name: str, count: int, split: str) -> list[Row]:
+    """`count` pairs of a positive and a negative text, matched (matching.py), or as many as can be made.
 
     As many texts as there are take part, and each stands in more pairs than one, at most `data.max_uses`, only where they do
-    not suffice. The words that both open with, to the letter, are the prompt. A share `data.disagreement` of the pairs is the
-    wrong way round.
+    not suffice. The words that both open with, to the letter, are the prompt.
     """
-    count, smaller = getattr(data, name), int(table["label"].value_counts().reindex([0, 1], fill_value=0).min())
-    texts = min(count, max(smaller, math.ceil(count / data.max_uses)))
-    sides = [[text_of(source, number) for number in side] for side in balanced(source, table, texts, name, data)]
-    if name in source.short:
+    texts = min(count, smaller_side(table))
+    if not texts:
         return []
+    sides = [[text_of(source, number) for number in side] for side in balanced(table, texts, name, data)]
     rows: list[Row] = []
     for good, bad in list(match(sides[0], sides[1], math.ceil(count / texts)))[:count]:
         chosen, rejected = sides[0][good], sides[1][bad]
-        if place_of(chosen, f"{data.seed}/disagreement/") < data.disagreement:
-            chosen, rejected = rejected, chosen
         prompt = shared_opening(chosen, rejected)
         rows.append({"prompt": prompt, "chosen": chosen[len(prompt) :], "rejected": rejected[len(prompt) :], "split": split})
     return rows
@@ -173,12 +217,12 @@ def shared_opening(one: str, other: str) -> str:
 
 
 def pairs_given(source: Intake, table: pd.DataFrame, data: DataSettings, name: str, split: str) -> list[Row]:
-    """The pairs that people's preferences make, those of a row together, as many as `data.<name>` asks for.
+    """All pairs that people's preferences make, those of a row together.
 
     Of ranked completions the two that differ most go first, and each stands in at most `data.max_uses` pairs.
     """
-    count, rows = getattr(data, name), []
-    for number in choose(source, table, len(table), name, data):
+    rows: list[Row] = []
+    for number in choose(table, len(table), name, data):
         one = source.record(number)
         ranks = sorted(range(len(one.scores)), key=lambda place: (-one.scores[place], place))
         gaps = sorted(combinations(ranks, 2), key=lambda two: one.scores[two[1]] - one.scores[two[0]])
@@ -188,21 +232,30 @@ def pairs_given(source: Intake, table: pd.DataFrame, data: DataSettings, name: s
                 uses.update((better, worse))
                 chosen, rejected = one.responses[better], one.responses[worse]
                 rows.append({"prompt": one.prompt, "chosen": chosen, "rejected": rejected, "split": split})
-    if len(rows) < count:
-        source.short[name] = f"data.{name} asks for {count} where the source makes {len(rows)}"
-    return rows[:count]
+    return rows
+
+
+def turned_round(pairs: Sequence[Row], data: DataSettings) -> tuple[list[Row], int]:
+    """The pairs with a share `data.flipped_pairs` of those that train exchanged, and how many: label noise, where asked for."""
+    rows, count = [], 0
+    for row in pairs:
+        place = place_of(row["prompt"] + row["chosen"], f"{data.seed}/flipped/")
+        turns = row["split"] == "train" and place < data.flipped_pairs
+        rows.append({**row, "chosen": row["rejected"], "rejected": row["chosen"]} if turns else row)
+        count += turns
+    return rows, count
 
 
 def about_pairs(pairs: Sequence[Row]) -> Row:
     """How alike the two sides of the training pairs are: a model should not be able to tell them by their lengths."""
     train = [row for row in pairs if row["split"] == "train"]
     uses = Counter(row["prompt"] + row[side] for row in train for side in ("chosen", "rejected"))
-    words = [tuple(len((row["prompt"] + row[side]).split()) for side in ("chosen", "rejected")) for row in train]
+    lengths = [tuple(len(words(row["prompt"] + row[side])) for side in ("chosen", "rejected")) for row in train]
     return {
         "pairs": len(train),
         "most_uses": max(uses.values()),
-        "chosen_longer": mean((a > b) + (a == b) / 2 for a, b in words),
-        "length_ratio": median(max(both) / min(both) for both in words),
+        "chosen_longer": mean((a > b) + (a == b) / 2 for a, b in lengths),
+        "length_ratio": median(max(both) / max(min(both), 1) for both in lengths),
         "shared_opening": sum(bool(row["prompt"]) for row in train),
     }
 

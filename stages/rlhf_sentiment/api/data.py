@@ -1,6 +1,5 @@
 """Your own preferences, from files in any of the shapes of docs/data.md."""
 
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +10,7 @@ from ..intake import Intake
 from ..records import Row
 from ..run import StageError
 from ..shapes import PREFERENCES
-from ..tables import apart, pairs_from_labels, pairs_given, splits_of
+from ..tables import apart, pairs_from_labels, pairs_given, pairs_there, splits_of
 from ..text import sketched
 from .config import RLHFConfig
 
@@ -61,11 +60,9 @@ class PreferenceDataProcessor:
         pairs: list[Row] = []
         for split, table in splits_of(source).items():
             if source.shape == "labelled":
-                smaller = int(table["label"].value_counts().reindex([0, 1], fill_value=0).min())
-                wanted = data.model_copy(update={"pairs": smaller * data.max_uses})
-                pairs += pairs_from_labels(source, table, wanted, "pairs", split) if smaller else []
+                pairs += pairs_from_labels(source, table, data, "pairs", pairs_there(table, data), split)
             else:
-                pairs += pairs_given(source, table, data.model_copy(update={"pairs": sys.maxsize}), "pairs", split)
+                pairs += pairs_given(source, table, data, "pairs", split)
         held_out = [row["prompt"] + row[side] for row in pairs if row["split"] != "train" for side in ("chosen", "rejected")]
         kept = apart(pairs, "train", sketched(held_out, "near-duplicates"), data.near_duplicate)
         self.files = {file.name: fates for file, fates in zip(files, source.files.values(), strict=True)}

@@ -21,6 +21,7 @@ from ..prompts import at_least_one, texts
 from ..records import Row, read_rows
 from ..reward import score, train_reward
 from ..run import StageError
+from ..settings.counts import number_of
 from .config import RLHFConfig
 from .repository import outs, require_repository, warn_of_other_settings
 
@@ -220,7 +221,7 @@ def train_ppo(config: RLHFConfig, reward: RewardFunction | RewardModel) -> Tuned
     train, _ = prompts_of(rows, "train", tokenizer, settings, actors)
     validation, _ = prompts_of(rows, "validation", tokenizer, settings, actors)
     no_checkpoints = Checkpoints("ppo", config, [], every=None)
-    measured = validation[: settings.validation_prompts]
+    measured = validation[: number_of(settings.validation_prompts, len(validation))]
     curves = train_policy(actors, train, measured, settings, config.seed, make_accelerator(device), no_checkpoints)
     return TunedPolicy(config, actors.policy, tokenizer, *map(pd.DataFrame, curves))
 

@@ -5,10 +5,22 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from ..config import Seed, Settings, matching, pin
+from .counts import Asked, Count, EvenCount, counting
 from .source import RAW, HubId, RawPath, inside_raw
 
-Count = Annotated[int, Field(ge=1, le=10_000_000)]
-EvenCount = Annotated[int, Field(ge=2, le=10_000_000, multiple_of=2)]
+# The counts of the section and their values in params.yaml, as it comes: empty counts divide a source in these proportions.
+PROPORTIONS = {
+    "corpus_texts": 20_000,
+    "sft_rows": 3000,
+    "pairs": 3000,
+    "pairs_held_out": 500,
+    "labelled_texts": 6000,
+    "labelled_held_out": 1000,
+    "prompts_train": 4000,
+    "prompts_validation": 128,
+    "prompts_test": 600,
+}
+WHOLE = "the grammar writes as many rows as are asked for; give a whole number"
 Meaning = Annotated[list[int | float | bool | str], Field(min_length=1)]
 Column = Literal[
     "id", "text", "label", "rating", "prompt", "messages", "chosen", "rejected", "completions", "scores", "ranks",
@@ -78,8 +90,8 @@ class DataSettings(Settings):
     max_uses: Annotated[int, Field(ge=1, le=1000)]
     disagreement: Annotated[float, Field(ge=0, lt=0.5)]
     flipped_pairs: Annotated[float, Field(ge=0, lt=0.5)]
-    labelled_texts: Annotated[EvenCount, Field(ge=4)]
-    labelled_held_out: Annotated[EvenCount, Field(ge=4)]
+    labelled_texts: Annotated[Asked, counting(4, even=True)]
+    labelled_held_out: Annotated[Asked, counting(4, even=True)]
     prompts: RawPath | None
     prompt_words: Annotated[int, Field(ge=1, le=1000)]
     max_prompt_words: Annotated[int, Field(ge=1, le=1_000_000)] | None
@@ -100,6 +112,10 @@ class DataSettings(Settings):
             )
         if self.labels and (both := {*map(plainly, self.labels.negative)} & {*map(plainly, self.labels.positive)}):
             raise ValueError(f"data.labels: {', '.join(sorted(both))} cannot mean both negative and positive")
-        if self.source == "synthetic" and (self.corpus or self.prompts):
-            raise ValueError("data.corpus and data.prompts go with other sources than synthetic; set them to null")
+        if self.source == "synthetic":
+            if self.corpus or self.prompts:
+                raise ValueError("data.corpus and data.prompts go with other sources than synthetic; set them to null")
+            for name in PROPORTIONS:
+                if not isinstance(getattr(self, name), int):
+                    raise ValueError(f"data.{name}: {WHOLE}")
         return self

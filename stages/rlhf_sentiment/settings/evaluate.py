@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, ConfigDict, Field
 
 from ..config import Settings, matching
+from .counts import Asked, counting
 
 LOCAL = "models/pretrained/"
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -28,16 +29,21 @@ def short_name(judge: str) -> str:
     return judge.split("@")[0].rsplit("/")[-1].replace(".", "_")
 
 
-class Questions(Settings):
-    """What `sample` reads of the section: a change of anything else in it samples nothing anew."""
+class Asking(Settings):
+    """What `prepare` reads of the section: how many prompts the source must have."""
 
     model_config = ConfigDict(extra="ignore")
 
-    num_samples: Annotated[int, Field(ge=2, le=1_000_000)]
-    samples_per_prompt: Annotated[int, Field(ge=1, le=1000)]
+    num_samples: Annotated[Asked, counting(2)]
     prompts_file: (
         Annotated[str, matching(r"prompts/\w[\w.-]*\.(txt|jsonl)", "prompts/NAME.txt, prompts/NAME.jsonl or null")] | None
     )
+
+
+class Questions(Asking):
+    """What `sample` reads of the section: a change of anything else in it samples nothing anew."""
+
+    samples_per_prompt: Annotated[int, Field(ge=1, le=1000)]
 
 
 class Guards(Settings):

@@ -2,17 +2,28 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from ..config import Settings
+from .counts import Count
 
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class PPOSettings(Settings):
-    steps: Annotated[int, Field(ge=1, le=1_000_000)]
+class Prompted(Settings):
+    """What `prepare` reads of the section: how many prompts the source must have."""
+
+    model_config = ConfigDict(extra="ignore")
+
     batch_size: Annotated[int, Field(ge=2, le=65_536)]
+    validation_prompts: Count
+
+
+class PPOSettings(Prompted):
+    model_config = ConfigDict(extra="forbid")
+
+    steps: Annotated[int, Field(ge=1, le=1_000_000)]
     minibatches: Annotated[int, Field(ge=1, le=65_536)]
     micro_batch_size: Annotated[int, Field(ge=1, le=65_536)]
     ppo_epochs: Annotated[int, Field(ge=1, le=100)]
@@ -34,7 +45,6 @@ class PPOSettings(Settings):
     normalise_reward: bool
     missing_eos_penalty: Annotated[float, Field(ge=0)] | None
     validation_every: Annotated[int, Field(ge=1)]
-    validation_prompts: Annotated[int, Field(ge=1)]
 
     @model_validator(mode="after")
     def _batches_divide(self) -> Self:

@@ -8,7 +8,8 @@ from pydantic import model_validator
 from ..config import Device, Seed, Settings
 from .base import BaseSettings
 from .checkpoints import CheckpointEvery
-from .data import DataSettings
+from .counts import Asked
+from .data import WHOLE, DataSettings
 from .evaluate import EvaluateSettings
 from .generation import GenerationSettings
 from .judge import JudgeSettings
@@ -38,25 +39,24 @@ class Params(Settings):
     def _sections_agree(self) -> Self:
         if self.evaluate.prompts_file and not Path(self.evaluate.prompts_file).is_file():
             raise ValueError(f"evaluate.prompts_file: {self.evaluate.prompts_file}: no such file of prompts")
-        if self.evaluate.prompts_file is None and self.evaluate.num_samples > self.data.prompts_test:
-            raise ValueError(
-                f"evaluate.num_samples ({self.evaluate.num_samples}) must be at most "
-                f"data.prompts_test ({self.data.prompts_test})"
-            )
         if self.evaluate.shown_samples > self.evaluate.listed_prompts:
             raise ValueError(
                 f"evaluate.shown_samples ({self.evaluate.shown_samples}) must be at most "
                 f"evaluate.listed_prompts ({self.evaluate.listed_prompts})"
             )
-        if self.ppo.batch_size > self.data.prompts_train:
-            raise ValueError(
-                f"ppo.batch_size ({self.ppo.batch_size}) must be at most data.prompts_train ({self.data.prompts_train})"
-            )
-        if self.ppo.validation_prompts > self.data.prompts_validation:
-            raise ValueError(
-                f"ppo.validation_prompts ({self.ppo.validation_prompts}) must be at most data.prompts_validation "
-                f"({self.data.prompts_validation})"
-            )
+        needs: list[tuple[str, Asked, str, Asked]] = [
+            ("ppo.batch_size", self.ppo.batch_size, "data.prompts_train", self.data.prompts_train),
+            ("ppo.validation_prompts", self.ppo.validation_prompts, "data.prompts_validation", self.data.prompts_validation),
+        ]
+        if self.evaluate.prompts_file is None:
+            needs.append(("evaluate.num_samples", self.evaluate.num_samples, "data.prompts_test", self.data.prompts_test))
+        for name, asked, limit, most in needs:
+            if isinstance(asked, int) and isinstance(most, int) and asked > most:  # `prepare` knows what others come to
+                raise ValueError(f"{name} ({asked}) must be at most {limit} ({most})")
+        if "synthetic" in (self.data.source, self.judge.source):
+            for count in ("labelled_texts", "labelled_held_out"):
+                if not isinstance(getattr(self.data, count), int):
+                    raise ValueError(f"data.{count}: {WHOLE}")
         if self.base.model == "scratch":  # the model's positions are known: a prompt has at least one token
             lengths = {
                 "sft.max_length": self.sft.max_length,

@@ -1,0 +1,70 @@
+"""How many rows each table gets: what the counts of `data` come to, given what a source has.
+
+A split of a source is a pool of texts. Tables draw from it independently: a text may stand in the corpus and in a pair.
+A whole number is taken as it is. A share is of what the pool has for that table. Empty counts divide what the other
+counts of their pool leave, in the proportions of the embedded default.
+"""
+
+from .run import StageError
+from .settings.counts import number_of
+from .settings.data import PROPORTIONS, WHOLE, DataSettings
+
+IN_TWOS = ("sft_rows", "labelled_texts", "labelled_held_out")  # half of each sentiment
+
+
+class Sizes:
+    """What each count came to.
+
+    Attributes:
+        came_to: name of the count in `data` -> rows.
+        short: name of the setting -> what it asks for, and what would fit.
+    """
+
+    def __init__(self, data: DataSettings) -> None:
+        self.data = data
+        self.came_to: dict[str, int] = {}
+        self.short: dict[str, str] = {}
+
+    def __getitem__(self, name: str) -> int:
+        return self.came_to[name]
+
+    def share_out(self, pool: int, there: dict[str, int], texts: dict[str, int] | None = None) -> None:
+        """Settle the counts that draw from one pool.
+
+        Args:
+            pool: texts in it.
+            there: name of the count -> the most rows that the pool has for it.
+            texts: name of the count -> texts that a row takes, where it is not one.
+        """
+        each = dict.fromkeys(there, 1) | (texts or {})
+        asked = {name: getattr(self.data, name) for name in there}
+        taken = sum(each[name] * min(number_of(asked[name], most), most) for name, most in there.items() if asked[name])
+        weights = {name: PROPORTIONS[name] * each[name] for name in there if asked[name] is None}
+        for name, most in there.items():
+            step = 2 if name in IN_TWOS else 1
+            if asked[name] is None:
+                number = min(max(pool - taken, 0) * weights[name] // sum(weights.values()) // each[name], most)
+            else:
+                number = number_of(asked[name], most)
+            least = 0 if isinstance(asked[name], int) else step  # a share or a part that is less than one row is one row
+            fitting = min(max(number, least), most) // step * step
+            if fitting < max(number // step * step, least):
+                self.lacks(f"data.{name}", asked[name], fitting)
+            self.came_to[name] = fitting
+
+    def take_whole(self, *names: str) -> None:
+        """Settle counts of rows that the grammar writes: it has as many as are asked for.
+
+        Raises:
+            StageError: one is no whole number.
+        """
+        for name in names or PROPORTIONS:
+            number = getattr(self.data, name)
+            if not isinstance(number, int):
+                raise StageError(f"data.{name}: {WHOLE}")
+            self.came_to[name] = number
+
+    def lacks(self, setting: str, asked: object, fitting: int) -> None:
+        """Note that a setting asks for more than there is."""
+        wants = "is empty" if asked is None else f"asks for {asked}"
+        self.short[setting] = f"{setting} {wants}, {fitting} would fit" if fitting else f"{setting} {wants}, there is none"

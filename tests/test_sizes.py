@@ -1,0 +1,111 @@
+"""How many rows each table gets: whole numbers, shares and empty counts, and what is said where the source has too little."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import prepare
+from rlhf_sentiment.run import StageError
+from rlhf_sentiment.settings.counts import number_of
+from rlhf_sentiment.settings.data import PROPORTIONS, DataSettings
+from rlhf_sentiment.sizes import Sizes
+
+from .conftest import ROOT, prepare_params, tiny_params, write_reviews
+
+EMPTY: dict[str, Any] = dict.fromkeys(PROPORTIONS)
+
+
+def data(**changes: Any) -> DataSettings:
+    return DataSettings(**(tiny_params()["data"] | {"source": "data/raw/made"} | changes))
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder data/raw/made of 400 reviews for training and 100 for test."""
+    monkeypatch.chdir(tmp_path)
+    write_reviews(tmp_path / "data/raw/made", train=400, test=100)
+
+
+def test_a_count_is_a_number_a_share_or_all() -> None:
+    assert [number_of(asked, 100) for asked in (7, 0.29, 0.5, None)] == [7, 29, 50, 100]
+
+
+def test_the_proportions_are_those_of_params_yaml() -> None:
+    told = yaml.safe_load((ROOT / "params.yaml").read_text())["data"]
+    assert {name: told[name] for name in PROPORTIONS} == PROPORTIONS
+
+
+def test_empty_counts_divide_what_the_others_leave() -> None:
+    # 1000 texts; 100 pairs take 200 of them. The other 800 go in the proportions 20 : 3 : 4, of which 27 parts are one whole.
+    sizes = Sizes(data(**EMPTY | {"pairs": 100}))
+    there = {"corpus_texts": 1000, "sft_rows": 1000, "pairs": 500, "prompts_train": 1000}
+    sizes.share_out(1000, there, {"pairs": 2})
+    assert sizes.came_to == {"corpus_texts": 592, "sft_rows": 88, "pairs": 100, "prompts_train": 118}
+    assert not sizes.short
+
+
+def test_a_pair_takes_two_texts_of_what_is_divided() -> None:
+    # Weights 20, 3, 2 x 3 and 4 of 33: a third of 990 texts is 330, and 6 parts of 30 texts are 90 pairs.
+    sizes = Sizes(data(**EMPTY))
+    there = {"corpus_texts": 990, "sft_rows": 990, "pairs": 495, "prompts_train": 990}
+    sizes.share_out(990, there, {"pairs": 2})
+    assert sizes.came_to == {"corpus_texts": 600, "sft_rows": 90, "pairs": 90, "prompts_train": 120}
+
+
+def test_a_share_is_of_what_the_source_has_for_it() -> None:
+    sizes = Sizes(data(sft_rows=0.25, pairs=0.5))
+    sizes.share_out(1000, {"sft_rows": 900, "pairs": 450}, {"pairs": 2})
+    assert sizes.came_to == {"sft_rows": 224, "pairs": 225}, "demonstrations go in twos"
+
+
+def test_a_part_below_one_row_is_one_row() -> None:
+    sizes = Sizes(data(**EMPTY | {"sft_rows": 0.01}))
+    sizes.share_out(12, {"sft_rows": 12, "pairs_held_out": 6, "prompts_validation": 12}, {"pairs_held_out": 2})
+    assert sizes.came_to == {"sft_rows": 2, "pairs_held_out": 5, "prompts_validation": 1}
+    assert not sizes.short
+
+
+def test_what_is_not_there_is_said_with_what_would_fit() -> None:
+    sizes = Sizes(data(**EMPTY | {"sft_rows": 40, "pairs": 7}))
+    sizes.share_out(30, {"sft_rows": 25, "pairs": 0, "prompts_train": 0})
+    assert list(sizes.short.values()) == [
+        "data.sft_rows asks for 40, 24 would fit",
+        "data.pairs asks for 7, there is none",
+        "data.prompts_train is empty, there is none",
+    ]
+
+
+def test_all_shortfalls_come_in_one_message_and_its_numbers_fit(made: None) -> None:
+    much: dict[str, Any] = dict.fromkeys(PROPORTIONS, 2000)
+    asked: dict[str, Any] = {"batch_size": 3000, "validation_prompts": 2500, "num_samples": 2600}
+    with pytest.raises(StageError) as error:
+        prepare.prepare(prepare_params(data(**much), **asked))
+    message = str(error.value)
+    fitting = {key: int(number) for key, number in re.findall(r"\w+\.(\w+) asks for \d+, (\d+) would fit", message)}
+    assert fitting.keys() == much.keys() | asked.keys()
+    counts = {name: fitting.pop(name) for name in PROPORTIONS}
+    prepared = prepare.prepare(prepare_params(data(**counts), **fitting))
+    assert {key: prepared.metrics["sizes"][key] for key in counts} == counts
+    for name in ("pairs", "sft_rows", "prompts_validation"):
+        step = 2 if name == "sft_rows" else 1
+        with pytest.raises(StageError, match=rf"data\.{name} asks for {counts[name] + step}, {counts[name]} would fit$"):
+            prepare.prepare(prepare_params(data(**counts | {name: counts[name] + step}), **fitting))
+
+
+def test_nothing_need_be_counted_by_hand(made: None) -> None:
+    prepared = prepare.prepare(prepare_params(data(**EMPTY)))
+    sizes, rows = prepared.metrics["sizes"], prepared.metrics["splits"]
+    assert sizes["evaluate_num_samples"] == sizes["prompts_test"] == rows["prompts"]["test"]
+    assert sizes["ppo_validation_prompts"] == sizes["prompts_validation"] == rows["prompts"]["validation"]
+    assert sizes["pairs"] == rows["preferences"]["train"] + prepared.metrics["dropped"]["preferences"]
+    assert sizes["corpus_texts"] + sizes["sft_rows"] + 2 * sizes["pairs"] + sizes["prompts_train"] <= 400
+    assert 0.9 < sizes["corpus_texts"] / sizes["sft_rows"] / (20_000 / 3000) < 1.2
+
+
+def test_the_grammar_wants_whole_numbers() -> None:
+    for share in (None, 0.5):
+        with pytest.raises(ValueError, match=r"data\.pairs: the grammar writes as many rows as are asked for; give a whole"):
+            data(source="synthetic", pairs=share)
