@@ -294,7 +294,7 @@ def test_without_a_test_file_a_hash_decides(made: Path) -> None:
         (
             lambda folder: None,
             {"prompts_test": 500, "sft_rows": 1000, "labelled_held_out": 900},
-            "data.labelled_held_out asks for 900, 100 would fit; data.prompts_test asks for 500, 67 would fit; data.sft_rows asks ",
+            "data.labelled_held_out asks for 900, 100 would fit; data.prompts_test asks for 500, 67 would fit; data.sft_rows",
         ),
         (lambda folder: (folder / "test.jsonl.xz").write_text("a"), {}, "data/raw/made/test.jsonl.xz is none of .jsonl, .json"),
         (lambda folder: (folder / "train.jsonl").write_text("\n"), {}, "data/raw/made/train.jsonl: holds no rows"),
