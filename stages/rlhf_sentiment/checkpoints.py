@@ -24,6 +24,7 @@ import yaml
 from pydantic import BaseModel
 
 from . import environment
+from .brought import repository
 from .locks import locked
 from .run import STAGES, StageError, first_line
 from .stopping import asked
@@ -39,7 +40,7 @@ _held: dict[Path, ExitStack] = {}
 
 
 def _root() -> Path:
-    return Path(os.environ.get("DVC_ROOT", ".")) / ".checkpoints"
+    return repository() / ".checkpoints"
 
 
 class Checkpoints:

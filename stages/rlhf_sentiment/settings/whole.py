@@ -5,6 +5,7 @@ from typing import Self
 
 from pydantic import model_validator
 
+from ..brought import unless_tracked
 from ..config import Device, Seed, Settings
 from .base import BaseSettings
 from .checkpoints import CheckpointEvery
@@ -37,7 +38,7 @@ class Params(Settings):
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
         if self.evaluate.prompts_file and not Path(self.evaluate.prompts_file).is_file():
-            raise ValueError(f"evaluate.prompts_file: {self.evaluate.prompts_file}: no such file of prompts")
+            raise ValueError(f"evaluate.prompts_file: {self.evaluate.prompts_file}: no such file of prompts{unless_tracked()}")
         if self.evaluate.prompts_file is None and self.evaluate.num_samples > self.data.prompts_test:
             raise ValueError(
                 f"evaluate.num_samples ({self.evaluate.num_samples}) must be at most "
