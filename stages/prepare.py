@@ -8,6 +8,8 @@ the judge have no near-duplicate among the preference pairs: the judge is nobody
 `--preview N` shows N rows of each table and split, and writes nothing.
 """
 
+from rlhf_sentiment.start import stage  # isort: split
+
 import re
 import sys
 from collections import Counter
@@ -20,7 +22,7 @@ from rlhf_sentiment.config import Settings
 from rlhf_sentiment.files import File, files_at, hub_files
 from rlhf_sentiment.intake import SPLITS, Intake, Texts
 from rlhf_sentiment.records import Row, write_metrics, write_rows
-from rlhf_sentiment.run import StageError, stage, writing
+from rlhf_sentiment.run import StageError, writing
 from rlhf_sentiment.settings.data import DataSettings, HubSettings
 from rlhf_sentiment.settings.judge import JudgeSource
 from rlhf_sentiment.shapes import PREFERENCES
