@@ -93,7 +93,12 @@ def test_all_that_is_added_is_kept_and_used(tmp_path: Path) -> None:
         shutil.rmtree(here / name) if (here / name).is_dir() else (here / name).unlink()
     here.run("dvc", "checkout")
     assert brought_there.items() <= outs(here, *brought.BROUGHT).items()
-    here.run("dvc", "repro", "--dry")
+
+    here.commit("a run with it")
+    here.run("git", "clone", "-q", ".", str(tmp_path / "fresh"))
+    fresh = World(tmp_path / "fresh")
+    fresh.run("dvc", "pull", "-R", *brought.BROUGHT)
+    assert fresh.run("dvc", "repro", "--dry", "--allow-missing").endswith("Data and pipelines are up to date.\n")
 
 
 def test_an_experiment_says_what_it_lacks(tmp_path: Path) -> None:
@@ -137,5 +142,14 @@ def test_only_a_copy_speaks_of_experiments(tmp_path: Path, monkeypatch: pytest.M
                 ask()
             assert ("a queued or --temp experiment has only what" in str(refused.value)) == copied
     monkeypatch.delenv("DVC_ROOT")
-    with pytest.raises(StageError, match=r"^models/pretrained/mine is missing; put it there$"):
+    for name in ("models/pretrained/mine.dvc", "data/raw/group.dvc"):
+        Path(name).parent.mkdir(parents=True)
+        Path(name).touch()
+    with pytest.raises(
+        StageError, match=r"^models/pretrained/mine is missing; put it there; `dvc pull models/pretrained/mine.dvc` br"
+    ):
         require(Path("models/pretrained/mine"))
+    with pytest.raises(StageError, match=r"; `dvc pull data/raw/group.dvc` brings it$"):
+        files_at("data/raw/group/deep", "data.source")
+    with pytest.raises(StageError, match=r"^models/pretrained/other is missing; put it there$"):
+        require(Path("models/pretrained/other"))

@@ -58,7 +58,7 @@ def test_dvc_without_its_environment_says_which_to_activate(bare: Path, tmp_path
 def waits(**variables: str) -> list[str]:
     """The lines on waiting that libgomp itself says it was loaded with, by a stage; torch is loaded by then."""
     own = {name: value for name, value in World(Path()).environment().items() if not name.startswith(("OMP_", "GOMP_"))}
-    command = [sys.executable, STAGES / "base.py", "--help"]
+    command = [sys.executable, str(STAGES / "base.py"), "--help"]
     done = subprocess.run(
         command, env=own | {"OMP_DISPLAY_ENV": "verbose"} | variables, capture_output=True, text=True, check=True
     )

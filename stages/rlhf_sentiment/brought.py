@@ -20,10 +20,14 @@ def in_copy() -> bool:
     return repository().resolve() != Path.cwd().resolve()
 
 
-def unless_tracked() -> str:
-    """What a message on a missing input adds in a copy."""
-    hint = "; a queued or --temp experiment has only what git or DVC tracks: `dvc add` it (docs/data.md)"
-    return hint if in_copy() else ""
+def whence(path: str | Path) -> str:
+    """What a message adds on an input that is missing: what brings it, where DVC tracks it, or why a copy lacks it."""
+    for one in (Path(path), *Path(path).parents):
+        tracked = Path(f"{one}.dvc")
+        if tracked.is_file():
+            return f"; `dvc pull {tracked}` brings it"
+    lacks = "; a queued or --temp experiment has only what git or DVC tracks: `dvc add` it (docs/data.md)"
+    return lacks if in_copy() else ""
 
 
 def warn_of_untracked(stage: str, reads: Sequence[str]) -> None:

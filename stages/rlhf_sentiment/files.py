@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet
 from datasets import disable_progress_bars, load_dataset, logging
 
-from .brought import unless_tracked
+from .brought import whence
 from .progress import progress_bar
 from .records import Row
 from .run import StageError
@@ -82,7 +82,7 @@ def files_at(source: str, setting: str) -> list[File]:
             splits.append(split)
     else:
         if not path.exists():
-            raise StageError(f"{path} is missing; put it there, or set {setting} to what is there{unless_tracked()}")
+            raise StageError(f"{path} is missing; put it there, or set {setting} to what is there{whence(path)}")
         if not ending_of(path):
             raise StageError(f"{path} is none of {', '.join(ENDINGS)} (each also .gz or .zst); nothing else is read")
         found, splits = [path], ["train"]

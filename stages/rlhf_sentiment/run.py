@@ -17,7 +17,7 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from . import environment
-from .brought import BROUGHT, unless_tracked, warn_of_untracked
+from .brought import BROUGHT, warn_of_untracked, whence
 from .config import ConfigError, load
 from .locks import locked
 from .messages import one_line
@@ -183,7 +183,7 @@ def require(path: Path) -> None:
         if path.as_posix() in BROUGHT:
             mend = f"`git checkout {path}` brings it back"
         elif path.as_posix().startswith(tuple(f"{folder}/" for folder in BROUGHT)):
-            mend = f"put it there{unless_tracked()}"
+            mend = f"put it there{whence(path)}"
         raise StageError(f"{path} is missing; {mend}")
     if path.is_file() and path.stat().st_size == 0:
         raise StageError(f"{path} is empty; delete it and run `dvc repro`")
