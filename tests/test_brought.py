@@ -130,6 +130,12 @@ def test_an_experiment_says_what_it_lacks(tmp_path: Path) -> None:
     assert "prepare: warning: this experiment lacks data/raw/late.jsonl, which neither git nor DVC tracks; `dvc add` it" in said
 
 
+def test_the_dvc_file_of_a_file_is_no_data(tmp_path: Path) -> None:
+    for name in ("train.jsonl", "train.jsonl.dvc", ".gitignore"):
+        (tmp_path / name).write_text("{}\n")
+    assert [file.name for file in files_at(str(tmp_path), "data.source")] == [str(tmp_path / "train.jsonl")]
+
+
 def test_only_a_copy_speaks_of_experiments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copy = tmp_path / "repository/.dvc/tmp/exps/1"
     copy.mkdir(parents=True)

@@ -63,7 +63,7 @@ def files_at(source: str, setting: str) -> list[File]:
             raise StageError(f"{setting} {source} matches no file ({', '.join(ENDINGS)}, each also .gz or .zst)")
         splits = [split_of_name(one) or "train" for one in found]
     elif path.is_dir():
-        unknown = sorted(one for one in path.iterdir() if split_of_name(one) and not ending_of(one))
+        unknown = sorted(one for one in path.iterdir() if split_of_name(one) and not ending_of(one) and one.suffix != ".dvc")
         if unknown:
             raise StageError(f"{unknown[0]} is none of {', '.join(ENDINGS)} (each also .gz or .zst); nothing else is read")
         found = sorted(one for one in path.iterdir() if ending_of(one))
