@@ -114,7 +114,7 @@ def test_an_experiment_says_what_it_lacks(tmp_path: Path) -> None:
     assert "prepare: warning: this experiment lacks data/raw/mine/test.jsonl and 1 more, which neither" in said
 
     world.run("dvc", "add", "data/raw/mine")
-    world.run("git", "add", ".")
+    world.run("git", "add", "data/raw/mine.dvc")  # and not the .gitignore that DVC wrote beside it
     assert "this experiment lacks" not in world.run("dvc", "exp", "run", "--temp", "prepare")
 
     with open(world / "data/raw/mine/train.jsonl", "a") as file:  # tracked, and edited since

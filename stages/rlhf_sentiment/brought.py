@@ -33,8 +33,8 @@ def whence(path: str | Path) -> str:
 def warn_of_untracked(stage: str, reads: Sequence[str]) -> None:
     """In a copy, warn of files that lie in the repository where people bring them, and that the copy lacks."""
     for folder in sorted({*BROUGHT} & {*reads}) if in_copy() else ():
-        names = sorted(file.relative_to(repository()) for file in (repository() / folder).rglob("*") if file.is_file())
-        unseen = [name for name in names if not name.exists()]
+        files = (file.relative_to(repository()) for file in (repository() / folder).rglob("*") if file.is_file())
+        unseen = sorted(file for file in files if "/." not in file.as_posix() and not file.exists())
         if unseen:
             more = f" and {len(unseen) - 1} more" if len(unseen) > 1 else ""
             warn(
