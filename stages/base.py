@@ -5,6 +5,8 @@ is: a folder below models/pretrained, or a hub id at a pinned revision. Either w
 that is not its EOS.
 """
 
+from rlhf_sentiment.start import stage  # isort: split
+
 from pathlib import Path
 
 import torch
@@ -24,7 +26,7 @@ from rlhf_sentiment.checkpoints import Checkpoints
 from rlhf_sentiment.config import Device, Seed, Settings
 from rlhf_sentiment.models import PAD, encode, load_policy, load_tokenizer, make_deterministic, quiet, resolve_device, save
 from rlhf_sentiment.records import read_rows
-from rlhf_sentiment.run import StageError, require, stage
+from rlhf_sentiment.run import StageError, require
 from rlhf_sentiment.settings.base import BaseSettings
 from rlhf_sentiment.settings.checkpoints import CheckpointEvery
 from rlhf_sentiment.settings.report import ReportTo

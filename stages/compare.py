@@ -6,6 +6,8 @@
 Needs the models of a finished run (`dvc repro`); writes nothing but the file named by --csv.
 """
 
+from rlhf_sentiment.start import one_line_errors  # isort: split
+
 import argparse
 import sys
 from pathlib import Path
@@ -21,7 +23,6 @@ from rlhf_sentiment.compared import MODELS
 from rlhf_sentiment.config import load
 from rlhf_sentiment.prompts import is_utf8, read_prompts
 from rlhf_sentiment.records import write_table
-from rlhf_sentiment.run import one_line_errors
 from rlhf_sentiment.settings.whole import Params
 from rlhf_sentiment.stopping import listen
 from rlhf_sentiment.text import visible

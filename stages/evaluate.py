@@ -7,6 +7,8 @@ variety, repetition and KL from the fine-tuned model; where a guard is crossed, 
 grammar that wrote the corpus is an oracle: does a response parse, and which polarity has it?
 """
 
+from rlhf_sentiment.start import stage  # isort: split
+
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -40,7 +42,7 @@ from rlhf_sentiment.progress import progress_bar
 from rlhf_sentiment.records import Row, read_json, read_rows, read_table, write_metrics, write_table
 from rlhf_sentiment.report import markdown
 from rlhf_sentiment.rollout import Responses, batch_of, exact_kl, score_tokens
-from rlhf_sentiment.run import StageError, stage, writing
+from rlhf_sentiment.run import StageError, writing
 from rlhf_sentiment.settings.evaluate import EvaluateSettings, short_name
 from rlhf_sentiment.text import cut_words, place_of
 

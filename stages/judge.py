@@ -5,12 +5,14 @@ n-grams and logistic regression. What it can and cannot do is measured here, on 
 length of a response, and negated. `evaluate` has it sit the same exam beside other judges.
 """
 
+from rlhf_sentiment.start import stage  # isort: split
+
 import numpy as np
 
 from rlhf_sentiment.config import Settings
 from rlhf_sentiment.judge import Judge, examine, examine_both, is_negated
 from rlhf_sentiment.records import read_rows, write_metrics
-from rlhf_sentiment.run import StageError, stage
+from rlhf_sentiment.run import StageError
 from rlhf_sentiment.settings.judge import JudgeSettings
 from rlhf_sentiment.text import cut_words
 

@@ -1,18 +1,23 @@
 """Mend what a dvc that was killed while it wrote may leave, so that the next `dvc repro` can start. `make repro` runs it first.
 
-DVC writes dvc.lock and .dvc/tmp/rwlock in place. A dvc.lock that was cut short is restored from git: stages that have run
-since come back from DVC's run cache, or from their checkpoints. A broken rwlock is removed: it only says who is at work.
+DVC writes dvc.lock and .dvc/tmp/rwlock in place. A dvc.lock that DVC cannot read is restored from git: stages that have run
+since come back from DVC's run cache, or from their checkpoints. Such an rwlock is removed: it only says who is at work.
 """
+
+from rlhf_sentiment.start import one_line_errors  # isort: split
 
 import argparse
 import json
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import yaml
+from dvc.rwlock import SCHEMA as RWLOCK_SCHEMA
 from dvc.schema import COMPILED_LOCKFILE_SCHEMA
-from voluptuous import Invalid
+from dvc.utils.strictyaml import load
+
+from rlhf_sentiment.run import StageError, writing
 
 LOCK, RWLOCK = Path("dvc.lock"), Path(".dvc/tmp/rwlock")
 
@@ -21,37 +26,51 @@ def main() -> None:
     argparse.ArgumentParser(
         prog="python stages/mend.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args()
-    if LOCK.exists() and not is_whole_lock(LOCK):
-        if b"<<<<<<<" in LOCK.read_bytes():
-            print(f"mend: {LOCK} is in the middle of a merge; resolve that first", file=sys.stderr)
-            sys.exit(1)
-        command = ["git", "show", f"HEAD:./{LOCK}"]
-        committed = subprocess.run(command, capture_output=True, check=False)  # noqa: S603 (fixed words)
-        if committed.returncode == 0:
-            LOCK.write_bytes(committed.stdout)
-            done = "restored from git"
-        else:  # never committed
-            LOCK.replace(f"{LOCK}.cut")
-            done = f"put aside as {LOCK}.cut"
-        print(f"mend: {LOCK} was cut short by a dvc that was killed; {done}")
-    if RWLOCK.exists() and not is_json(RWLOCK):
-        RWLOCK.unlink()
-        print(f"mend: {RWLOCK} was cut short by a dvc that was killed; removed")
+    with one_line_errors("mend"):
+        if LOCK.exists() and not is_readable(read_lock, LOCK):
+            print(f"mend: {LOCK} was damaged, as by a dvc that was killed; {mend_lock()}")
+        if RWLOCK.exists() and not is_readable(read_rwlock, RWLOCK):
+            RWLOCK.unlink()
+            print(f"mend: {RWLOCK} was damaged, as by a dvc that was killed; removed")
 
 
-def is_whole_lock(path: Path) -> bool:
-    """Whether DVC can read it."""
+def mend_lock() -> str:
+    """Replace dvc.lock by the committed one, or put it aside where there is none that DVC can read; say which.
+
+    Raises:
+        StageError: it has the marks of a merge.
+    """
+    if b"<<<<<<<" in LOCK.read_bytes():
+        raise StageError(f"{LOCK} is in the middle of a merge; resolve that first")
     try:
-        COMPILED_LOCKFILE_SCHEMA(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (UnicodeDecodeError, yaml.YAMLError, Invalid):
-        return False
-    return True
+        with writing(LOCK) as committed:
+            command = ["git", "show", f"HEAD:./{LOCK}"]
+            committed.write_bytes(subprocess.run(command, capture_output=True, check=True).stdout)  # noqa: S603 (fixed words)
+            read_lock(committed)
+    except Exception:  # no git; never committed; committed as damaged as this
+        return f"put aside as {LOCK.replace(f'{LOCK}.cut')}"
+    return "restored from git"
 
 
-def is_json(path: Path) -> bool:
+def read_lock(path: Path) -> None:
+    """Read dvc.lock as DVC does: another parser accepts what DVC's refuses, such as a stage that stands twice."""
+    load(str(path), COMPILED_LOCKFILE_SCHEMA)
+
+
+def read_rwlock(path: Path) -> None:
+    RWLOCK_SCHEMA(json.loads(path.read_text(encoding="utf-8")))
+
+
+def is_readable(read: Callable[[Path], Any], path: Path) -> bool:
+    """Whether DVC can read it. A file that cannot be opened is no matter of what is in it.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    path.open("rb").close()
     try:
-        json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+        read(path)
+    except Exception:  # parsers raise whatever damage provokes, RecursionError and IndexError among it
         return False
     return True
 

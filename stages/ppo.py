@@ -6,13 +6,15 @@ fine-tuned model itself, frozen; the critic starts from the reward model, or is 
 split; the validation curve is of validation prompts. No test prompt is read here.
 """
 
+from rlhf_sentiment.start import stage  # isort: split
+
 from rlhf_sentiment.checkpoints import Checkpoints
 from rlhf_sentiment.config import Device, Seed, Settings
 from rlhf_sentiment.learner import make_accelerator
 from rlhf_sentiment.models import load_reward_model, load_tokenizer, make_deterministic, quiet, resolve_device, save
 from rlhf_sentiment.ppo_training import actors_of, prompts_of, train_policy
 from rlhf_sentiment.records import read_rows, write_metrics, write_table
-from rlhf_sentiment.run import StageError, stage
+from rlhf_sentiment.run import StageError
 from rlhf_sentiment.settings.checkpoints import CheckpointEvery
 from rlhf_sentiment.settings.counts import number_of
 from rlhf_sentiment.settings.ppo import PPOSettings

@@ -8,6 +8,8 @@ the judge have no near-duplicate among the preference pairs: the judge is nobody
 `--preview N` shows N rows of each table and split, and writes nothing.
 """
 
+from rlhf_sentiment.start import stage  # isort: split
+
 import re
 import sys
 from collections import Counter
@@ -21,7 +23,7 @@ from rlhf_sentiment.files import File, files_at, hub_files
 from rlhf_sentiment.intake import Intake, Texts
 from rlhf_sentiment.messages import warn
 from rlhf_sentiment.records import Row, write_metrics, write_rows
-from rlhf_sentiment.run import StageError, stage, writing
+from rlhf_sentiment.run import StageError, writing
 from rlhf_sentiment.settings.counts import Asked, number_of
 from rlhf_sentiment.settings.data import DataSettings, HubSettings
 from rlhf_sentiment.settings.evaluate import Asking

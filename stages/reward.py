@@ -5,12 +5,13 @@ response scores above the rejected one (Bradley-Terry; Ouyang et al. 2022, 2203.
 the last token: EOS, or the one before the cut where a long text is cut to the length that responses have.
 """
 
+from rlhf_sentiment.start import stage  # isort: split
+
 from rlhf_sentiment.checkpoints import Checkpoints
 from rlhf_sentiment.config import Device, Seed, Settings
 from rlhf_sentiment.models import load_reward_model, load_tokenizer, make_deterministic, quiet, resolve_device, save
 from rlhf_sentiment.records import read_rows, write_metrics, write_table
 from rlhf_sentiment.reward import train_reward
-from rlhf_sentiment.run import stage
 from rlhf_sentiment.settings.checkpoints import CheckpointEvery
 from rlhf_sentiment.settings.report import ReportTo
 from rlhf_sentiment.settings.reward import RewardSettings

@@ -4,6 +4,8 @@ trl's SFTTrainer on prompt and response rows; the loss is on the response and it
 left out, or cut, and then has no EOS. Dropout is as the base model's configuration has it.
 """
 
+from rlhf_sentiment.start import stage  # isort: split
+
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
@@ -20,7 +22,7 @@ from rlhf_sentiment.models import (
     save,
 )
 from rlhf_sentiment.records import read_rows, write_metrics, write_table
-from rlhf_sentiment.run import StageError, stage
+from rlhf_sentiment.run import StageError
 from rlhf_sentiment.settings.checkpoints import CheckpointEvery
 from rlhf_sentiment.settings.report import ReportTo
 from rlhf_sentiment.settings.sft import SFTSettings

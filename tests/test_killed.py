@@ -133,6 +133,16 @@ def test_a_signal_writes_a_checkpoint_first(world: World, tmp_path: Path, number
     assert runs.read_bytes() == before
 
 
+def test_a_signal_that_was_ignored_from_the_start_stays_ignored(world: World, tmp_path: Path) -> None:
+    """As a script's `&` ignores SIGINT: a Ctrl-C for its neighbours is none for the stage."""
+    world.set("ppo.steps", 12)
+    process = start(world, "trap '' INT; exec python stages/ppo.py", tmp_path / "log")
+    until(lambda: world.newest("ppo") >= 1, process)
+    process.send_signal(signal.SIGINT)
+    assert process.wait() == 0, (tmp_path / "log").read_text()
+    assert "SIGINT" not in (tmp_path / "log").read_text()
+
+
 def test_of_two_at_once_the_second_waits(world: World, tmp_path: Path) -> None:
     """A stage by hand while another writes what it reads."""
     world.set("sft.epochs", 1000)
@@ -154,8 +164,8 @@ def test_a_lock_that_dvc_cut_short_is_restored(world: World, cut: int) -> None:
     (world / ".dvc/tmp/rwlock").write_text('{"read"')
     world.run("dvc", "repro", status=255)
     said = world.run("bash", "-c", REPRO)
-    assert "mend: dvc.lock was cut short by a dvc that was killed; restored from git" in said
-    assert "mend: .dvc/tmp/rwlock was cut short by a dvc that was killed; removed" in said
+    assert "mend: dvc.lock was damaged, as by a dvc that was killed; restored from git" in said
+    assert "mend: .dvc/tmp/rwlock was damaged, as by a dvc that was killed; removed" in said
     assert world.stages_run(said) == []
     assert lock.read_bytes() == whole
     lock.write_text("<<<<<<< HEAD\n")

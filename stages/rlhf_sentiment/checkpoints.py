@@ -24,6 +24,7 @@ import yaml
 from pydantic import BaseModel
 
 from . import environment
+from .brought import repository
 from .locks import locked
 from .run import STAGES, StageError, first_line
 from .stopping import asked
@@ -39,7 +40,7 @@ _held: dict[Path, ExitStack] = {}
 
 
 def _root() -> Path:
-    return Path(os.environ.get("DVC_ROOT", ".")) / ".checkpoints"
+    return repository() / ".checkpoints"
 
 
 class Checkpoints:
@@ -136,7 +137,8 @@ class Checkpoints:
 
 
 def key_of(params: BaseModel, reads: Sequence[str]) -> str:
-    """A hash of the project's modules that are loaded, settings, contents of `reads`, libraries, processor and threads."""
+    """A hash of the project's modules that are loaded, settings, contents of `reads`, libraries, processor, threads and
+    variables that tell the libraries how to compute."""
     parts: list[Any] = [
         environment.code(STAGES),
         params.model_dump(mode="json", exclude=_NO_PART_OF_KEY),
@@ -151,14 +153,13 @@ def key_of(params: BaseModel, reads: Sequence[str]) -> str:
 def forget_recorded() -> None:
     """Remove the checkpoints of runs whose outs dvc.lock has: nothing can be lost of those any more."""
     try:
-        recorded = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))["stages"]
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
+        stages = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))["stages"].items()
+        recorded = {stage: {out["path"]: out.get("md5") for out in entry.get("outs", [])} for stage, entry in stages}
+    except Exception:  # none there, or damaged in whatever way; `mend` mends it
         return
     for done in _root().glob("*/*/outs.json"):
-        stage = done.parent.parent.name
-        outs = {out["path"]: out.get("md5") for out in recorded.get(stage, {}).get("outs", [])}
         try:
-            if json.loads(done.read_text(encoding="utf-8")) == outs:
+            if json.loads(done.read_text(encoding="utf-8")) == recorded.get(done.parent.parent.name, {}):
                 with _lock_of(done.parent, wait=False):
                     for folder in done.parent.iterdir():
                         if folder.is_dir():

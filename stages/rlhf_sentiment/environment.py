@@ -1,4 +1,4 @@
-"""What a run's bytes depend on beside commit and settings: libraries, processor, device, threads.
+"""What a run's bytes depend on beside commit and settings: libraries, processor, device, threads, variables.
 
 It is written to runs/environment, outside DVC's outs, which must not depend on the machine.
 """
@@ -28,6 +28,17 @@ LIBRARIES = (
     "transformers",
     "trl",
 )
+# How the names begin of variables that change arithmetic or threads: of the linear algebra, of OpenMP, of numpy, the C
+# library and torch, of the GPU. LD_PRELOAD can put any of these in another's place.
+VARIABLES = (
+    *("BLIS_", "GOTO_", "MKL_", "OPENBLAS_", "VECLIB_"),
+    *("GOMP_", "KMP_", "LIBOMP_", "OMP_", "RAYON_"),
+    *("GLIBC_TUNABLES", "LD_PRELOAD", "NPY_", "NUMEXPR_"),
+    *("ATEN_", "DNNL_", "ONEDNN_", "PYTORCH_", "TORCH_"),
+    *("CUBLAS", "CUDA_VISIBLE_", "CUDNN_", "NVIDIA_TF32"),
+)
+# Those of them that change speed, and no byte. scikit-learn sets some of them where it is loaded.
+_SPEED_ALONE = {"GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "OMP_WAIT_POLICY"}
 _FOLDER = Path("runs/environment")
 
 
@@ -57,10 +68,14 @@ def machine() -> dict[str, str | int]:
     return found
 
 
+def variables() -> dict[str, str]:
+    """The environment variables that tell the libraries how to compute, and with how many threads."""
+    return {name: value for name, value in sorted(os.environ.items()) if name.startswith(VARIABLES)}
+
+
 def arithmetic() -> dict[str, str]:
-    """The environment variables that tell the libraries how to compute."""
-    names = ("MKL_", "ONEDNN_", "DNNL_", "ATEN_", "TORCH_", "CUBLAS_", "CUDA_VISIBLE_", "NVIDIA_TF32")
-    return {name: value for name, value in sorted(os.environ.items()) if name.startswith(names)}
+    """Those of `variables` that can change a byte."""
+    return {name: value for name, value in variables().items() if name not in _SPEED_ALONE}
 
 
 def code(root: Path) -> list[tuple[str, str]]:
@@ -91,7 +106,7 @@ def sha256(path: Path) -> str:
 def record(stage: str) -> None:
     """Write what this run of a stage ran on."""
     _FOLDER.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"libraries": libraries(), **machine()}, indent=2)
+    text = json.dumps({"libraries": libraries(), **machine(), "variables": variables()}, indent=2)
     (_FOLDER / f"{stage}.json").write_text(text + "\n", encoding="utf-8")
 
 

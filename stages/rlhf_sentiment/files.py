@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet
 from datasets import disable_progress_bars, load_dataset, logging
 
+from .brought import whence
 from .progress import progress_bar
 from .records import Row
 from .run import StageError
@@ -62,7 +63,7 @@ def files_at(source: str, setting: str) -> list[File]:
             raise StageError(f"{setting} {source} matches no file ({', '.join(ENDINGS)}, each also .gz or .zst)")
         splits = [split_of_name(one) or "train" for one in found]
     elif path.is_dir():
-        unknown = sorted(one for one in path.iterdir() if split_of_name(one) and not ending_of(one))
+        unknown = sorted(one for one in path.iterdir() if split_of_name(one) and not ending_of(one) and one.suffix != ".dvc")
         if unknown:
             raise StageError(f"{unknown[0]} is none of {', '.join(ENDINGS)} (each also .gz or .zst); nothing else is read")
         found = sorted(one for one in path.iterdir() if ending_of(one))
@@ -81,7 +82,7 @@ def files_at(source: str, setting: str) -> list[File]:
             splits.append(split)
     else:
         if not path.exists():
-            raise StageError(f"{path} is missing; put it there, or set {setting} to what is there")
+            raise StageError(f"{path} is missing; put it there, or set {setting} to what is there{whence(path)}")
         if not ending_of(path):
             raise StageError(f"{path} is none of {', '.join(ENDINGS)} (each also .gz or .zst); nothing else is read")
         found, splits = [path], ["train"]

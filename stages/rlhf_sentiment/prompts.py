@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from numbers import Integral
 from pathlib import Path
 
+from .brought import whence
 from .records import read_rows
 from .run import StageError
 
@@ -21,7 +22,7 @@ def read_prompts(path: str | Path) -> list[str]:
     """
     path = Path(path)
     if not path.is_file():
-        raise StageError(f"{path}: no such file of prompts")
+        raise StageError(f"{path}: no such file of prompts{whence(path)}")
     if path.suffix == ".txt":
         try:
             lines = path.read_text(encoding="utf-8-sig").split("\n")

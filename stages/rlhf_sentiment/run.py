@@ -17,6 +17,7 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from . import environment
+from .brought import BROUGHT, warn_of_untracked, whence
 from .config import ConfigError, load
 from .locks import locked
 from .messages import one_line
@@ -95,6 +96,7 @@ def stage(
             remove_halves(writes)
             for path in reads:
                 require(Path(path))
+            warn_of_untracked(name, reads)
             print(f"{name}: reads {', '.join(map(str, reads)) or arguments.params}", flush=True)
             result = main(settings)
             # DVC records settings and code as they are when the stage has ended, whatever they were when it began.
@@ -177,10 +179,11 @@ def require(path: Path) -> None:
         StageError: naming the path and the stage that would write it.
     """
     if not path.exists():
-        pretrained = path.parent == Path("models/pretrained")
-        mend = "put a model's folder there" if pretrained else "`dvc repro` writes what is missing, in order"
-        if path in (Path("data/raw"), Path("models/pretrained"), Path("prompts")):
+        mend = "`dvc repro` writes what is missing, in order"
+        if path.as_posix() in BROUGHT:
             mend = f"`git checkout {path}` brings it back"
+        elif path.as_posix().startswith(tuple(f"{folder}/" for folder in BROUGHT)):
+            mend = f"put it there{whence(path)}"
         raise StageError(f"{path} is missing; {mend}")
     if path.is_file() and path.stat().st_size == 0:
         raise StageError(f"{path} is empty; delete it and run `dvc repro`")

@@ -31,7 +31,7 @@ _when = 0.0
 
 
 def listen(stage: str) -> None:
-    """Turn SIGINT and SIGTERM into `Stopped`, and remember who started the stage."""
+    """Turn SIGINT and SIGTERM into `Stopped`, unless they were ignored from the start, and remember who started the stage."""
     global _dvc
     _dvc = next(filter(_is_dvc, _above()), None) or next(filter(_may_use_dvc, _above()), None)
 
@@ -46,7 +46,8 @@ def listen(stage: str) -> None:
         print(f"{stage}: {signal.Signals(number).name}: ends this step first; once more stops at once", file=sys.stderr)
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+        if signal.getsignal(number) != signal.SIG_IGN:  # started so: `trap '' INT`, or `&` in a script
+            signal.signal(number, stop)
 
 
 def _above() -> list[psutil.Process]:

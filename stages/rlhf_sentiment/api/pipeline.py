@@ -64,7 +64,7 @@ def _dvc_at_work() -> int | None:
     try:
         noted = json.loads(Path(".dvc/tmp/rwlock").read_text(encoding="utf-8"))
         writers = {writer["pid"] for writer in noted["write"].values()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     for process in psutil.process_iter(["pid", "cmdline"]):  # what a killed dvc noted stays there
         if process.pid in writers and "dvc" in {Path(word).name for word in process.info["cmdline"] or ()}:

@@ -5,6 +5,7 @@ from typing import Self
 
 from pydantic import model_validator
 
+from ..brought import whence
 from ..config import Device, Seed, Settings
 from .base import BaseSettings
 from .checkpoints import CheckpointEvery
@@ -37,8 +38,8 @@ class Params(Settings):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
-        if self.evaluate.prompts_file and not Path(self.evaluate.prompts_file).is_file():
-            raise ValueError(f"evaluate.prompts_file: {self.evaluate.prompts_file}: no such file of prompts")
+        if (file := self.evaluate.prompts_file) and not Path(file).is_file():
+            raise ValueError(f"evaluate.prompts_file: {file}: no such file of prompts{whence(file)}")
         if self.evaluate.shown_samples > self.evaluate.listed_prompts:
             raise ValueError(
                 f"evaluate.shown_samples ({self.evaluate.shown_samples}) must be at most "

@@ -1,0 +1,174 @@
+"""What `mend` takes for damaged is what DVC refuses, in whatever way a file is damaged."""
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from dvc.repo import Repo
+
+import mend
+
+from .conftest import ROOT
+
+WHOLE = yaml.safe_dump(
+    {
+        "schema": "2.0",
+        "stages": {
+            name: {
+                "cmd": f"python stages/{name}.py",
+                "deps": [{"path": f"stages/{name}.py", "hash": "md5", "md5": f"{number:032x}", "size": 1200 + number}],
+                "params": {"params.yaml": {"seed": 1, f"{name}.lr": 0.5}},
+                "outs": [{"path": f"models/{name}", "hash": "md5", "md5": f"{number:032x}.dir", "size": 90, "nfiles": 3}],
+            }
+            for number, name in enumerate(("base", "sft", "reward"))
+        },
+    },
+    sort_keys=False,
+).encode()
+VALUES = [
+    b"[",
+    b"{",
+    b"null",
+    b"!!int ''",
+    b"!!bool x",
+    b"!!timestamp x",
+    b"2001-99-99",
+    b"[1, 2]",
+    b"*a",
+    b"&a [*a]",
+    b"[" * 3000,
+]
+MARKS = [b"\t", b"%", b"@", b"- ", b"? ", b"\r", b"\xff", b": ", b"\n", b"\0", b"#", b"--- ", b"!", b"\xe2\x80"]
+
+
+def damaged(rng: random.Random) -> bytes:
+    """dvc.lock as a kill, a disk, an editor or a merge by hand may leave it."""
+    size, lines = len(WHOLE), WHOLE.split(b"\n")
+    start, line, other = rng.randrange(size), rng.randrange(len(lines) - 1), rng.randrange(len(lines) - 1)
+    end, key = min(size, start + rng.randrange(1, 300)), lines[line].split(b":")[0]
+    head, tail = WHOLE[:start], WHOLE[start:]
+    stage = WHOLE[WHOLE.index(b"  sft:") : WHOLE.index(b"  reward:")]
+    ways: list[Callable[[], bytes]] = [
+        lambda: head,
+        lambda: head + bytes([tail[0] ^ 1 << rng.randrange(8)]) + tail[1:],
+        lambda: head + b"\0" * (end - start) + WHOLE[end:],
+        lambda: head + WHOLE[end:],
+        lambda: head + rng.randbytes(4) + tail,
+        lambda: head + rng.choice(MARKS) + tail,
+        lambda: WHOLE + tail,
+        lambda: WHOLE + stage,  # a stage that stands twice
+        lambda: b"\n".join(lines[:line] + lines[line + 1 :]),
+        lambda: b"\n".join(lines[:line] + [lines[other]] + lines[line:]),
+        lambda: b"\n".join(lines[:line] + [key + b": " + rng.choice(VALUES)] + lines[line + 1 :]),
+        lambda: rng.choice([b"", b"[]", b"3", b"null", b"\n" * 9, b"schema: 2.0", b"schema: '2.0'\nstages:", b"[" * 100_000]),
+    ]
+    return rng.choice(ways)()
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository with a dvc.lock that is whole, committed."""
+    for name in (".dvc/config", ".dvc/.gitignore"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    stages = {name: {"cmd": f"python stages/{name}.py", "outs": [f"models/{name}"]} for name in ("base", "sft", "reward")}
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    (tmp_path / "dvc.lock").write_bytes(WHOLE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["mend.py"])
+    who = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+    for command in (["init", "-q"], ["add", "."], [*who, "commit", "-qm", "whole"]):
+        subprocess.run(["git", *command], check=True)
+    return tmp_path
+
+
+def dvc_can_read() -> bool:
+    try:
+        with Repo(".") as repo:
+            assert len(repo.index.stages) == 3
+    except AssertionError:
+        raise
+    except Exception:
+        return False
+    return True
+
+
+def test_mend_and_dvc_agree_on_damage(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = random.Random(17)
+    verdicts = []
+    for number in range(120):
+        content = damaged(rng)
+        (repository / "dvc.lock").write_bytes(content)
+        verdicts.append(dvc_can_read())
+        mend.main()
+        assert (repository / "dvc.lock").read_bytes() == (content if verdicts[-1] else WHOLE), (number, content)
+    assert 10 < sum(verdicts) < 110, "damage of both kinds"
+    said = capsys.readouterr().out.splitlines()
+    assert said == ["mend: dvc.lock was damaged, as by a dvc that was killed; restored from git"] * verdicts.count(False)
+
+
+def test_a_lock_that_was_committed_damaged_is_put_aside(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (repository / "dvc.lock").write_bytes(WHOLE + WHOLE)
+    subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qam", "twice"], check=True)
+    (repository / "dvc.lock").write_bytes(b"schema: [")
+    mend.main()
+    assert "put aside as dvc.lock.cut" in capsys.readouterr().out
+    assert not (repository / "dvc.lock").exists()
+    assert (repository / "dvc.lock.cut").read_bytes() == b"schema: ["
+    assert [path.name for path in repository.glob(".dvc.lock*")] == []
+
+
+def test_what_cannot_be_opened_is_said_in_a_line(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (repository / "dvc.lock").unlink()
+    (repository / "dvc.lock").mkdir()
+    with pytest.raises(SystemExit) as stopped:
+        mend.main()
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err == "mend: dvc.lock: Is a directory\n"
+
+
+INFO = {"pid": 2**22 + 1, "cmd": "dvc repro"}
+
+
+@pytest.mark.parametrize(
+    ("content", "whole"),
+    [
+        (json.dumps({"read": {"/a": [INFO]}, "write": {"/b": INFO}}), True),
+        ("{}", True),
+        ('{"read"', False),
+        ("", False),
+        ("[]", False),
+        ("null", False),
+        ("3", False),
+        ('{"read": []}', False),
+        ('{"write": {"/b": []}}', False),
+        ('{"write": {"/b": {"pid": "12", "cmd": "dvc"}}}', False),
+        ('{"read": {"/a": {"pid": 12, "cmd": "dvc"}}}', False),
+        ('{"read": {}, "more": {}}', False),
+        ("[" * 100_000, False),
+        ("\0" * 40, False),
+    ],
+)
+def test_an_rwlock_of_the_wrong_shape_is_removed(
+    repository: Path, capsys: pytest.CaptureFixture[str], content: str, whole: bool
+) -> None:
+    rwlock = repository / ".dvc/tmp/rwlock"
+    rwlock.parent.mkdir()
+    rwlock.write_text(content)
+    try:
+        with Repo(".") as repo:
+            repo.reproduce(dry=True, targets=["base"])
+        refused = False
+    except Exception:
+        refused = True
+    assert refused == (not whole)
+    rwlock.write_text(content)
+    mend.main()
+    assert rwlock.exists() == whole
+    assert ("rwlock was damaged" in capsys.readouterr().out) == (not whole)

@@ -1,0 +1,106 @@
+"""What a stage needs before it imports anything: the right Python, and OpenMP threads that do not spin."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rlhf_sentiment import environment
+
+from .closure import STAGES
+from .conftest import World, checkout, tiny_params
+
+SCRIPTS = sorted(STAGES.glob("*.py"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_a_script_imports_start_first(script: Path) -> None:
+    first = next(node for node in ast.walk(ast.parse(script.read_text())) if isinstance(node, (ast.Import, ast.ImportFrom)))
+    assert isinstance(first, ast.ImportFrom)
+    assert first.module == "rlhf_sentiment.start"
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Path:
+    """A folder with a `python` that has the standard library alone."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "python").write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    (folder / "python").chmod(0o755)
+    return folder
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_another_python_is_told_which_environment_to_activate(bare: Path, tmp_path: Path, script: Path) -> None:
+    done = subprocess.run([bare / "python", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(
+        f"{script.stem}: {sys.executable} has no portalocker; activate the environment that has requirements"
+    )
+
+
+def test_dvc_without_its_environment_says_which_to_activate(bare: Path, tmp_path: Path) -> None:
+    world = checkout(tmp_path / "repository", tiny_params())
+    activate = world / ".venv/bin/activate"
+    activate.parent.mkdir(parents=True)
+    activate.touch()
+    dvc = str(Path(sys.executable).parent / "dvc")
+    world.variables["PATH"] = f"{bare}:/usr/bin:/bin"
+    said = world.run(dvc, "repro", status=255)
+    assert "that has requirements.txt: source .venv/bin/activate\n" in said
+    assert "Traceback" not in said
+
+
+def waits(**variables: str) -> list[str]:
+    """The lines on waiting that libgomp itself says it was loaded with, by a stage; torch is loaded by then."""
+    own = {name: value for name, value in World(Path()).environment().items() if not name.startswith(("OMP_", "GOMP_"))}
+    command = [sys.executable, str(STAGES / "base.py"), "--help"]
+    done = subprocess.run(
+        command, env=own | {"OMP_DISPLAY_ENV": "verbose"} | variables, capture_output=True, text=True, check=True
+    )
+    return sorted({line.strip() for line in done.stderr.splitlines() if "SPINCOUNT" in line or "WAIT_POLICY" in line})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="torch has another OpenMP than libgomp there")
+def test_idle_threads_soon_sleep_unless_the_user_says_otherwise() -> None:
+    assert "GOMP_SPINCOUNT = '1000'" in waits()
+    assert "GOMP_SPINCOUNT = '70'" in waits(GOMP_SPINCOUNT="70")
+    passive = waits(OMP_WAIT_POLICY="passive")
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in passive
+    assert "GOMP_SPINCOUNT = '1000'" not in passive
+
+
+CHANGES = (
+    "ATEN_CPU_CAPABILITY",
+    "GLIBC_TUNABLES",
+    "MKL_CBWR",
+    "NPY_DISABLE_CPU_FEATURES",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_CORETYPE",
+)
+
+
+@pytest.mark.parametrize(
+    "name", [*CHANGES, "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE", "OPENBLAS_NUM_THREADS", "KMP_AFFINITY"]
+)
+def test_a_variable_that_changes_bytes_is_recorded_and_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = environment.arithmetic()
+    monkeypatch.setenv(name, "x")
+    assert environment.arithmetic() == before | {name: "x"}
+    environment.record("ppo")
+    assert json.loads((tmp_path / "runs/environment/ppo.json").read_text())["variables"][name] == "x"
+
+
+@pytest.mark.parametrize("name", ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"])
+def test_how_threads_wait_is_recorded_and_changes_no_key(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    before = environment.arithmetic()
+    monkeypatch.setenv(name, "x")
+    assert environment.arithmetic() == before
+    assert environment.variables()[name] == "x"
