@@ -101,7 +101,7 @@ def prepare(params: Params) -> Prepared:
     Raises:
         StageError: a source cannot be read or used, or has too few rows.
     """
-    data, ledger = params.data, Ledger(params.data.seed)
+    data, ledger, plain = params.data, Ledger(params.data.seed), params.data.elsewhere()
     intakes: dict[str, Intake] = {}  # by the setting that names the source
     own_judge = params.judge.source not in ("data", data.source)
 
@@ -121,11 +121,11 @@ def prepare(params: Params) -> Prepared:
 
     # 2. Texts for the base model, and prompts, from elsewhere.
     if data.corpus:
-        texts = Intake(files_at(data.corpus, "data.corpus"), ("plain",), data, "data.corpus", 0, 0.0)
+        texts = Intake(files_at(data.corpus, "data.corpus"), ("plain",), plain, "data.corpus", 0, 0.0)
         tables["corpus"] = corpus_of(texts, splits_of(texts)["train"], data)
         intakes["data.corpus"] = texts
     if data.prompts:
-        asked = Intake(files_at(data.prompts, "data.prompts"), ("prompts",), data, "data.prompts", 0, 0.0)
+        asked = Intake(files_at(data.prompts, "data.prompts"), ("prompts",), plain, "data.prompts", 0, 0.0)
         tables["prompts"] = [row for split in SPLITS[:3] for row in openings(asked, splits_of(asked)[split], data, split)]
         intakes["data.prompts"] = asked
 
@@ -133,7 +133,6 @@ def prepare(params: Params) -> Prepared:
     if (params.judge.source if own_judge else name) == "synthetic":
         tables["labelled"] = synthetic.labelled(ledger, data)
     elif own_judge:
-        plain = data.model_copy(update={"columns": {}, "labels": None})
         judges = Intake(files_of_judge(params.judge.source), ("labelled",), plain, "judge.source", 0, 1.0)
         tables["labelled"] = labelled(judges, data, [])
         intakes["judge.source"] = judges

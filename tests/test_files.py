@@ -17,7 +17,9 @@ import pytest
 from rlhf_sentiment.files import files_at, hub_files
 from rlhf_sentiment.records import Row
 from rlhf_sentiment.run import StageError
-from rlhf_sentiment.settings.data import HubSettings
+from rlhf_sentiment.settings.data import DataSettings, HubSettings
+
+from .conftest import tiny_params
 
 ROWS: list[Row] = [
     {"text": "The film was fine.", "label": "1"},
@@ -75,8 +77,12 @@ def zst(plain: bytes) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def read(source: str) -> list[Any]:
-    return [row for file in files_at(source, "data.source") for _, row in file.rows()]
+def settings(**changes: Any) -> DataSettings:
+    return DataSettings(**(tiny_params()["data"] | changes))
+
+
+def read(source: str, setting: str = "data.source", **changes: Any) -> list[Any]:
+    return [row for file in files_at(source, setting) for _, row in file.rows(settings(**changes))]
 
 
 @pytest.mark.parametrize("compression", ["", ".gz", ".zst"])
@@ -245,12 +251,12 @@ def test_a_hub_data_set_is_read_by_config_folder_and_split(raw: Path) -> None:
         ("owner/reviews, validation", "validation"),
         ("owner/reviews, test", "test"),
     ]
-    assert [number for number, _ in files[0].rows()] == [1, 2]
-    assert next(iter(files[2].rows()))[1] == {"text": "other test The film was fine.", "label": "1"}
+    assert [number for number, _ in files[0].rows(settings())] == [1, 2]
+    assert next(iter(files[2].rows(settings())))[1] == {"text": "other test The film was fine.", "label": "1"}
     card = "---\nconfigs:\n- config_name: small\n  data_files:\n  - split: train\n    path: plain/test.jsonl\n---\n"
     (raw.parents[1] / "owner/reviews/README.md").write_text(card)
     (only,) = hub_files(hub(config="small", test=None), "data.hub.dataset")
-    assert next(iter(only.rows()))[1] == {"text": "plain test The film was fine.", "label": "1"}
+    assert next(iter(only.rows(settings())))[1] == {"text": "plain test The film was fine.", "label": "1"}
     with pytest.raises(StageError, match=r"^data\.hub\.dataset owner/reviews, split dev, cannot be read: .*[Uu]nknown split"):
         hub_files(hub(config="small", test="dev"), "data.hub.dataset")
 
