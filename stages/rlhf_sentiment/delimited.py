@@ -49,7 +49,7 @@ def delimited(
     Raises:
         StageError: a quote is left open or stands in the wrong place, two columns have one name, or there is no such column.
     """
-    style = _style(look, ending, limit)
+    style = _style(look, ending, not last_column, limit)
     rows: Iterator[list[str] | str] = (row for row in _fields(path, lines, style, limit, too_long) if row != [])
     if last_column:
         first = list(itertools.islice(rows, 100))
@@ -90,18 +90,20 @@ class _Style(NamedTuple):
 
     Attributes:
         delimiter: what parts the columns.
+        has_header: whether the first record is one.
         quotes: "doubled": a field may be in quotes, and a quote in it is doubled; "escaped": it follows a backslash; "none".
         width: how many fields most lines have.
         known: of each column with few values, these values; of another, none.
     """
 
     delimiter: str
+    has_header: bool
     quotes: str
     width: int
     known: list[set[str]]
 
 
-def _style(look: Lines, ending: str, limit: int) -> _Style:
+def _style(look: Lines, ending: str, has_header: bool, limit: int) -> _Style:
     """How a table was written. A .csv without a comma in its first line is parted by semicolons or tabs, if these are there."""
     first = next(look(), Line(1, "", True)).text
     delimiter = next((one for one in ",;\t" if one in first), ",") if ending == ".csv" else "\t"
@@ -109,7 +111,7 @@ def _style(look: Lines, ending: str, limit: int) -> _Style:
     widths = Counter(map(len, lines))
     width = max(widths, key=lambda one: (widths[one], one), default=0)
     values = [set(column) for column in zip(*(line for line in lines if len(line) == width), strict=True)]
-    style = _Style(delimiter, "doubled", width, [column if len(column) <= 100 else set() for column in values])
+    style = _Style(delimiter, has_header, "doubled", width, [column if len(column) <= 100 else set() for column in values])
     ways = [style, style._replace(quotes="escaped")]
     if delimiter == "\t":
         return next((way for way in ways if _was_quoted(look(), way, limit)), style._replace(quotes="none"))
@@ -128,6 +130,7 @@ def _was_quoted(lines: Iterator[Line], style: _Style, limit: int) -> bool:
     needless, bare = set[int](), set[int]()
     try:
         for number, (record, row) in enumerate(_records(lines, style, limit)):
+            is_header = number == 0 and style.has_header  # it can be quoted where its column is not, or the other way round
             fields = record.first.rstrip("\r\n").split(style.delimiter)
             columns = columns or len(row)
             if record.is_too_long and not record.is_rows:
@@ -140,9 +143,9 @@ def _was_quoted(lines: Iterator[Line], style: _Style, limit: int) -> bool:
             for column, (raw, value) in enumerate(zip(fields, row, strict=True)):
                 if not raw.startswith('"'):
                     has_stray = has_stray or '"' in raw
-                    if raw and number:  # a header can be quoted where the column is not, or the other way round
+                    if raw and not is_header:
                         bare.add(column)
-                elif number and not _NEED.search(value):
+                elif not is_header and not _NEED.search(value):
                     needless.add(column)
     except csv.Error:
         return False
