@@ -44,8 +44,9 @@ format: setup
 local-data:
 	@for source in data/imdb data/hh-rlhf models/imdb-gpt2-10m models/stories260K; do test -d "$(SHARED)/$$source" || { \
 		echo "local-data: $(SHARED)/$$source is missing; name the folder that has it: make local-data SHARED=FOLDER" >&2; \
-		echo "The reviews are public: the Large Movie Review Dataset (Maas et al. 2011, https://ai.stanford.edu/~amaas/data/sentiment);" >&2; \
-		echo "so are the preferences: https://github.com/anthropics/hh-rlhf." >&2; \
+		echo "The reviews are public: the Large Movie Review Dataset (Maas et al. 2011, https://ai.stanford.edu/~amaas/data/sentiment)." >&2; \
+		echo "Its archive is read as it is: tar -C data/raw -xf aclImdb_v1.tar.gz, and in params.yaml data.source: data/raw/aclImdb." >&2; \
+		echo "The preferences are public, too: https://github.com/anthropics/hh-rlhf." >&2; \
 		echo "Without files, profiles/distilgpt2-imdb.yaml and profiles/hh-rlhf.yaml load data and model from the hub." >&2; \
 		exit 1; }; done
 	@mkdir -p data/raw/imdb data/raw/hh-rlhf models/pretrained/imdb-gpt2-10m models/pretrained/stories260K

@@ -112,6 +112,7 @@ def prepare(params: Params) -> Prepared:
         StageError: a source cannot be read or used, or has too few rows.
     """
     data, ledger, sizes = params.data, Ledger(params.data.seed), Sizes(params.data)
+    plain = data.elsewhere()
     intakes: dict[str, Intake] = {}  # by the setting that names the source
     own_judge = params.judge.source not in ("data", data.source)
 
@@ -133,12 +134,12 @@ def prepare(params: Params) -> Prepared:
 
     # 2. Texts for the base model, and prompts, from elsewhere.
     if data.corpus:
-        texts = Intake(files_at(data.corpus, "data.corpus"), ("plain",), data, "data.corpus", 0, 0.0)
+        texts = Intake(files_at(data.corpus, "data.corpus"), ("plain",), plain, "data.corpus", 0, 0.0)
         sizes.share_out(len(train := splits_of(texts)["train"]), {"corpus_texts": len(train)})
         tables["corpus"] = corpus_of(texts, train, data, sizes)
         intakes["data.corpus"] = texts
     if data.prompts:
-        asked = Intake(files_at(data.prompts, "data.prompts"), ("prompts",), data, "data.prompts", 0, 0.0)
+        asked = Intake(files_at(data.prompts, "data.prompts"), ("prompts",), plain, "data.prompts", 0, 0.0)
         tables["prompts"] = prompts_of(asked, data, sizes)
         intakes["data.prompts"] = asked
 
@@ -147,7 +148,6 @@ def prepare(params: Params) -> Prepared:
         sizes.take_whole("labelled_texts", "labelled_held_out")
         tables["labelled"] = synthetic.labelled(ledger, sizes)
     elif own_judge:
-        plain = data.model_copy(update={"columns": {}, "labels": None})
         judges = Intake(files_of_judge(params.judge.source), ("labelled",), plain, "judge.source", 0, 1.0)
         tables["labelled"] = labelled(judges, data, [], sizes)
         intakes["judge.source"] = judges

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ import pytest
 from rlhf_sentiment.files import files_at, hub_files
 from rlhf_sentiment.records import Row
 from rlhf_sentiment.run import StageError
-from rlhf_sentiment.settings.data import HubSettings
+from rlhf_sentiment.settings.data import DataSettings, HubSettings
+
+from .conftest import tiny_params
 
 ROWS: list[Row] = [
     {"text": "The film was fine.", "label": "1"},
@@ -75,8 +78,12 @@ def zst(plain: bytes) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def read(source: str) -> list[Any]:
-    return [row for file in files_at(source, "data.source") for _, row in file.rows()]
+def settings(**changes: Any) -> DataSettings:
+    return DataSettings(**(tiny_params()["data"] | changes))
+
+
+def read(source: str, setting: str = "data.source", **changes: Any) -> list[Any]:
+    return [row for file in files_at(source, setting) for _, row in file.rows(settings(**changes))]
 
 
 @pytest.mark.parametrize("compression", ["", ".gz", ".zst"])
@@ -209,6 +216,48 @@ def test_a_file_that_may_not_be_read(raw: Path, monkeypatch: pytest.MonkeyPatch)
         read("data/raw/a.jsonl")
 
 
+@pytest.mark.parametrize("pack", [bytes, zipped, zst])
+def test_a_line_that_is_too_long_costs_only_itself(raw: Path, pack: Callable[[bytes], bytes]) -> None:
+    ending = {zipped: ".gz", zst: ".zst"}.get(pack, "")
+    reason = f"a line of more than {2**20} bytes; a higher data.max_characters allows more"
+    line = b'{"text": "' + b"a" * 3 * 2**20 + b'"}\n'
+    (raw / f"a.jsonl{ending}").write_bytes(pack(b'{"text": "x"}\n' + line + b'{"text": "y"}\n' + line[:-1]))
+    assert read(f"data/raw/a.jsonl{ending}", max_characters=1000) == [{"text": "x"}, reason, {"text": "y"}, reason]
+    assert len(read(f"data/raw/a.jsonl{ending}", max_characters=100_000)[1]["text"]) == 3 * 2**20, "32 bytes a character"
+    (raw / f"a.txt{ending}").write_bytes(pack(b"a" * 2**20 + b"\n" + b"b" * (2**20 - 1) + b"\nc"))
+    assert read(f"data/raw/a.txt{ending}", max_characters=1000) == [reason, {"text": "b" * (2**20 - 1) + "\n"}, {"text": "c"}]
+
+
+def test_one_line_of_gigabytes_costs_little_memory(raw: Path) -> None:
+    """A line of 1 GiB, whose rejection takes less than 100 MiB."""
+    with pa.OSFile("data/raw/a.jsonl.zst", "wb") as sink, pa.CompressedOutputStream(sink, "zstd") as stream:
+        for _ in range(1024):
+            stream.write(b"a" * 2**20)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert [row[:28] for row in read("data/raw/a.jsonl.zst")] == ["a line of more than 3200000 "]
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024  # KiB
+
+
+def test_a_list_that_is_too_large_to_be_read_whole_is_refused(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlhf_sentiment.formats.LARGEST_WHOLE", 100)
+    (raw / "lines.json").write_bytes(content("jsonl"))
+    assert read("data/raw/lines.json") == ROWS, "lines are a stream"
+    for name, pack in (("a.json", bytes), ("a.json.gz", zipped), ("a.parquet.gz", zipped)):
+        (raw / name).write_bytes(pack(content(name.split(".")[1])))
+        with pytest.raises(StageError, match=rf"^data/raw/{name}: more than 100 bytes, and this kind of file is read whole; "):
+            read(f"data/raw/{name}")
+    (raw / "a.parquet").write_bytes(content("parquet"))
+    assert read("data/raw/a.parquet") == ROWS
+
+
+def test_lines_that_end_in_cr_alone_are_told(raw: Path) -> None:
+    (raw / "a.txt").write_bytes(b"one\rtwo\r")
+    with pytest.raises(StageError, match=r"^data/raw/a\.txt: its lines end in CR alone, as on old Macs; save it with LF"):
+        read("data/raw/a.txt")
+    (raw / "a.txt").write_bytes(b"one\rtwo\nthree")
+    assert read("data/raw/a.txt") == [{"text": "one\rtwo\n"}, {"text": "three"}]
+
+
 def test_a_row_that_is_none_costs_only_itself(raw: Path) -> None:
     (raw / "a.jsonl").write_text('{"text": "a"}\n[1]\nnull\n7\n')
     assert read("data/raw/a.jsonl") == [
@@ -245,12 +294,12 @@ def test_a_hub_data_set_is_read_by_config_folder_and_split(raw: Path) -> None:
         ("owner/reviews, validation", "validation"),
         ("owner/reviews, test", "test"),
     ]
-    assert [number for number, _ in files[0].rows()] == [1, 2]
-    assert next(iter(files[2].rows()))[1] == {"text": "other test The film was fine.", "label": "1"}
+    assert [number for number, _ in files[0].rows(settings())] == [1, 2]
+    assert next(iter(files[2].rows(settings())))[1] == {"text": "other test The film was fine.", "label": "1"}
     card = "---\nconfigs:\n- config_name: small\n  data_files:\n  - split: train\n    path: plain/test.jsonl\n---\n"
     (raw.parents[1] / "owner/reviews/README.md").write_text(card)
     (only,) = hub_files(hub(config="small", test=None), "data.hub.dataset")
-    assert next(iter(only.rows()))[1] == {"text": "plain test The film was fine.", "label": "1"}
+    assert next(iter(only.rows(settings())))[1] == {"text": "plain test The film was fine.", "label": "1"}
     with pytest.raises(StageError, match=r"^data\.hub\.dataset owner/reviews, split dev, cannot be read: .*[Uu]nknown split"):
         hub_files(hub(config="small", test="dev"), "data.hub.dataset")
 

@@ -352,7 +352,11 @@ def test_long_prompts_are_left_out_and_counted(raw: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"text": "word " * 10_000_000, "label": 1}, "50000000 characters, more than data.max_characters 100000"),
+        ({"text": "word " * 20_001, "label": 1}, "100005 characters, more than data.max_characters 100000"),
+        (
+            {"text": "word " * 10_000_000, "label": 1},
+            "a line of more than 3200000 bytes; a higher data.max_characters allows more",
+        ),
         (
             {"id": 7, "text": "Another text with one and the same id.", "label": 1},
             "id 7 stands earlier in the file, with another text",

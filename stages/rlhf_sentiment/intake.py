@@ -12,12 +12,14 @@ import tempfile
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from .files import File, Numbered
+from .files import File
+from .formats import Numbered, ending_of
 from .records import Row
 from .run import StageError
 from .settings.data import DataSettings
@@ -77,7 +79,7 @@ class Intake:
         }  # fmt: skip
         self._seen: dict[int, int] = {}  # digest of a record -> its row in the table
         self._prompts: set[int] = set()  # of the splits before
-        self._voted: dict[int, tuple[str, int]] = {}  # row in the table -> file, and row there
+        self._voted: dict[int, tuple[str, int | str]] = {}  # row in the table -> file, and row there
         own = {file.split for file in files}
         self._shares = {name: 0.0 if name in own else 0.1 for name in ("validation", "test")}
         for _, group in itertools.groupby(files, key=lambda file: file.split):
@@ -122,7 +124,7 @@ class Intake:
             many = f"{fates['rejected']} of {fates.total()} rows are rejected, {most} of them: {reason}"
             print(f"prepare: warning: {file.name}: {many}", file=sys.stderr)
 
-    def _fate(self, row: Row | str, shape: Shape, ids: set[str], file: File, number: int) -> tuple[str, str]:
+    def _fate(self, row: Row | str, shape: Shape, ids: set[str], file: File, number: int | str) -> tuple[str, str]:
         """What becomes of a row, and why."""
         if isinstance(row, str):
             return "rejected", row
@@ -141,7 +143,7 @@ class Intake:
             other = same is not None and self._columns["label"][same] != ready.label
             return fate, f"{fate}, with the other {'label' if self._kind is Labelled else 'preference'}" if other else fate
         column = self._data.columns.get("id", "id")
-        name = row.get(column) if column is not None else None
+        name = row.get(str(column)) if column is not None else None
         if name not in (None, "") and shape.name != "votes":
             if str(name) in ids:
                 return "rejected", f"id {name!r:.60} stands earlier in the file, with another text"
@@ -222,11 +224,13 @@ class Texts(Sequence[str]):
 
 def _recognised(file: File, wanted: Sequence[str], data: DataSettings, setting: str) -> tuple[Shape, Iterator[Numbered]]:
     """The shape that most of a file's first hundred rows have, and all of its rows."""
-    rows = file.rows()
+    rows = file.rows(data)
     first = list(itertools.islice(rows, 100))
     if not first:
         raise StageError(f"{file.name}: holds no rows")
     kinds = Counter(tuple(row) for _, row in first if isinstance(row, dict))
+    if not kinds:
+        raise StageError(f"{file.name}: none of its first rows can be used; of the first, {first[0][1]}")
     shapes = Counter[str]()
     known: dict[str, Shape] = {}
     for columns, count in kinds.items():
@@ -235,9 +239,11 @@ def _recognised(file: File, wanted: Sequence[str], data: DataSettings, setting: 
             known.setdefault(shape.name, shape)
             shapes[shape.name] += count
     if not shapes:
-        there = ", ".join(f"{' '.join(str(name).split()):.40}" for name in next(iter(kinds), ("none",)))
+        there = ", ".join(f"{' '.join(str(name).split()):.40}" for name in next(iter(kinds)))
         needed = "; or ".join(", ".join(sorted(one)) for name in wanted for one in SHAPES[name].columns[:1])
         told = "; data.columns can say which is which" if setting == "data.source" else ""
+        if told and ending_of(Path(file.name)) in (".csv", ".tsv") and not data.last_column:
+            told += ", by number where there is no header: {text: 1, label: 2}"
         raise StageError(f"{file.name}: its columns ({there}) are no shape that {setting} takes: {needed}{told}")
     return known[shapes.most_common(1)[0][0]], itertools.chain(first, rows)
 

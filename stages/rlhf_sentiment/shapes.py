@@ -111,7 +111,7 @@ def recognise(columns: Iterable[str], wanted: Sequence[str], data: DataSettings)
 
 def _renamed(data: DataSettings) -> dict[str, str]:
     """Their name of a column -> ours: as `data.columns` tells, else our own name or an alias of it."""
-    told: dict[str, str | None] = dict(data.columns)  # type: ignore[arg-type]
+    told = {ours: None if name is None else str(name) for ours, name in data.columns.items()}
     usual = ALIASES | {name: name for name in get_args(Column)}
     names = {name: ours for name, ours in usual.items() if ours not in told}
     return names | {name: ours for ours, name in told.items() if name is not None}

@@ -2,9 +2,10 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, PlainValidator, model_validator
 
 from ..config import Seed, Settings, matching, pin
+from ..messages import shown
 from .counts import Asked, Count, EvenCount, counting
 from .source import RAW, HubId, RawPath, inside_raw
 
@@ -28,6 +29,16 @@ Column = Literal[
 ]  # fmt: skip
 
 
+def _column(name: Any) -> Any:
+    if name is None or isinstance(name, str) or (type(name) is int and 1 <= name <= 10_000):
+        return name
+    raise ValueError(f"should be a column's name, its number from 1 where there is no header, or null (got {shown(name)})")
+
+
+# Their name of a column, or its number in a file without a header.
+Named = Annotated[str | int | None, PlainValidator(_column)]
+
+
 def plainly(label: Any) -> str:
     """A label without what files do to it: 1, 1.0, True and "1" are one, and so are Pos and pos."""
     try:
@@ -40,10 +51,10 @@ def plainly(label: Any) -> str:
 def _source(source: str) -> str:
     if source not in ("synthetic", "hub", "auto"):
         try:
-            inside_raw(source)
+            return inside_raw(source)
         except ValueError:
             raise ValueError(
-                f"should be synthetic, hub, auto, or a file, folder or glob below {RAW} (got {source!r})"
+                f"should be synthetic, hub, auto, or a file, folder or glob below {RAW} (got {shown(source)})"
             ) from None
     return source
 
@@ -72,7 +83,7 @@ class PreferenceValues(Settings):
 class DataSettings(Settings):
     source: Annotated[str, AfterValidator(_source)]
     hub: HubSettings
-    columns: dict[Column, str | Annotated[int, Field(ge=1, le=10_000)] | None]
+    columns: dict[Column, Named]
     labels: LabelSettings | None
     preference_values: PreferenceValues | None
     rating_negative: float
@@ -100,12 +111,28 @@ class DataSettings(Settings):
     prompts_test: Count
     near_duplicate: Annotated[float, Field(ge=0.1, le=1)]
 
+    @property
+    def last_column(self) -> int:
+        """The greatest number by which `columns` names a column; 0: columns have names."""
+        return max((name for name in self.columns.values() if isinstance(name, int)), default=0)
+
+    def elsewhere(self) -> "DataSettings":
+        """As these settings are for other files than those of `source`, whose columns and values have the usual names."""
+        return self.model_copy(update={"columns": {}, "labels": None, "preference_values": None})
+
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
         if self.source in ("hub", "auto"):
             if self.hub.dataset is None:
                 raise ValueError(f"data.hub.dataset: name the data set that `data.source: {self.source}` loads")
             pin(self.hub.dataset, self.hub.revision, "data.hub", local=False)
+        told = [name for name in self.columns.values() if name is not None]
+        if len({type(name) for name in told}) > 1:
+            raise ValueError("data.columns: names and numbers do not go together; a file has a header, or it has none")
+        if twins := [name for number, name in enumerate(told) if name in told[:number]]:
+            raise ValueError(f"data.columns: {shown(twins[0])} cannot be two columns")
+        if self.last_column and self.source in ("hub", "auto"):
+            raise ValueError("data.columns: the columns of a hub data set have names; use them, and not numbers")
         if self.rating_negative >= self.rating_positive:
             raise ValueError(
                 f"data.rating_negative ({self.rating_negative:g}) must be below data.rating_positive ({self.rating_positive:g})"

@@ -5,19 +5,21 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 from ..config import matching
+from ..messages import shown
 
 RAW = "data/raw/"
 
 
 def inside_raw(path: str) -> str:
-    """`path`, which is a file, folder or glob below data/raw.
+    """`path`, which is a file, folder or glob below data/raw, without a slash at its end.
 
     Raises:
         ValueError: it is not, or leaves that folder.
     """
+    path = path.removesuffix("/")
     parts = path.removeprefix(RAW).split("/")
     if not path.startswith(RAW) or not all(parts) or {".", ".."} & set(parts) or "\\" in path or not path.isprintable():
-        raise ValueError(f"should be a file, folder or glob below {RAW} (got {path!r})")
+        raise ValueError(f"should be a file, folder or glob below {RAW} (got {shown(path)})")
     return path
 
 

@@ -1,0 +1,193 @@
+"""Tables as programs and people write them: what a quote means, what parts the columns, and whether there is a header."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlhf_sentiment.run import StageError
+
+from .conftest import SHARED
+from .test_files import read, settings
+
+NUMBERS = {"text": 1, "label": 2}
+
+
+@pytest.fixture(autouse=True)
+def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder data/raw in the current one."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data/raw").mkdir(parents=True)
+    return tmp_path / "data/raw"
+
+
+def table(text: str, ending: str = "tsv", **changes: Any) -> list[Any]:
+    """The rows of a table of that text, each as its values, or why it is none."""
+    Path(f"data/raw/a.{ending}").write_text(text, newline="")
+    rows = read(f"data/raw/a.{ending}", **changes)
+    return [tuple(row.values()) if isinstance(row, dict) else row for row in rows]
+
+
+def written(rows: Sequence[Sequence[object]], **how: Any) -> str:
+    text = io.StringIO()
+    csv.writer(text, **{"delimiter": "\t"} | how).writerows([("text", "label"), *rows])
+    return text.getvalue()
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [('"Great" film', "1"), ("fine", "0")],  # csv.reader: ' ' expected after '"'
+        [('a "', "1"), ('"b', "0")],
+        [('"open', "0"), ("one", "1"), ("two", "0"), ('he said "', "1"), ("three", "0")],  # three rows would be swallowed
+        [('"a whole text in quotes"', "1"), ("fine", "0")],
+        [('he said "dull"', "0"), ('"a whole one"', "1")],
+        [('"open to the end', "0"), ("one", "1")],
+        [('""', "0"), ("one\rtwo", "1"), ("back\\slash", "1")],
+    ],
+)
+@pytest.mark.parametrize("has_header", [True, False])
+def test_a_tsv_has_no_quoting_unless_it_was_written_with_it(rows: list[tuple[str, str]], has_header: bool) -> None:
+    text = "".join("\t".join(row) + "\n" for row in [*[("text", "label")] * has_header, *rows])
+    assert table(text, columns={} if has_header else NUMBERS) == rows
+
+
+TEXTS = [
+    ('He said "dull".', "0"),
+    ("one\ttwo", "1"),
+    ('line\n\nline, "line"\nline', "0"),
+    ('"all of it"', "1"),
+    ("plain", "0"),
+    ("", "1"),
+]
+
+
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC])
+@pytest.mark.parametrize("kept", [slice(None), slice(0, 1), slice(1, 2), slice(2, 3), slice(3, 5)])
+def test_a_tsv_that_was_written_with_quoting_is_read_so(quoting: Any, kept: slice) -> None:
+    rows = [(text, int(label)) for text, label in TEXTS[kept]]
+    expected = TEXTS[kept]
+    assert table(written(rows, quoting=quoting)) == expected
+    assert table(written(rows * 9, quoting=quoting, lineterminator="\n")) == expected * 9
+    assert table(written([(label, text) for text, label in rows], quoting=quoting)) == [row[::-1] for row in expected]
+
+
+def test_a_short_row_says_nothing_of_quoting() -> None:
+    text = written([('a "b" c', 1), ("x\ty", 0)]) + "alone\r\n"
+    assert table(text) == [('a "b" c', "1"), ("x\ty", "0"), "has 1 fields, where the first line has 2"]
+
+
+def test_a_quote_after_a_backslash_is_a_quote_where_fields_are_in_quotes() -> None:
+    """As R's write.table has it; other backslashes are letters."""
+    text = '"text"\t"label"\n"He said \\"dull\\" of C:\\new"\t"neg"\n"fine"\t"pos"\n'
+    expected = [('He said "dull" of C:\\new', "neg"), ("fine", "pos")]
+    assert table(text) == expected
+    assert table(text.replace("\t", ","), "csv") == expected
+
+
+def test_a_csv_has_quoting() -> None:
+    assert table(written(TEXTS, delimiter=","), "csv") == TEXTS
+    assert table('text,label\nhe is 6\'2", and "so" on,1\n', "csv") == ["has 3 fields, where the first line has 2"]
+    assert table('text,label\nhe said "so",1\n', "csv") == [('he said "so"', "1")]
+    lines = [("A poem, of course\nof two lines", "1"), ("plain", "0"), ("Three, too\nfour, too\nfive", "1")]
+    assert table(written(lines, delimiter=","), "csv") == lines, "each line alone has two fields, and yet is no row"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            'text,label\na,0\n"b,1\nc,0\nd is 6\'2",1\ne,1\n',
+            "a.csv, line 3: a quote opens a field that goes on for 3 lines, each of which would be a row of its own; double",
+        ),
+        (
+            'text,label\na,0\n"b,1\n' + "c,0\n" * 5000,
+            "a.csv, line 3: not CSV: unexpected end of data; a quote opens a field there",
+        ),
+        ('text,label\na,0\n"b" c,1\n', "a.csv, line 3: not CSV: ',' expected after '\"'; in a field that begins with a quote"),
+        ('text,label\na,0\n"b\nc" d,1\n', "a.csv, line 4: not CSV: ',' expected after '\"'"),
+        ("text,label\ra,0\rb,1\r", "a.csv: its lines end in CR alone, as on old Macs; save it with LF at their ends"),
+    ],
+)
+def test_a_csv_whose_quotes_swallow_rows_is_refused(text: str, said: str) -> None:
+    with pytest.raises(StageError) as error:
+        table(text, "csv")
+    assert f"data/raw/{said}" in str(error.value)
+
+
+def test_a_line_end_within_a_csv_field_costs_that_row() -> None:
+    reason = "a line end (CR) stands in a field without quotes"
+    assert table("text,label\r\na\rb,0\r\nc,1\r\n", "csv") == [reason, ("c", "1")]
+
+
+def test_semicolons_or_tabs_part_a_csv_without_commas_in_its_header() -> None:
+    assert table('text;label\n"a, b; c";1\nd, e;0\n', "csv") == [("a, b; c", "1"), ("d, e", "0")]
+    assert table('text\tlabel\n"a, b\t1\n', "csv") == [('"a, b', "1")]
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv"])
+def test_columns_by_number_are_of_a_file_without_a_header(ending: str) -> None:
+    text = "a\n\nb,0,x\nc,1,y\nd,0\ne,1,z".replace(",", "," if ending == "csv" else "\t")
+    short = "where most lines have 3"
+    expected = [f"has 1 fields, {short}", ("b", "0", "x"), ("c", "1", "y"), f"has 2 fields, {short}", ("e", "1", "z")]
+    assert table(text, ending, columns=NUMBERS) == expected
+    assert read(f"data/raw/a.{ending}", columns=NUMBERS)[1] == {"1": "b", "2": "0", "3": "x"}
+    with pytest.raises(StageError, match=rf"^data/raw/a\.{ending}: data\.columns names column 4, and most lines have 3$"):
+        table(text, ending, columns={"text": 1, "label": 4})
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "json", "parquet", "txt"])
+def test_columns_by_number_of_a_file_with_names_are_refused(raw: Path, ending: str) -> None:
+    (raw / f"a.{ending}").write_text("{}")
+    with pytest.raises(StageError, match=rf"^data\.columns has numbers, .* the columns of data/raw/a\.{ending} have names$"):
+        read(f"data/raw/a.{ending}", columns=NUMBERS)
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"text": 1, "label": "label"}, "names and numbers do not go together"),
+        ({"text": 1, "label": 1}, "1 cannot be two columns"),
+        ({"text": 0}, "should be a column's name, its number from 1 where there is no header, or null (got 0)"),
+        ({"text": True}, "should be a column's name, its number from 1 where there is no header, or null (got True)"),
+    ],
+)
+def test_columns_that_cannot_be(columns: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match="1 validation error") as error:
+        settings(columns=columns)
+    assert said in str(error.value)
+
+
+# At most 1,000 characters a text: a line may have 2**20 bytes.
+LONG = 2**20
+REASON = f"of more than {LONG} bytes; a higher data.max_characters allows more"
+
+
+@pytest.mark.parametrize(
+    ("ending", "row", "reason"),
+    [
+        ("csv", "a" * LONG + ",1\n", f"a record {REASON}"),
+        ("csv", '"' + "a, b\n" * LONG + '",1\n', f"a record {REASON}"),
+        ("csv", '"' + 'a ""b""\n' * LONG + '",1\n', f"a record {REASON}"),
+        ("csv", '"' + "a" * LONG + '\nb",1\n', f"a record {REASON}"),
+        ("tsv", '"' + "a" * LONG + "\t1\n", f"a line {REASON}"),
+        ("tsv", '"' + "a\n" * LONG + '"\t1\n', f"a record {REASON}"),
+    ],
+)
+def test_a_record_that_is_too_long_costs_only_itself(ending: str, row: str, reason: str) -> None:
+    part = "," if ending == "csv" else "\t"
+    text = f"text{part}label\nx{part}0\n{row}y{part}1\n"
+    assert table(text, ending, max_characters=1000) == [("x", "0"), reason, ("y", "1")]
+
+
+@pytest.mark.skipif(not (SHARED / "cases").is_dir(), reason="needs the cases of ../shared (or RLHF_SHARED)")
+def test_the_cases_are_read(raw: Path) -> None:
+    for name, columns in (("02-tsv-quotes", {}), ("14-no-header", NUMBERS)):
+        lines = (SHARED / f"cases/{name}.tsv").read_text().splitlines()
+        (raw / f"{name}.tsv").symlink_to(SHARED / f"cases/{name}.tsv")
+        rows = read(f"data/raw/{name}.tsv", columns=columns)
+        assert ["\t".join(row.values()) for row in rows] == lines[not columns :]
+        assert len(rows) == 400
