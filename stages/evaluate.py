@@ -7,7 +7,6 @@ variety, repetition and KL from the fine-tuned model; where a guard is crossed, 
 grammar that wrote the corpus is an oracle: does a response parse, and which polarity has it?
 """
 
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,6 +25,7 @@ from rlhf_sentiment.cost import costs, crossed
 from rlhf_sentiment.evaluation import holm, improvement, interval
 from rlhf_sentiment.judge import examine_both, reliability
 from rlhf_sentiment.judges import Opinion, agreement, judged, opinion_of, platt, text_scores
+from rlhf_sentiment.messages import warn
 from rlhf_sentiment.models import (
     encode,
     load_policy,
@@ -202,7 +202,7 @@ def main(params: Params) -> str:
         aside.write_text(report, encoding="utf-8", newline="\n")
     Console().print(Markdown(report))
     for line in warnings:
-        print(f"evaluate: warning: {line}", file=sys.stderr)
+        warn("evaluate", line)
     over = result["improvement_over_sft"]
     return f"RLHF - SFT = {over['mean_positive']:+.3f} [{over['ci_low']:+.3f}, {over['ci_high']:+.3f}] in mean P(positive)"
 

@@ -9,7 +9,6 @@ the judge have no near-duplicate among the preference pairs: the judge is nobody
 """
 
 import re
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -19,6 +18,7 @@ from rlhf_sentiment.card import card, preview
 from rlhf_sentiment.config import Settings
 from rlhf_sentiment.files import File, files_at, hub_files
 from rlhf_sentiment.intake import SPLITS, Intake, Texts
+from rlhf_sentiment.messages import warn
 from rlhf_sentiment.records import Row, write_metrics, write_rows
 from rlhf_sentiment.run import StageError, stage, writing
 from rlhf_sentiment.settings.data import DataSettings, HubSettings
@@ -218,7 +218,7 @@ def source_of(data: DataSettings) -> tuple[str, list[File]]:
     except StageError as error:
         if data.source == "hub":
             raise
-        print(f"prepare: warning: {error}; data.source auto goes on with the synthetic source", file=sys.stderr)
+        warn("prepare", f"{error}; data.source auto goes on with the synthetic source")
         return "synthetic", []
 
 

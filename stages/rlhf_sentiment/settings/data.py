@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from ..config import Seed, Settings, matching, pin
+from ..messages import listed, shown
 from .source import RAW, HubId, RawPath, inside_raw
 
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
@@ -31,7 +32,7 @@ def _source(source: str) -> str:
             inside_raw(source)
         except ValueError:
             raise ValueError(
-                f"should be synthetic, hub, auto, or a file, folder or glob below {RAW} (got {source!r})"
+                f"should be synthetic, hub, auto, or a file, folder or glob below {RAW} (got {shown(source)})"
             ) from None
     return source
 
@@ -99,7 +100,7 @@ class DataSettings(Settings):
                 f"data.rating_negative ({self.rating_negative:g}) must be below data.rating_positive ({self.rating_positive:g})"
             )
         if self.labels and (both := {*map(plainly, self.labels.negative)} & {*map(plainly, self.labels.positive)}):
-            raise ValueError(f"data.labels: {', '.join(sorted(both))} cannot mean both negative and positive")
+            raise ValueError(f"data.labels: {listed(sorted(both))} cannot mean both negative and positive")
         if self.source == "synthetic" and (self.corpus or self.prompts):
             raise ValueError("data.corpus and data.prompts go with other sources than synthetic; set them to null")
         return self

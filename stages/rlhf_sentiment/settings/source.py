@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 from ..config import matching
+from ..messages import shown
 
 RAW = "data/raw/"
 
@@ -17,7 +18,7 @@ def inside_raw(path: str) -> str:
     """
     parts = path.removeprefix(RAW).split("/")
     if not path.startswith(RAW) or not all(parts) or {".", ".."} & set(parts) or "\\" in path or not path.isprintable():
-        raise ValueError(f"should be a file, folder or glob below {RAW} (got {path!r})")
+        raise ValueError(f"should be a file, folder or glob below {RAW} (got {shown(path)})")
     return path
 
 

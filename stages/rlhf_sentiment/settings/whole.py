@@ -1,6 +1,6 @@
 """All of params.yaml: every section, and the combinations that cannot work."""
 
-from pathlib import Path
+from os.path import isfile
 from typing import Self
 
 from pydantic import model_validator
@@ -36,7 +36,7 @@ class Params(Settings):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
-        if self.evaluate.prompts_file and not Path(self.evaluate.prompts_file).is_file():
+        if self.evaluate.prompts_file and not isfile(self.evaluate.prompts_file):
             raise ValueError(f"evaluate.prompts_file: {self.evaluate.prompts_file}: no such file of prompts")
         if self.evaluate.prompts_file is None and self.evaluate.num_samples > self.data.prompts_test:
             raise ValueError(
