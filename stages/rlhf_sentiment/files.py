@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet
 from datasets import disable_progress_bars, load_dataset, logging
 
+from .messages import one_line, shown
 from .progress import progress_bar
 from .records import Row
 from .run import StageError
@@ -87,7 +88,7 @@ def files_at(source: str, setting: str) -> list[File]:
         found, splits = [path], ["train"]
     for one in found:
         if any(category(letter) in ("Cc", "Cs") for letter in str(one)):  # control characters, bytes that are not UTF-8
-            raise StageError(f"{str(one)!r} has a name that cannot be printed; rename it")
+            raise StageError(f"{shown(str(one))} has a name that cannot be printed; rename it")
     files = [File(str(one), split, partial(rows_of, one)) for one, split in zip(found, splits, strict=True)]
     if "train" not in splits:
         raise StageError(f"{source} holds no train.* ({', '.join(ENDINGS)}, each also .gz or .zst)")
@@ -118,7 +119,7 @@ def rows_of(path: Path) -> Iterator[Numbered]:
         with (
             open(path, "rb") as raw,
             progress_bar(
-                total=path.stat().st_size, desc=f"prepare: {path.name}", unit="B", unit_scale=True, leave=False
+                total=path.stat().st_size, desc=one_line(f"prepare: {path.name}"), unit="B", unit_scale=True, leave=False
             ) as progress,
         ):
             for number, row in _parsed(_opened(path, raw), path):
@@ -241,7 +242,7 @@ def _refuse_twins(names: Sequence[str], path: Path) -> None:
     """Refuse two columns of one name, of which one would be lost in silence."""
     twins = [name for number, name in enumerate(names) if name in names[:number]]
     if twins:
-        raise StageError(f"{path}: two columns are called {twins[0]!r}; rename one of them")
+        raise StageError(f"{path}: two columns are called {shown(twins[0])}; rename one of them")
 
 
 def hub_files(hub: HubSettings, setting: str) -> list[File]:
