@@ -5,6 +5,7 @@ errors and warnings pass through `one_line`; what is shown as text passes throug
 """
 
 import argparse
+import itertools
 import reprlib
 import sys
 from collections.abc import Collection
@@ -13,7 +14,7 @@ from typing import NoReturn
 LONGEST = 80  # characters of a value that a message quotes
 _LONGEST_WORD = 200  # of what has no space: a path, say
 _LONGEST_LINE = 1_000
-_MOST_NAMES, _LONGEST_NAME = 8, 40
+_MOST_NAMES, _LONGEST_NAME = 8, 30
 _JOINERS = "\u200c\u200d"  # Persian words and emoji are written with them
 _MARKDOWN = "\\`*_{}[]<>#|!&~"
 
@@ -55,7 +56,7 @@ def listed(names: Collection[object]) -> str:
         >>> listed(["text", "label"])
         'text, label'
     """
-    first = [cut(str(name), _LONGEST_NAME) for name, _ in zip(names, range(_MOST_NAMES), strict=False)]
+    first = [cut(_printable(str(name)), _LONGEST_NAME) for name in itertools.islice(names, _MOST_NAMES)]
     more = [f"and {len(names) - _MOST_NAMES} more"] if len(names) > _MOST_NAMES else []
     return ", ".join(first + more)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from numbers import Integral
+from os.path import isfile
 from pathlib import Path
 
 from .messages import shown
@@ -21,7 +22,7 @@ def read_prompts(path: str | Path) -> list[str]:
         StageError: no such file, another kind of file, no prompt in it, or a row that has none (with its number).
     """
     path = Path(path)
-    if not path.is_file():
+    if not isfile(path):
         raise StageError(f"{path}: no such file of prompts")
     if path.suffix == ".txt":
         try:
