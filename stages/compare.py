@@ -10,6 +10,7 @@ from rlhf_sentiment.start import one_line_errors  # isort: split
 
 import argparse
 import sys
+from os.path import isdir, isfile, lexists
 from pathlib import Path
 
 import pandas as pd
@@ -21,32 +22,32 @@ from rich.text import Text
 from rlhf_sentiment.api.compare import compare
 from rlhf_sentiment.compared import MODELS
 from rlhf_sentiment.config import load
+from rlhf_sentiment.messages import Parser, shown, visible
 from rlhf_sentiment.prompts import is_utf8, read_prompts
 from rlhf_sentiment.records import write_table
 from rlhf_sentiment.settings.whole import Params
 from rlhf_sentiment.stopping import listen
-from rlhf_sentiment.text import visible
+
+MOST_SAMPLES = 1000  # as evaluate.samples_per_prompt
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python stages/compare.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="python stages/compare.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompt", action="append", default=[], help="what to continue; may be given several times")
     parser.add_argument("--prompts", type=Path, metavar="FILE", help="more of them: .txt, one a line, or .jsonl with `prompt`")
     parser.add_argument("--samples", type=int, default=1, metavar="N", help="answers of each model (default: %(default)s)")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the answers to FILE")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE", help="default: %(default)s")
     arguments = parser.parse_args()
-    if arguments.samples < 1:
-        parser.error(f"--samples: {arguments.samples} is not at least 1")
-    if arguments.csv and (arguments.csv.is_dir() or not arguments.csv.parent.is_dir()):
+    if not 1 <= arguments.samples <= MOST_SAMPLES:
+        parser.error(f"--samples: {shown(arguments.samples)} is not from 1 to {MOST_SAMPLES:,}")
+    if arguments.csv and (not isdir(arguments.csv.parent) or (lexists(arguments.csv) and not isfile(arguments.csv))):
         parser.error(f"--csv: {arguments.csv} is no file in a folder that exists")
     if not (arguments.prompt or arguments.prompts):
         parser.error("needs --prompt TEXT or --prompts FILE")
     for prompt in arguments.prompt:
         if not is_utf8(prompt):
-            parser.error(f"--prompt: {prompt!r} is not UTF-8")
+            parser.error(f"--prompt: {shown(prompt)} is not UTF-8")
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal that lacks a letter shows "?"
     console = Console()
     listen("compare")

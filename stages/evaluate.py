@@ -9,7 +9,6 @@ grammar that wrote the corpus is an oracle: does a response parse, and which pol
 
 from rlhf_sentiment.start import stage  # isort: split
 
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,6 +27,7 @@ from rlhf_sentiment.cost import costs, crossed
 from rlhf_sentiment.evaluation import holm, improvement, interval
 from rlhf_sentiment.judge import examine_both, reliability
 from rlhf_sentiment.judges import Opinion, agreement, judged, opinion_of, platt, text_scores
+from rlhf_sentiment.messages import warn
 from rlhf_sentiment.models import (
     encode,
     load_policy,
@@ -204,7 +204,7 @@ def main(params: Params) -> str:
         aside.write_text(report, encoding="utf-8", newline="\n")
     Console().print(Markdown(report))
     for line in warnings:
-        print(f"evaluate: warning: {line}", file=sys.stderr)
+        warn("evaluate", line)
     over = result["improvement_over_sft"]
     return f"RLHF - SFT = {over['mean_positive']:+.3f} [{over['ci_low']:+.3f}, {over['ci_high']:+.3f}] in mean P(positive)"
 

@@ -11,7 +11,6 @@ the judge have no near-duplicate among the preference pairs: the judge is nobody
 from rlhf_sentiment.start import stage  # isort: split
 
 import re
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -256,7 +255,7 @@ def source_of(data: DataSettings) -> tuple[str, list[File]]:
     except StageError as error:
         if data.source == "hub":
             raise
-        print(f"prepare: warning: {error}; data.source auto goes on with the synthetic source", file=sys.stderr)
+        warn("prepare", f"{error}; data.source auto goes on with the synthetic source")
         return "synthetic", []
 
 

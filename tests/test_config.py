@@ -1,7 +1,12 @@
 """Settings: what `check` takes and what it refuses, in which words."""
 
+import ctypes
 import math
+import os
 import re
+import subprocess
+import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -148,12 +153,133 @@ def test_each_fault_has_its_line(tmp_path: Path) -> None:
         ("just text", "params.yaml: holds str, not sections"),
         ("", "params.yaml: holds NoneType, not sections"),
         ("seed: 1\nseed: 2", "params.yaml: not YAML at line 2, column 1: the key seed stands twice"),
-        ("seed: 2024-13-45", "params.yaml: not settings: month must be in 1..12"),
+        ("a: 1\n---\nb: 2", "at line 2, column 1: expected a single document in the stream but found another document"),
+        ("seed: 2024-13-45", "at line 1, column 7: '2024-13-45' cannot be read as timestamp"),
+        ("seed: !!timestamp x", "at line 1, column 7: 'x' cannot be read as timestamp"),
+        ("seed: !!timestamp", "cannot be read as timestamp"),
+        ("ppo:\n  steps: !!bool x", "at line 2, column 10: 'x' cannot be read as bool"),
+        ("seed: !!int ''", "at line 1, column 7: '' cannot be read as int"),
+        ("seed: !!float x", "'x' cannot be read as float"),
+        ("seed: !!int [1]", "at line 1, column 7: expected a scalar node, but found sequence"),
+        ("seed: !!binary x", "at line 1, column 7: failed to decode base64 data"),
+        ("seed: !!omap [1]", "while constructing an ordered map expected a mapping"),
+        ("!!set {a, b}", "params.yaml: holds set, not sections"),
+        ("!!omap [a: 1]", "params.yaml: holds list, not sections"),
         ("a: !!python/object/apply:os.getcwd []", "params.yaml: not YAML at line 1"),
+        ("a: !!python/name:os.system ''", "could not determine a constructor for the tag"),
+        ("a: !mine 1", "could not determine a constructor for the tag '!mine'"),
+        ("? [a]\n: 1", "at line 1, column 3: the key ['a'] is no word"),
+        ("1: 2", "at line 1, column 1: the key 1 is no word"),
+        ("on: 2", "the key True is no word; where it should be one, put it in quotes"),
+        ("<<: 1", "at line 1, column 1: `<<` is not read here"),
+        ("a: &a {b: 1}\nc:\n  <<: *a", "at line 3, column 3: `<<` is not read here; write the keys out"),
+        ("a: &a [*a]", "at line 1, column 4: its aliases lead back to itself"),
+        ("a: &a {b: *a}", "its aliases lead back to itself"),
+        ("a: *b", "found undefined alias"),
+        (f"a: {'[' * 5000}", "params.yaml: not settings: nested without end"),
+        (f"seed: {'1' * 100_000}", "11...11"),
+        (f"seed: 0x{'f' * 100_000}", "seed: should be less than 4294967296 (got <int>)"),
+        (f"seed: {'1:' * 5000}1", "params.yaml: seed: should be less than 4294967296 (got <int>)"),
+        (f"seed: {'1:' * 1000}1.5", "cannot be read as float"),
+        ("seed: 1:30", "params.yaml: base: missing"),
+        ("seed: \x00", "at line 1, column 7: the character '\\x00' is not allowed"),
+        ("seed: 1\nb: \x9b31m", "at line 2, column 4: the character '\\x9b' is not allowed"),
+        ("ppo:\n\tsteps: 1", "at line 2, column 1: while scanning for the next token found character '\\t'"),
+        (f"a: [{'x, ' * 10_000}]", "more than 10,000 values"),
+        ("a: 1\n" * 60_000, "has more than 262,144 bytes"),
     ],
 )
 def test_a_file_that_is_not_settings_is_refused(tmp_path: Path, text: str, said: str) -> None:
-    assert said in refusal(tmp_path, text)
+    """In one line, but where the file is YAML and lacks sections, which have a line each."""
+    message = refusal(tmp_path, text)
+    assert said in message
+    lines = [line for line in message.splitlines() if not line.endswith(": missing; it has no default")]
+    assert len(lines) <= 1
+    assert len(message.splitlines()) <= 21
+    assert all(line.isprintable() and len(line) < 400 for line in message.splitlines())
+
+
+def test_aliases_that_multiply_are_refused_before_they_are_written_out(tmp_path: Path) -> None:
+    """Ten each of ten each, nine times: 10^9 values in 300 bytes; the last line is refused as soon as it is counted."""
+    names = "abcdefghi"
+    lines = ["a: &a [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]" for before, name in pairwise(names)]
+    message = refusal(tmp_path, "\n".join(lines))
+    assert message == "params.yaml: not YAML at line 4, column 4: more than 10,000 values, with each alias written out"
+
+
+def test_an_alias_is_a_value_that_stands_twice(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("a: &one {b: [1, &two x]}\nc: *one\nd: [*two, *two]")
+    assert read_yaml(tmp_path / "params.yaml") == {"a": {"b": [1, "x"]}, "c": {"b": [1, "x"]}, "d": ["x", "x"]}
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"seed: 1\nb: \xff", "not UTF-8 (byte 0xff at line 2, column 4); save it as UTF-8"),
+        ("seed: 1".encode("utf-16"), "not UTF-8 (byte 0xff at line 1, column 1); save it as UTF-8"),
+        (b"seed: \xed\xa0\x80", "not UTF-8 (byte 0xed at line 1, column 7)"),
+    ],
+)
+def test_settings_are_in_utf_8(tmp_path: Path, data: bytes, said: str) -> None:
+    (tmp_path / "params.yaml").write_bytes(data)
+    with pytest.raises(ConfigError, match=re.escape(f"params.yaml: {said}")):
+        read_yaml(tmp_path / "params.yaml")
+
+
+def test_a_byte_order_mark_and_other_line_ends_are_read(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_bytes(b"\xef\xbb\xbfseed: 1\r\nppo: x\r\n")
+    assert read_yaml(tmp_path / "params.yaml") == {"seed": 1, "ppo": "x"}
+
+
+def test_of_a_thousand_faults_twenty_are_told(tmp_path: Path) -> None:
+    tree = tiny_params() | {f"key{number}": number for number in range(1000)}
+    lines = refusal(tmp_path, tree).splitlines()
+    assert len(lines) == 21
+    assert lines[0].startswith("params.yaml: key0: unknown key; ")
+    assert lines[-1] == "params.yaml: and 980 more"
+
+
+def test_an_unknown_key_of_a_section_that_may_be_null_is_told_with_those_it_has(tmp_path: Path) -> None:
+    labels = {"negative": [0], "positive": [1], "negativ": [2]}
+    said = "params.yaml: data.labels.negativ: unknown key; did you mean negative?"
+    assert refusal(tmp_path, changed("data.labels", labels)) == said
+
+
+def run_check(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The stage `check` in another folder, as a user without root's right to read everything."""
+
+    def give_up_privileges() -> None:
+        if sys.platform == "linux":  # PR_CAPBSET_DROP of CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
+            for capability in (1, 2):
+                ctypes.CDLL(None).prctl(24, capability)
+
+    command = [sys.executable, str(ROOT / "stages/check.py"), *arguments]
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=False, timeout=100, preexec_fn=give_up_privileges
+    )
+
+
+def test_params_that_are_no_file_are_told_with_exit_status_2(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "locked.yaml").write_text("seed: 1")
+    (tmp_path / "locked.yaml").chmod(0)
+    for name, said in {
+        "folder": "Is a directory",
+        "pipe": "no ordinary file",
+        "none.yaml": "no such file; run from the repository's root or give --params FILE",
+        "locked.yaml": "Permission denied",
+        "x" * 5000: "File name too long",
+        "\x1b[31m\n\u202ered": "no such file",
+    }.items():
+        done = run_check(tmp_path, "--params", name)
+        assert (done.returncode, done.stdout) == (2, "")
+        (line,) = done.stderr.split("\n")[:-1]
+        assert said in line
+        assert line.isprintable()
+        assert len(line) < 400
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:

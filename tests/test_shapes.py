@@ -138,7 +138,7 @@ def test_a_row_becomes_a_record(row: Row, record: Record) -> None:
         ({"chosen": [{"role": ["user"], "content": "a"}], "rejected": []}, "a message is no {role: "),
         (
             {"prompt": "It", "completions": [{"text": "a", "score": 1}, None]},
-            "completion is {'text': 'a', 'score': 1}, not text",
+            "completion is {'score': 1, 'text': 'a'}, not text",
         ),
         ({"prompt": "It", "completions": ["a", "b", "a"], "scores": [3, 2, 1]}, "two completions are the same text"),
         ({"prompt": "It", "completions": ["a", "b"], "scores": [1, 10**400]}, "should have a number in scores or ranks"),

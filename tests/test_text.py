@@ -8,7 +8,6 @@ from rlhf_sentiment.text import (
     cleaned,
     cleaned_lines,
     cut_words,
-    escaped,
     near_duplicates,
     normalised,
     place_of,
@@ -26,11 +25,6 @@ def test_lines_stay_where_they_mean_something() -> None:
     talk = "\n\nHuman:  Hi<br />you\u00a0 there\r\n\n\n\n\tfriend\n\nAssistant: \n"
     assert cleaned_lines(talk) == "\n\nHuman: Hi\nyou there\n\nfriend\n\nAssistant:"
     assert cleaned_lines("שלום  עולם 🎬\u200d🍿") == "שלום עולם 🎬\u200d🍿"
-
-
-def test_generated_text_is_text() -> None:
-    assert escaped("a\n<b> *c*") == "a \\<b\\> \\*c\\*"
-    assert escaped("\x1b[31mred\x07 👩‍💻 שלום") == "�\\[31mred� 👩‍💻 שלום", "nothing that a terminal would obey"
 
 
 def test_a_place_is_of_the_text_and_the_purpose() -> None:

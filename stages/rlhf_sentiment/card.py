@@ -1,16 +1,15 @@
 """The dataset card beside the data, and the look at it before any work."""
 
 from itertools import pairwise
-from unicodedata import category
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from .messages import escaped, visible
 from .records import Row
 from .settings.data import DataSettings
 from .tables import Tables, texts_of
-from .text import escaped
 
 _BINS = (0, 8, 16, 32, 64, 128, 256, 512, 1024)  # words
 _SHOWN = 3
@@ -25,11 +24,11 @@ def card(tables: Tables, metrics: Row, data: DataSettings) -> str:
     lines = [
         "# The prepared data",
         "",
-        f"- Source: {metrics['source']}{hub} ({metrics['shape']})",
+        f"- Source: {escaped(metrics['source'] + hub)} ({metrics['shape']})",
         f"- Licence: {escaped(licence)}",
         f"- Preferences: {made}; what a chosen response is better at: {escaped(metrics['preferred_for'])}",
         f"- Training pairs whose sides were exchanged on purpose: {metrics['pairs']['flipped']}",
-        f"- The judge's labelled texts: {metrics['judge_source']}",
+        f"- The judge's labelled texts: {escaped(metrics['judge_source'])}",
         "",
         "## Rows",
         "",
@@ -72,7 +71,7 @@ def preview(tables: Tables, count: int) -> None:
         columns = [key for key in rows[0] if key != "split"]
         table = Table(*columns, title=f"{name}, {split}", title_justify="left", show_lines=True, expand=True)
         for row in rows:
-            table.add_row(*(Text(_cut(str(row.get(column, "")))) for column in columns))
+            table.add_row(*(Text(_lines(_cut(str(row.get(column, ""))))) for column in columns))
         console.print(table)
 
 
@@ -87,5 +86,9 @@ def examples(tables: Tables, count: int) -> list[tuple[str, str, list[Row]]]:
 
 
 def _cut(text: str) -> str:
-    text = "".join(letter for letter in text if letter == "\n" or category(letter) != "Cc")  # nothing that moves a cursor
     return text if len(text) <= _CUT else text[:_CUT] + " ..."
+
+
+def _lines(text: str) -> str:
+    """`text` for a terminal, with its line ends: a transcript has one before each turn."""
+    return "\n".join(map(visible, text.split("\n")))

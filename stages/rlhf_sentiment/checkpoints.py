@@ -13,19 +13,19 @@ import json
 import os
 import pickle
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import portalocker
-import yaml
 from pydantic import BaseModel
 
 from . import environment
 from .brought import repository
+from .config import ConfigError, read_yaml
 from .locks import locked
+from .messages import warn
 from .run import STAGES, StageError, first_line
 from .stopping import asked
 
@@ -84,10 +84,7 @@ class Checkpoints:
                 _check(folder)
                 found = read(folder)
             except (OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
-                why = first_line(error)
-                print(
-                    f"{self.stage}: warning: the checkpoint of step {int(folder.name)} is passed over: {why}", file=sys.stderr
-                )
+                warn(self.stage, f"the checkpoint of step {int(folder.name)} is passed over: {first_line(error)}")
                 continue
             print(f"{self.stage}: goes on from its checkpoint of step {int(folder.name)}", flush=True)
             return found
@@ -153,9 +150,9 @@ def key_of(params: BaseModel, reads: Sequence[str]) -> str:
 def forget_recorded() -> None:
     """Remove the checkpoints of runs whose outs dvc.lock has: nothing can be lost of those any more."""
     try:
-        stages = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))["stages"].items()
-        recorded = {stage: {out["path"]: out.get("md5") for out in entry.get("outs", [])} for stage, entry in stages}
-    except Exception:  # none there, or damaged in whatever way; `mend` mends it
+        stages = read_yaml(Path("dvc.lock"))["stages"].items()
+        recorded = {name: {out["path"]: out.get("md5") for out in stage.get("outs", [])} for name, stage in stages}
+    except (ConfigError, KeyError, TypeError, AttributeError):  # there is none, or it is damaged
         return
     for done in _root().glob("*/*/outs.json"):
         try:

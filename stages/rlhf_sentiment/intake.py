@@ -7,7 +7,6 @@ stands in an earlier split). What is kept lies in a temporary file, and a table 
 
 import itertools
 import json
-import sys
 import tempfile
 from array import array
 from collections import Counter
@@ -20,6 +19,7 @@ import pandas as pd
 
 from .files import File
 from .formats import Numbered, ending_of
+from .messages import listed, shown, warn
 from .records import Row
 from .run import StageError
 from .settings.data import DataSettings
@@ -122,7 +122,7 @@ class Intake:
         if fates["rejected"] > 0.1 * fates.total():
             reason, most = Counter(row["reason"] for row in self.dropped[first:]).most_common(1)[0]
             many = f"{fates['rejected']} of {fates.total()} rows are rejected, {most} of them: {reason}"
-            print(f"prepare: warning: {file.name}: {many}", file=sys.stderr)
+            warn("prepare", f"{file.name}: {many}")
 
     def _fate(self, row: Row | str, shape: Shape, ids: set[str], file: File, number: int | str) -> tuple[str, str]:
         """What becomes of a row, and why."""
@@ -146,7 +146,7 @@ class Intake:
         name = row.get(str(column)) if column is not None else None
         if name not in (None, "") and shape.name != "votes":
             if str(name) in ids:
-                return "rejected", f"id {name!r:.60} stands earlier in the file, with another text"
+                return "rejected", f"id {shown(name)} stands earlier in the file, with another text"
             ids.add(str(name))
         if shape.name == "votes":
             self._voted[len(self._seen)] = file.name, number
@@ -239,7 +239,7 @@ def _recognised(file: File, wanted: Sequence[str], data: DataSettings, setting: 
             known.setdefault(shape.name, shape)
             shapes[shape.name] += count
     if not shapes:
-        there = ", ".join(f"{' '.join(str(name).split()):.40}" for name in next(iter(kinds)))
+        there = listed(next(iter(kinds)))
         needed = "; or ".join(", ".join(sorted(one)) for name in wanted for one in SHAPES[name].columns[:1])
         told = "; data.columns can say which is which" if setting == "data.source" else ""
         if told and ending_of(Path(file.name)) in (".csv", ".tsv") and not data.last_column:

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from .judge import Judge
+from .messages import listed
 from .models import encode, load_classifier, reward_scores, room_of
 from .rollout import pad_prompts
 from .run import StageError, require
@@ -83,7 +84,7 @@ def classifier_of(judge: str, device: torch.device) -> Opinion:
         sides = [[1], [0]]
     if any(len(side) != 1 for side in sides):
         raise StageError(
-            f"{name} has the labels {', '.join(labels.values())}; a judge needs one that begins with pos, and one with neg"
+            f"{name} has the labels {listed(labels.values())}; a judge needs one that begins with pos, and one with neg"
         )
     both = [side[0] for side in sides]
     if tokenizer.pad_token is None:  # a GPT-2 finds the last token by the pad that follows

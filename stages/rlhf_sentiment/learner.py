@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from . import ppo
+from .messages import shown
 from .models import Critic, decode_response, reward_scores
 from .rollout import Responses, respond, score_tokens
 from .run import StageError
@@ -105,7 +106,7 @@ def score_texts(
             raise StageError(f"the reward function returned {len(scores)} numbers for {len(responses)} responses")
         for response, one in zip(responses, scores.tolist(), strict=True):
             if not math.isfinite(one):
-                raise StageError(f"the reward function returned no finite number for the response {response!r}")
+                raise StageError(f"the reward function returned no finite number for the response {shown(response)}")
         return scores.to(part.sequences.device)
 
     return score

@@ -261,7 +261,7 @@ def save(
                 weights = {name: tensor.contiguous() for name, tensor in critic.state_dict().items()}
                 save_file(weights, aside / "critic.safetensors")
     except SafetensorError as error:
-        raise StageError(f"{folder} cannot be written: {error}") from None
+        raise StageError(f"{folder} cannot be written: {first_line(error)}") from None
 
 
 def positions(attention_mask: Tensor) -> Tensor:

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable
 from numbers import Integral
+from os.path import isfile
 from pathlib import Path
 
 from .brought import whence
+from .messages import shown
 from .records import read_rows
 from .run import StageError
 
@@ -21,7 +23,7 @@ def read_prompts(path: str | Path) -> list[str]:
         StageError: no such file, another kind of file, no prompt in it, or a row that has none (with its number).
     """
     path = Path(path)
-    if not path.is_file():
+    if not isfile(path):
         raise StageError(f"{path}: no such file of prompts{whence(path)}")
     if path.suffix == ".txt":
         try:
@@ -44,9 +46,9 @@ def _prompt_of(row: dict[str, object], where: str) -> str:
         before, turn, _ = transcript.rpartition(TURN)
         prompt = before + turn
     if not isinstance(prompt, str) or not prompt.strip():
-        raise StageError(f"{where}: needs `prompt`, a text, or `chosen`, a transcript with {TURN.strip()!r}")
+        raise StageError(f"{where}: needs `prompt`, a text, or `chosen`, a transcript with {shown(TURN.strip())}")
     if not is_utf8(prompt):
-        raise StageError(f"{where}: {prompt[:40]!r} is not UTF-8")
+        raise StageError(f"{where}: {shown(prompt)} is not UTF-8")
     return prompt
 
 
@@ -58,7 +60,7 @@ def texts(given: object, name: str) -> list[str]:
     """
     found = [] if isinstance(given, str) or not isinstance(given, Iterable) else list(given)
     if not found or not all(isinstance(text, str) and is_utf8(text) for text in found):
-        raise StageError(f"{name} should be a list of texts (got {given!r:.60})")
+        raise StageError(f"{name} should be a list of texts (got {shown(given)})")
     return found
 
 
@@ -69,7 +71,7 @@ def at_least_one(samples: object) -> int:
         StageError: it is none.
     """
     if not isinstance(samples, Integral) or isinstance(samples, bool) or samples < 1:
-        raise StageError(f"samples should be a whole number from 1 on (got {samples!r})")
+        raise StageError(f"samples should be a whole number from 1 on (got {shown(samples)})")
     return int(samples)
 
 

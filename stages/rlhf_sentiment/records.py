@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from .messages import listed, shown
 from .run import StageError, writing
 
 Row = dict[str, Any]
@@ -35,6 +36,8 @@ def read_rows(path: str | Path, columns: dict[str, type]) -> list[Row]:
         raise StageError(f"{path}, line {len(rows) + 1}: not JSON: {error.msg} at column {error.colno}") from None
     except UnicodeDecodeError as error:
         raise StageError(f"{path}: not UTF-8, after about {len(rows)} lines: {error.reason}") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; a nest without end
+        raise StageError(f"{path}, line {len(rows) + 1}: not JSON that can be read: {error}") from None
     if not rows:
         raise StageError(f"{path}: holds no rows")
     return rows
@@ -48,7 +51,7 @@ def read_json(path: str | Path, keys: dict[str, type]) -> Row:
     """
     try:
         tree = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, a number of thousands of digits, a nest without end
         raise StageError(f"{path}: not JSON: {error}; run `dvc repro`") from None
     return _checked(tree, keys, str(path))
 
@@ -58,12 +61,12 @@ def _checked(row: Any, columns: dict[str, type], where: str) -> Row:
         raise StageError(f"{where}: holds {type(row).__name__}, not an object")
     absent = [column for column in columns if column not in row]
     if absent:
-        raise StageError(f"{where}: lacks {', '.join(absent)}; it has {', '.join(row) or 'nothing'}")
+        raise StageError(f"{where}: lacks {listed(absent)}; it has {listed(row) or 'nothing'}")
     for column, kind in columns.items():
         value = row[column]
         whole_for_float = kind is float and type(value) is int
         if type(value) is not kind and not whole_for_float:
-            raise StageError(f"{where}: {column} should be {_KINDS[kind]} (got {value!r:.60})")
+            raise StageError(f"{where}: {column} should be {_KINDS[kind]} (got {shown(value)})")
     return row
 
 
@@ -79,7 +82,7 @@ def read_table(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
         raise StageError(f"{path}: not a CSV: {error}; run `dvc repro`") from None
     absent = [column for column in columns if column not in table]
     if absent:
-        raise StageError(f"{path}: lacks {', '.join(absent)}; it has {', '.join(map(str, table))}; run `dvc repro`")
+        raise StageError(f"{path}: lacks {listed(absent)}; it has {listed(list(table))}; run `dvc repro`")
     return table
 
 

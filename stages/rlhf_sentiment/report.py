@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from itertools import combinations
 
 from .compared import MODELS
+from .messages import escaped
 from .records import Row
-from .text import escaped
 
 _ROWS = {
     "mean_positive": "mean P(positive)",

@@ -1,6 +1,5 @@
 """The reward model: preference pairs to token ids, training by trl, and accuracy on pairs that it has not seen."""
 
-import sys
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import RewardConfig, RewardTrainer
 
 from .checkpoints import Checkpoints
+from .messages import warn
 from .models import encode_example, refuse_longer, reward_scores
 from .records import Row
 from .run import StageError
@@ -63,7 +63,7 @@ def train_reward(
     if too_long:
         what = "cut there" if settings.cut else "left out; raise it, or set reward.cut"
         which = f"{too_long} of {len(pairs)} pairs are longer than reward.max_length {settings.max_length}"
-        print(f"reward: warning: {which}, and are {what}", file=sys.stderr)
+        warn("reward", f"{which}, and are {what}")
 
     # 2. Train.
     train_rows = Dataset.from_dict(encoded["train"])

@@ -20,7 +20,7 @@ from . import environment
 from .brought import BROUGHT, warn_of_untracked, whence
 from .config import ConfigError, load
 from .locks import locked
-from .messages import one_line
+from .messages import Parser, cut, one_line, shown, tell, warn
 from .stopping import Stopped, asked, listen
 
 
@@ -69,7 +69,7 @@ def stage(
     Exit status: 0 done, 1 an input is wrong or the stage failed, 2 the settings are wrong, 130 and 143 stopped by SIGINT and
     SIGTERM.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"python stages/{name}.py",
         description=f"{doc}\nReads   {', '.join(reads) or 'no data'}\nWrites  {', '.join(writes)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -86,10 +86,10 @@ def stage(
     with one_line_errors(name, lower):
         settings = load(schema, arguments.params, whole=name == "check")
         if look is not None and arguments.preview is not None:
-            print(f"{name}: wrote nothing; {look(settings, arguments.preview)}", flush=True)
+            print(one_line(f"{name}: wrote nothing; {look(settings, arguments.preview)}"), flush=True)
             return
         for change in environment.changes(name):
-            print(f"{name}: warning: {change} (docs/reproducibility.md)", file=sys.stderr)
+            warn(name, f"{change} (docs/reproducibility.md)")
         with locked(name, reads, writes):
             if (stopped := asked()) is not None:  # its dvc is gone already
                 raise stopped
@@ -97,7 +97,7 @@ def stage(
             for path in reads:
                 require(Path(path))
             warn_of_untracked(name, reads)
-            print(f"{name}: reads {', '.join(map(str, reads)) or arguments.params}", flush=True)
+            print(one_line(f"{name}: reads {', '.join(reads) or arguments.params}"), flush=True)
             result = main(settings)
             # DVC records settings and code as they are when the stage has ended, whatever they were when it began.
             edited = [f"stages/{file}" for file in environment.edited(STAGES)]
@@ -109,12 +109,12 @@ def stage(
                     "`dvc repro` again (put back as it was, a training stage goes on from its last checkpoint)"
                 )
             environment.record(name)
-        print(f"{name}: wrote {', '.join(map(str, writes))}; {result}", flush=True)
+        print(one_line(f"{name}: wrote {', '.join(writes)}; {result}"), flush=True)
 
 
 def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a number from 1 on")
     return int(text)
 
 
@@ -138,29 +138,29 @@ def one_line_errors(name: str, lower: str = "") -> Iterator[None]:
         yield
     except ConfigError as error:
         for line in str(error).splitlines():
-            print(f"{name}: {line}", file=sys.stderr)
+            tell(name, line)
         sys.exit(2)
     except StageError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        tell(name, error)
         sys.exit(1)
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise
-        print(f"{name}: {error.filename or 'input/output'}: {error.strerror}", file=sys.stderr)
+        tell(name, f"{error.filename or 'input/output'}: {error.strerror}")
         sys.exit(1)
     except (MemoryError, RuntimeError) as error:
         if not _is_of_memory(error):
             raise
-        print(f"{name}: memory is not enough; lower {lower or 'the sizes in params.yaml'}", file=sys.stderr)
+        tell(name, f"memory is not enough; lower {lower or 'the sizes in params.yaml'}")
         sys.exit(1)
     except Stopped as stopped:
-        print(f"{name}: {stopped}; outputs that were not finished are absent", file=sys.stderr)
+        tell(name, f"{stopped}; outputs that were not finished are absent")
         sys.exit(128 + stopped.number)
 
 
 def first_line(error: Exception) -> str:
-    """What a library's error says, on one line; its kind, where it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """What a library's error says, the first line of it, cut; its kind, where it says nothing."""
+    return cut((str(error).strip() or type(error).__name__).splitlines()[0], 300)
 
 
 def _is_of_memory(error: Exception) -> bool:

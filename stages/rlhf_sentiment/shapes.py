@@ -21,6 +21,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, get_args
 
+from .messages import shown
 from .prompts import TURN
 from .records import Row
 from .settings.data import Column, DataSettings, plainly
@@ -149,7 +150,7 @@ def votes(row: Row, data: DataSettings) -> Ranked:
     for one in said:
         word = str(one).strip().casefold().removeprefix("response_").removeprefix("model_")
         if word not in ("a", "b") and not word.startswith("tie"):
-            raise Fault(f"preference is {one!r:.60}: should be a, b or tie")
+            raise Fault(f"preference is {shown(one)}: should be a, b or tie")
         margin += (word == "a") - (word == "b")
     if not said:
         raise Fault("no preference")
@@ -233,7 +234,7 @@ PREFERENCES = ("preferences", "transcripts", "votes", "completions")
 def _text(value: Any, name: str, clean: Callable[[str], str] = cleaned_lines) -> str:
     """A text, cleaned, that is not empty."""
     if value is not None and not isinstance(value, str):
-        raise Fault(f"{name} is {value!r:.60}, not text")
+        raise Fault(f"{name} is {shown(value)}, not text")
     text = clean(value or "")
     if not text.strip():
         raise Fault(f"no {name}")
@@ -251,7 +252,7 @@ def _prompt(value: Any) -> str:
 def _split(prompt: Any, whole: Any, name: str) -> tuple[str, str]:
     """The prompt and the response of a side: a response after its prompt, a transcript, or messages."""
     if prompt is not None and not isinstance(prompt, str | list):
-        raise Fault(f"prompt is {prompt!r:.60}, not text")
+        raise Fault(f"prompt is {shown(prompt)}, not text")
     if isinstance(whole, list):
         if not whole or _speaker(whole[-1]) != "Assistant":
             raise Fault(f"{name} does not end with a message of the assistant's")
@@ -267,7 +268,7 @@ def _split(prompt: Any, whole: Any, name: str) -> tuple[str, str]:
         return _prompt(prompt), _response(whole, name)
     start, turn, response = _text(whole, name).rpartition(TURN)
     if not turn:
-        raise Fault(f"{name} holds no {TURN.strip()!r}, and there is no prompt")
+        raise Fault(f"{name} holds no {shown(TURN.strip())}, and there is no prompt")
     return start + turn, _response(response, f"response in {name}")
 
 
@@ -299,14 +300,14 @@ def _sentiment(label: Any, data: DataSettings) -> int:
     asked = (
         "data.labels does not name it" if data.labels else "not 0 or 1, nor a word for them; data.labels can say what it means"
     )
-    raise Fault(f"label is {label!r:.60}: {asked}")
+    raise Fault(f"label is {shown(label)}: {asked}")
 
 
 def _rated(rating: Any, data: DataSettings) -> int:
     try:
         number = float(rating)
     except (TypeError, ValueError, OverflowError):
-        raise Fault(f"rating is {rating!r:.60}, not a number") from None
+        raise Fault(f"rating is {shown(rating)}, not a number") from None
     if number <= data.rating_negative:
         return 0
     if number >= data.rating_positive:

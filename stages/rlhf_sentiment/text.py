@@ -58,16 +58,6 @@ def digest_of(*texts: str) -> int:
     return int.from_bytes(hashlib.blake2b(whole.encode(), digest_size=8).digest(), "big")
 
 
-def visible(text: str) -> str:
-    """`text` for a terminal: on one line, and with nothing that a terminal would obey (a model may write any character)."""
-    return "".join("\ufffd" if unicodedata.category(letter) == "Cc" else letter for letter in " ".join(text.split()))
-
-
-def escaped(text: str) -> str:
-    """`text` for Markdown: as `visible`, with no mark-up of its own."""
-    return "".join("\\" + letter if letter in "\\`*_{}[]<>#|!" else letter for letter in visible(text))
-
-
 def words(text: str) -> list[str]:
     """The words of `text`, as lengths count them: what white space parts."""
     return text.split()

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -9,6 +10,7 @@ from typing import Any, Self
 from pydantic import BaseModel
 
 from ..config import ConfigError, explained, read_yaml
+from ..messages import cut, shown
 from ..run import STAGES, writing
 from ..settings.whole import Params
 
@@ -54,8 +56,10 @@ class RLHFConfig(Params):
             >>> RLHFConfig.from_file("profiles/imdb-local.yaml", **{"ppo.steps": 50}).data.source
             'data/raw/imdb'
         """
+        if not isinstance(path, str | Path):
+            raise ConfigError(f"path should name a file of settings (got {shown(path)})")
         config = cls.__new__(cls)
-        config._read(Path(path).expanduser(), changes)
+        config._read(Path(os.path.expanduser(path)), changes)
         return config
 
     def changed(self, **changes: Any) -> Self:
@@ -73,7 +77,7 @@ class RLHFConfig(Params):
         return config
 
     def _read(self, path: Path, changes: Mapping[str, Any]) -> None:
-        if not path.is_file():
+        if not os.path.exists(path):
             raise ConfigError(f"{path}: no such file of settings")
         self._check(_with(read_yaml(path), changes), path)
 
@@ -91,7 +95,7 @@ def _with(tree: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
         for section in sections:
             inner = inner.setdefault(section, {})
             if not isinstance(inner, dict):
-                raise ConfigError(f"{key}: {section} is a value, not a section")
+                raise ConfigError(f"{cut(key)}: {cut(section)} is a value, not a section")
         if isinstance(value, BaseModel):
             value = value.model_dump()
         elif getattr(value, "ndim", None) == 0:  # a number of numpy, of a sweep
@@ -123,7 +127,7 @@ def write_params(config: Params, path: Path = Path("params.yaml")) -> None:
         for section in sections:
             inner = inner[section]
         inner[last] = new
-        print(f"{path}: {key}: {old!r} becomes {new!r}")
+        print(f"{path}: {key}: {shown(old)} becomes {shown(new)}")
     text = io.StringIO()
     file.dump(tree, text)
     with writing(path) as aside:

@@ -7,6 +7,7 @@ from datasets import Dataset
 
 from ..files import files_at
 from ..intake import Intake
+from ..messages import one_line, shown
 from ..records import Row
 from ..run import StageError
 from ..shapes import PREFERENCES
@@ -52,7 +53,7 @@ class PreferenceDataProcessor:
             StageError: a file cannot be read, or has no preferences and no labels; it says where and what would be right.
         """
         if not isinstance(path, str | Path) or not str(path).strip():
-            raise StageError(f"path should name a file, a folder or a glob (got {path!r})")
+            raise StageError(f"path should name a file, a folder or a glob (got {shown(path)})")
         self.files, self.dropped = {}, pd.DataFrame()
         data = self.config.data
         files = files_at(str(Path(path).expanduser()), "path")
@@ -69,7 +70,7 @@ class PreferenceDataProcessor:
         self.dropped = pd.DataFrame(source.dropped, columns=["file", "row", "reason"])
         for name, fates in self.files.items():
             print(
-                f"{name}: {fates['rows_read']} rows, {fates['rows_kept']} kept, {fates['rows_rejected']} rejected, "
+                f"{one_line(name)}: {fates['rows_read']} rows, {fates['rows_kept']} kept, {fates['rows_rejected']} rejected, "
                 f"{fates['duplicates_dropped']} duplicates, {fates['overlap_dropped']} overlaps"
             )
         print(f"{len(kept)} pairs, without {len(pairs) - len(kept)} that nearly equal held-out ones")

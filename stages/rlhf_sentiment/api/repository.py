@@ -5,8 +5,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
+from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+from voluptuous import Invalid
 
+from ..config import ConfigError, read_yaml
+from ..messages import one_line, shown
 from ..run import StageError, require
 from .config import ROOT, RLHFConfig, differences
 
@@ -18,23 +21,32 @@ def require_repository(config: object, *paths: str) -> None:
             one of `paths` is missing.
     """
     if not isinstance(config, RLHFConfig):
-        raise StageError(f"config should be an RLHFConfig (got {config!r:.60})")
+        raise StageError(f"config should be an RLHFConfig (got {shown(config)})")
     absent = [name for name in ("dvc.yaml", ".dvc", "stages/ppo.py") if not Path(name).exists()]
     if absent:
         raise StageError(
             f"{Path.cwd()} is no repository of this project ({', '.join(absent)} missing); change to the root of one first: "
-            f"os.chdir({str(ROOT)!r})"
+            f'os.chdir("{ROOT}")'
         )
     for path in paths:
         require(Path(path))
 
 
 def outs() -> list[Path]:
-    """What the pipeline of the current folder writes, where it has one; DVC deletes what else it finds there."""
+    """What the pipeline of the current folder writes, where it has one; DVC deletes what else it finds there.
+
+    Raises:
+        StageError: dvc.yaml is damaged.
+    """
     pipeline = Path("dvc.yaml")
-    stages = yaml.safe_load(pipeline.read_text(encoding="utf-8"))["stages"].values() if pipeline.is_file() else []
-    written = [out for stage in stages for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])]
-    return [Path(next(iter(out)) if isinstance(out, dict) else out) for out in written]
+    if not pipeline.is_file():
+        return []
+    try:
+        stages = read_yaml(pipeline)["stages"].values()
+        written = [out for stage in stages for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])]
+        return [Path(next(iter(out)) if isinstance(out, dict) else out) for out in written]
+    except (ConfigError, KeyError, TypeError, AttributeError, StopIteration):
+        raise StageError("dvc.yaml is damaged; `dvc repro` says where") from None
 
 
 def require_run() -> None:
@@ -46,9 +58,9 @@ def require_run() -> None:
     for path in ("dvc.lock", "metrics/evaluation.json"):
         require(Path(path))
     stages = _recorded()
-    written = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
-    read = [dep for stage in stages.values() for dep in stage["deps"]]
-    if "evaluate" not in stages or any(dep["md5"] != written.get(dep["path"], dep["md5"]) for dep in read):
+    written = {out["path"]: out.get("md5") for stage in stages.values() for out in stage.get("outs", [])}
+    read = [dep for stage in stages.values() for dep in stage.get("deps", [])]
+    if "evaluate" not in stages or any(dep.get("md5") != written.get(dep["path"], dep.get("md5")) for dep in read):
         raise StageError("the last run did not come to its end; call run_complete_pipeline")
 
 
@@ -61,8 +73,8 @@ def warn_of_other_settings(config: RLHFConfig, stages: Iterable[str] | None = No
             recorded |= run.get(name, {}).get("params", {}).get("params.yaml", {})
     now = {key: _at(config.model_dump(mode="json"), key) for key in recorded}
     for key, (old, new) in differences(recorded, now).items():
-        message = f"the last run had {key} {old!r}, not {new!r}; run_complete_pipeline makes one with these settings"
-        warnings.warn(message, stacklevel=3)
+        message = f"the last run had {key} {shown(old)}, not {shown(new)}; run_complete_pipeline makes one with these settings"
+        warnings.warn(one_line(message), stacklevel=3)
 
 
 def _recorded() -> dict[str, Any]:
@@ -73,8 +85,8 @@ def _recorded() -> dict[str, Any]:
     """
     lock = Path("dvc.lock")
     try:
-        return dict(yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"]) if lock.is_file() else {}
-    except Exception:  # parsers raise whatever damage provokes
+        return dict(COMPILED_LOCKFILE_SCHEMA(read_yaml(lock)).get("stages", {})) if lock.is_file() else {}
+    except (ConfigError, Invalid):
         raise StageError("dvc.lock is damaged; `make repro` restores it from git, or says what is wrong") from None
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, PlainValidator, model_validator
 
 from ..config import Seed, Settings, matching, pin
-from ..messages import shown
+from ..messages import listed, shown
 from .counts import Asked, Count, EvenCount, counting
 from .source import RAW, HubId, RawPath, inside_raw
 
@@ -138,7 +138,7 @@ class DataSettings(Settings):
                 f"data.rating_negative ({self.rating_negative:g}) must be below data.rating_positive ({self.rating_positive:g})"
             )
         if self.labels and (both := {*map(plainly, self.labels.negative)} & {*map(plainly, self.labels.positive)}):
-            raise ValueError(f"data.labels: {', '.join(sorted(both))} cannot mean both negative and positive")
+            raise ValueError(f"data.labels: {listed(sorted(both))} cannot mean both negative and positive")
         if self.source == "synthetic":
             if self.corpus or self.prompts:
                 raise ValueError("data.corpus and data.prompts go with other sources than synthetic; set them to null")

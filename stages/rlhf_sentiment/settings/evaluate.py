@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, ConfigDict, Field
 
 from ..config import Settings, matching
+from ..messages import listed
 from .counts import Asked, counting
 
 LOCAL = "models/pretrained/"
@@ -17,7 +18,7 @@ def _judges(judges: list[str]) -> list[str]:
         raise ValueError("should begin with classifier, whose opinion `mean_positive` is")
     names = [short_name(judge) for judge in judges]
     if len(set(names)) < len(names):
-        raise ValueError(f"should name each judge once (got {', '.join(names)})")
+        raise ValueError(f"should name each judge once (got {listed(names)})")
     taken = sorted({"mean", "std", "grammar"} & set(names))
     if taken:
         raise ValueError(f"{taken[0]}_positive is another figure; give the judge's folder another name")

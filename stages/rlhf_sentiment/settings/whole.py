@@ -1,6 +1,6 @@
 """All of params.yaml: every section, and the combinations that cannot work."""
 
-from pathlib import Path
+from os.path import isfile
 from typing import Self
 
 from pydantic import model_validator
@@ -38,7 +38,7 @@ class Params(Settings):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
-        if (file := self.evaluate.prompts_file) and not Path(file).is_file():
+        if (file := self.evaluate.prompts_file) and not isfile(file):
             raise ValueError(f"evaluate.prompts_file: {file}: no such file of prompts{whence(file)}")
         if self.evaluate.shown_samples > self.evaluate.listed_prompts:
             raise ValueError(

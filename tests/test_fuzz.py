@@ -1,0 +1,265 @@
+"""Damage without a plan: whatever stands in settings or files gives either what they hold or lines that people can read.
+
+The cases come from hypothesis, and are the same in every run. A failure names the smallest case that it found.
+"""
+
+import copy
+import gzip
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rlhf_sentiment.config import ConfigError, load
+from rlhf_sentiment.files import files_at
+from rlhf_sentiment.intake import Intake
+from rlhf_sentiment.prompts import read_prompts
+from rlhf_sentiment.records import read_json, read_rows, read_table
+from rlhf_sentiment.run import StageError
+from rlhf_sentiment.settings.whole import Params
+from rlhf_sentiment.shapes import PREFERENCES
+
+from .conftest import ROOT, tiny_params, write_llama
+from .test_messages import HOSTILE, tame
+
+LONGEST = 1000  # characters of a line
+
+
+def cases(count: int) -> Callable[[Any], Any]:
+    return settings(max_examples=count, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("fuzz")
+
+
+# What a program, an editor or a person in a hurry may leave in a text.
+SNIPPETS = st.sampled_from(
+    [
+        *"\x00\t\r\n \"'{}[],:|>%@\\é\ufeff\u202e\x9b\u2028\ud83c",
+        "\n\n",
+        ": ",
+        "- ",
+        "? ",
+        "# ",
+        "&a ",
+        "*a",
+        "<<: ",
+        "---\n",
+        "...\n",
+    ]
+    + [f"!!{tag} " for tag in ("bool", "int", "float", "timestamp", "binary", "set", "omap", "pairs", "python/tuple", "x")]
+    + ["---\n", "...\n", "2024-13-45", "1:99", "1e999", ".nan", "-.inf", "0x", "NaN", "null", "{}", "\x1b[31m", HOSTILE]
+    + ["[" * 3000, "1" * 5000, "x" * 5000]
+)
+TEXTS = st.one_of(st.text(max_size=20), SNIPPETS)
+SCALARS = st.one_of(
+    st.none(), st.booleans(), st.floats(), st.integers(), st.sampled_from([10**400, 2**63, -1, 0, 10**9]), TEXTS
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.one_of(TEXTS, st.integers()), inner, max_size=3)),
+    max_leaves=5,
+)
+
+
+def places(tree: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The path of each section and key of a tree."""
+    for key, value in tree.items():
+        yield (*above, key)
+        if isinstance(value, dict):
+            yield from places(value, (*above, key))
+
+
+PLACES = list(places(tiny_params()))
+
+
+@st.composite
+def changed_settings(draw: st.DrawFn) -> dict[Any, Any]:
+    """Settings with one to three of them missing, renamed, or of another value or kind."""
+    tree: dict[Any, Any] = copy.deepcopy(tiny_params())
+    for _ in range(draw(st.integers(1, 3))):
+        *above, last = draw(st.sampled_from(PLACES))
+        inner: Any = tree
+        for key in above:
+            inner = inner.get(key) if isinstance(inner, dict) else None
+        if not isinstance(inner, dict) or last not in inner:
+            continue  # an earlier change took it away
+        kind = draw(st.sampled_from(["value", "value", "missing", "renamed", "unknown"]))
+        if kind == "unknown":
+            inner[draw(TEXTS)] = draw(VALUES)
+        else:
+            value = inner.pop(last)
+            if kind != "missing":
+                inner[draw(TEXTS) if kind == "renamed" else last] = draw(VALUES) if kind == "value" else value
+    return tree
+
+
+@st.composite
+def changed(draw: st.DrawFn, whole: bytes, longest: int = 5000) -> bytes:
+    """`whole` with one to three changes: cut short, a bit flipped, a part missing or twice, something in between."""
+    data = whole
+    for _ in range(draw(st.integers(1, 3))):
+        at, end = sorted((draw(st.integers(0, len(data))), draw(st.integers(0, len(data)))))
+        kind = draw(st.sampled_from(["cut", "flip", "insert", "insert", "replace", "missing", "twice"]))
+        put = draw(st.one_of(st.binary(max_size=8), SNIPPETS.map(lambda text: text.encode("utf-8", "surrogatepass"))))[:longest]
+        if kind == "cut":
+            data = data[:at]
+        elif kind == "flip" and at < len(data):
+            data = data[:at] + bytes([data[at] ^ 1 << draw(st.integers(0, 7))]) + data[at + 1 :]
+        elif kind == "missing":
+            data = data[:at] + data[min(end, at + 50) :]
+        elif kind == "twice":
+            data = data[:end] + data[at:]
+        else:
+            data = data[:at] + put + data[at + (len(put) if kind == "replace" else 0) :]
+    return data
+
+
+def settings_or_lines(path: Path) -> None:
+    """Load settings; where they are wrong, at most twenty lines and the number of the others say so."""
+    try:
+        load(Params, path, whole=True)
+    except ConfigError as error:
+        lines = str(error).split("\n")
+        assert len(lines) <= 21
+        for line in lines:
+            tame(line, LONGEST)
+            assert line.startswith(f"{path}: ")
+
+
+def rows_or_line(read: Callable[[], object]) -> None:
+    """Read something; where that cannot be, one line says why."""
+    try:
+        read()
+    except StageError as error:
+        tame(str(error), LONGEST)
+
+
+@cases(60)
+@given(changed_settings())
+def test_settings_of_other_values(folder: Path, tree: dict[Any, Any]) -> None:
+    path = folder / "params.yaml"
+    path.write_text(yaml.safe_dump(tree, allow_unicode=False), encoding="utf-8", errors="surrogatepass")
+    settings_or_lines(path)
+
+
+@cases(40)
+@given(changed((ROOT / "params.yaml").read_bytes()))
+def test_settings_whose_text_was_changed(folder: Path, data: bytes) -> None:
+    path = folder / "params.yaml"
+    path.write_bytes(data)
+    settings_or_lines(path)
+
+
+ROWS = [{"text": f'This is film {number}, "quoted" é', "label": number % 2} for number in range(12)]
+
+
+def written(ending: str) -> bytes:
+    """The rows as a file of an ending has them."""
+    table = pd.DataFrame(ROWS)
+    lines = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
+    if ending == "parquet":
+        stream = pa.BufferOutputStream()
+        pyarrow.parquet.write_table(pa.table(dict(table)), stream)
+        return bytes(stream.getvalue())
+    return {
+        "jsonl": lines,
+        "json": json.dumps(ROWS, indent=1).encode(),
+        "csv": table.to_csv(index=False).encode(),
+        "tsv": table.to_csv(index=False, sep="\t").encode(),
+        "txt": "\n".join(table["text"]).encode(),
+        "jsonl.gz": gzip.compress(lines, mtime=0),
+        "csv.zst": bytes(pa.compress(table.to_csv(index=False).encode(), "zstd", asbytes=True)),
+    }[ending]
+
+
+WRITTEN = {ending: written(ending) for ending in ("jsonl", "json", "csv", "tsv", "txt", "parquet", "jsonl.gz", "csv.zst")}
+
+
+@st.composite
+def damaged_file(draw: st.DrawFn) -> tuple[str, bytes]:
+    """A file's ending, of one in eight another's, and its damaged bytes."""
+    ending = draw(st.sampled_from(list(WRITTEN)))
+    name = draw(st.sampled_from([ending] * 7 + ["jsonl", "parquet", "csv.gz", "tsv", "txt.zst"]))
+    return name, draw(changed(WRITTEN[ending]))
+
+
+@cases(60)
+@given(damaged_file())
+def test_files_that_were_damaged(folder: Path, file: tuple[str, bytes]) -> None:
+    name, data = file
+    path = folder / f"train.{name}"
+    path.write_bytes(data)
+    params = Params.model_validate(tiny_params()).data
+    wanted = ("plain",) if "txt" in name else (*PREFERENCES, "labelled")
+    rows_or_line(lambda: Intake(files_at(str(path), "data.source"), wanted, params, "data.source", 4, 0.5))
+
+
+ANSWERS = "".join(json.dumps({"prompt": "The", "sample": 0, "response": "film", "tokens": [1, 2]}) + "\n" for _ in range(5))
+READ: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "answers.jsonl": (ANSWERS, lambda path: read_rows(path, {"prompt": str, "sample": int, "tokens": list})),
+    "prompts.jsonl": (ANSWERS, read_prompts),
+    "prompts.txt": ("The film was\nI saw\n", read_prompts),
+    "metrics.json": ('{"temperature": 1.0, "cut_words": 20}', lambda path: read_json(path, {"temperature": float})),
+    "curve.csv": ("step,loss\n1,0.5\n2,nan\n", lambda path: read_table(path, ["step", "loss"])),
+}
+
+
+@cases(40)
+@given(st.sampled_from(list(READ)).flatmap(lambda name: st.tuples(st.just(name), changed(READ[name][0].encode()))))
+def test_what_stages_wrote_and_was_damaged(folder: Path, file: tuple[str, bytes]) -> None:
+    name, data = file
+    (folder / name).write_bytes(data)
+    rows_or_line(lambda: READ[name][1](folder / name))
+
+
+@pytest.fixture(scope="module")
+def judge(folder: Path) -> Path:
+    from rlhf_sentiment.judge import Judge
+
+    texts = [f"a {word} film" for word in ("good", "bad") for _ in range(5)]
+    Judge.train(texts, np.array([1] * 5 + [0] * 5), ngrams=1, min_count=1, strength=1.0).save(folder / "judge")
+    return folder / "judge"
+
+
+@cases(20)
+@given(st.data())
+def test_a_judge_that_was_damaged(judge: Path, data: st.DataObject) -> None:
+    from rlhf_sentiment.judge import Judge
+
+    name = data.draw(st.sampled_from(["judge.json", "judge.safetensors"]))
+    with tempfile.TemporaryDirectory() as copied:
+        shutil.copytree(judge, copied, dirs_exist_ok=True)
+        (Path(copied) / name).write_bytes(data.draw(changed((judge / name).read_bytes())))
+        rows_or_line(lambda: Judge.load(copied).positive(["a good film", ""]))
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Path:
+    write_llama(folder / "model")
+    return folder / "model"
+
+
+@cases(20)
+@given(st.data())
+def test_a_model_that_was_damaged(model: Path, data: st.DataObject) -> None:
+    from rlhf_sentiment.models import load_policy, load_tokenizer
+
+    name = data.draw(st.sampled_from(["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]))
+    with tempfile.TemporaryDirectory() as copied:
+        shutil.copytree(model, copied, dirs_exist_ok=True)
+        (Path(copied) / name).write_bytes(data.draw(changed((model / name).read_bytes(), longest=8)))
+        rows_or_line(lambda: (load_policy(copied), load_tokenizer(copied)))
