@@ -13,9 +13,8 @@ import prepare as stage
 from rlhf_sentiment.files import files_at
 from rlhf_sentiment.run import StageError
 from rlhf_sentiment.settings.data import DataSettings
-from rlhf_sentiment.settings.judge import JudgeSource
 
-from .conftest import ROOT, SHARED, World, tiny_params, write_reviews
+from .conftest import ROOT, SHARED, World, prepare_params, tiny_params, write_reviews
 from .test_files import read, settings, zipped
 from .test_sources import SMALL
 
@@ -41,7 +40,7 @@ def placed(source: str, **changes: Any) -> list[Any]:
     return [row for file in files_at(source, "data.source") for row in file.rows(settings(**changes))]
 
 
-BESIDE = {
+BESIDE: dict[str, str | bytes] = {
     "README": "About the archive.",
     "imdb.vocab": "the\nand\n",
     "imdbEr.txt": "0.1\n",
@@ -169,7 +168,7 @@ def archive(folder: Path, labels: tuple[str, str] = ("neg", "pos"), empty: str =
 
 def prepared(**changes: Any) -> stage.Prepared:
     data = DataSettings(**(tiny_params()["data"] | SMALL | {"prompts_validation": 2} | changes))
-    return stage.prepare(stage.Params(data=data, judge=JudgeSource(source="data")))
+    return stage.prepare(prepare_params(data))
 
 
 def test_folders_become_the_tables_that_rows_become(raw: Path) -> None:

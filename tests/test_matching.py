@@ -64,8 +64,8 @@ def test_no_side_is_the_longer_one_too_often(times: float) -> None:
     """Positive texts of film reviews are a tenth longer than negative ones; of other texts, shorter."""
     rng = random.Random(2)
     sides = [[words(int(size * rng.lognormvariate(5, 0.5)), rng.choice("abcdefgh")) for _ in range(300)] for size in (times, 1)]
-    assert 0.47 <= lean(*sides) <= 0.53
-    assert len(match(*sides)) == 300
+    assert 0.47 <= lean(sides[0], sides[1]) <= 0.53
+    assert len(match(sides[0], sides[1])) == 300
 
 
 def test_ranks_cross_where_nothing_else_helps() -> None:

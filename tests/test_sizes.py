@@ -84,7 +84,9 @@ def test_all_shortfalls_come_in_one_message_and_its_numbers_fit(made: None) -> N
     with pytest.raises(StageError) as error:
         prepare.prepare(prepare_params(data(**much), **asked))
     message = str(error.value)
-    fitting = {key: int(number) for key, number in re.findall(r"\w+\.(\w+) asks for \d+, (\d+) would fit", message)}
+    fitting: dict[str, Any] = {
+        key: int(number) for key, number in re.findall(r"\w+\.(\w+) asks for \d+, (\d+) would fit", message)
+    }
     assert fitting.keys() == much.keys() | asked.keys()
     counts = {name: fitting.pop(name) for name in PROPORTIONS}
     prepared = prepare.prepare(prepare_params(data(**counts), **fitting))
