@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 
+from rlhf_sentiment.faults import Fault
+from rlhf_sentiment.meanings import Meanings
 from rlhf_sentiment.records import Row
 from rlhf_sentiment.settings.data import DataSettings
-from rlhf_sentiment.shapes import PREFERENCES, Fault, Labelled, Plain, Ranked, Record, recognise
+from rlhf_sentiment.shapes import PREFERENCES, Labelled, Plain, Ranked, Record, recognise
 
 from .conftest import tiny_params
 
@@ -18,7 +20,8 @@ def settings(**changes: Any) -> DataSettings:
 
 
 def become(row: Row, wanted: tuple[str, ...] = ALL, **changes: Any) -> Record:
-    shape = recognise(row, wanted, settings(**changes))
+    data = settings(**changes)
+    shape = recognise(row, wanted, data, Meanings(data, "data.source"))
     assert shape is not None
     return shape.read(row)
 

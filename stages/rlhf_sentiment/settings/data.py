@@ -1,5 +1,6 @@
 """The section `data`: where text comes from, how it is read, and how much of it is used."""
 
+from itertools import combinations
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -12,8 +13,9 @@ EvenCount = Annotated[int, Field(ge=2, le=10_000_000, multiple_of=2)]
 Meaning = Annotated[list[int | float | bool | str], Field(min_length=1)]
 Column = Literal[
     "id", "text", "label", "rating", "prompt", "messages", "chosen", "rejected", "completions", "scores", "ranks",
-    "response", "response_a", "response_b", "preference",
+    "response", "response_a", "response_b", "preference", "chosen_score", "rejected_score",
 ]  # fmt: skip
+ColumnName = str | Annotated[int, Field(ge=1, le=10_000)]
 
 
 def plainly(label: Any) -> str:
@@ -60,7 +62,7 @@ class PreferenceValues(Settings):
 class DataSettings(Settings):
     source: Annotated[str, AfterValidator(_source)]
     hub: HubSettings
-    columns: dict[Column, str | Annotated[int, Field(ge=1, le=10_000)] | None]
+    columns: dict[Column, ColumnName | Annotated[list[ColumnName], Field(min_length=1)] | None]
     labels: LabelSettings | None
     preference_values: PreferenceValues | None
     rating_negative: float
@@ -98,8 +100,15 @@ class DataSettings(Settings):
             raise ValueError(
                 f"data.rating_negative ({self.rating_negative:g}) must be below data.rating_positive ({self.rating_positive:g})"
             )
-        if self.labels and (both := {*map(plainly, self.labels.negative)} & {*map(plainly, self.labels.positive)}):
-            raise ValueError(f"data.labels: {', '.join(sorted(both))} cannot mean both negative and positive")
+        for column, theirs in self.columns.items():
+            if isinstance(theirs, list) and column != "preference":
+                raise ValueError(
+                    f"data.columns: {column} is one column; only preference can be a list, of the annotators' columns"
+                )
+        for name, told in (("labels", self.labels), ("preference_values", self.preference_values)):
+            for (one, ones), (other, others) in combinations(dict(told or {}).items(), 2):
+                if both := {*map(plainly, ones)} & {*map(plainly, others)}:
+                    raise ValueError(f"data.{name}: {', '.join(sorted(both))} cannot mean both {one} and {other}")
         if self.source == "synthetic" and (self.corpus or self.prompts):
             raise ValueError("data.corpus and data.prompts go with other sources than synthetic; set them to null")
         return self
