@@ -29,6 +29,7 @@ _SIDE = re.compile(r"(?:response|model|answer|assistant|completion|conversation)
 _TIE = re.compile(r"tie( ?\(.*\))?")  # LMSYS also has "tie (bothbad)"
 _LISTED = 8  # values in a message
 _MOST = 1000  # different values of a column that are counted
+_LONGEST = 200  # characters of a value by which it is known
 
 
 class Tally:
@@ -58,8 +59,8 @@ class Tally:
             order = sorted(counts, key=lambda value: -counts[value])
         else:
             order = sorted(counts, key=lambda value: numbers[value] or 0)
-        few = ", ".join(f"{self._spelled[value]} ({counts[value]:,} times)" for value in order[:_LISTED])
-        others = f" and {'at least ' * self.is_full()}{len(order) - _LISTED:,} others"
+        few = ", ".join(f"{self._spelled[value]} ({counts[value]:,}x)" for value in order[:_LISTED])
+        others = f" and {'at least ' * self.is_full()}{len(order) - _LISTED:,} more"
         return few + (others if len(order) > _LISTED else "")
 
 
@@ -208,7 +209,7 @@ class Meanings:
         """
         if self.labels.told is None and self.labels.here.keys() == {HIDDEN}:
             raise StageError(
-                f"{file}: each label is -1 ({self.labels.here[HIDDEN]:,} times), as where they are hidden; leave this file or "
+                f"{file}: each label is -1 ({self.labels.here[HIDDEN]:,}x), as where they are hidden; leave this file or "
                 f"split out, or {self.labels.advice}"
             )
         self.labels.end_of_file(file)
@@ -256,11 +257,11 @@ def _plain(value: Any, what: str) -> str:
         raise Fault(f"no {what}")
     if isinstance(value, list | dict | tuple | bytes):
         raise Fault(f"the {what} is no single value", f"{what} is {shown(value)}: should be a number or a word")
-    return plainly(value)
+    return plainly(value)[:_LONGEST]
 
 
 def _usual(vote: str) -> str:
-    """The usual word for a vote: a for model_a, tie for "tie (bothbad)". A number stays what it is, since it may count from 0."""
+    """The usual word for a vote: a for model_a, tie for "tie (bothbad)". A number stays: it may count from 0 or from 1."""
     side = _SIDE.fullmatch(vote)
     return side[1] if side else "tie" if _TIE.fullmatch(vote) else vote
 
