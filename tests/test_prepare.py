@@ -71,7 +71,7 @@ def test_each_row_has_one_fate(made: Path) -> None:
         {"text": "  ", "label": 1},
         {"text": "Three words only", "label": 0},
         {"text": "Four words are enough.", "label": 0},
-        {"text": "But not with this label.", "label": -1},
+        {"text": "But not with this label.", "label": ["1"]},
         {"text": None, "label": 0},
         {"text": "Nobody said what this is.", "label": None},
     ]
@@ -89,7 +89,7 @@ def test_each_row_has_one_fate(made: Path) -> None:
         ("data/raw/made/train.jsonl", 402, "duplicate, with the other label"),
         ("data/raw/made/train.jsonl", 403, "no text"),
         ("data/raw/made/train.jsonl", 404, "3 words, not more than a prompt's 3"),
-        ("data/raw/made/train.jsonl", 406, "label is -1: not 0 or 1, nor a word for them; data.labels can say what it means"),
+        ("data/raw/made/train.jsonl", 406, "label is ['1']: should be a number or a word"),
         ("data/raw/made/train.jsonl", 407, "no text"),
         ("data/raw/made/train.jsonl", 408, "no label"),
         ("data/raw/made/test.jsonl", 101, "duplicate"),
@@ -307,7 +307,12 @@ def test_without_a_test_file_a_hash_decides(made: Path) -> None:
         (
             lambda folder: write(folder / "train.jsonl", [{"text": "It was a good film.", "label": "fine"}]),
             {},
-            "data/raw/made/train.jsonl: no row can be used; of the first, label is 'fine': not 0 or 1",
+            "data/raw/made/train.jsonl: its labels are 'fine' (1x); only 0 and 1, or words such as",
+        ),
+        (
+            lambda folder: write(folder / "train.jsonl", [{"text": "It was a good film.", "label": None}] * 3),
+            {},
+            "data/raw/made/train.jsonl: no row can be used: 3 of 3 rows are rejected; 3 of 3: no label (row 1: no label)",
         ),
         (lambda folder: [file.unlink() for file in folder.iterdir()], {}, "data/raw/made holds no train.*"),
         (

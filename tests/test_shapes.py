@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 
+from rlhf_sentiment.faults import Fault
+from rlhf_sentiment.meanings import Meanings
 from rlhf_sentiment.records import Row
 from rlhf_sentiment.settings.data import DataSettings
-from rlhf_sentiment.shapes import PREFERENCES, Fault, Labelled, Plain, Ranked, Record, recognise
+from rlhf_sentiment.shapes import PREFERENCES, Labelled, Plain, Ranked, Record, recognise
 
 from .conftest import tiny_params
 
@@ -18,7 +20,7 @@ def settings(**changes: Any) -> DataSettings:
 
 
 def become(row: Row, wanted: tuple[str, ...] = ALL, **changes: Any) -> Record:
-    shape = recognise(row, wanted, settings(**changes))
+    shape = recognise(row, wanted, Meanings(settings(**changes), "data.source"))
     assert shape is not None
     return shape.read(row)
 
@@ -84,6 +86,45 @@ TALK = "\n\nHuman: Hi\n\nAssistant: Yes?\n\nHuman: Why?\n\nAssistant:"
         ({"text": "A film", "label": None, "rating": 4}, Labelled("", "A film", 0)),
         ({"prompt": "It is", "completion": "fine", "label": 0}, Labelled("It is", " fine", 0)),
         ({"messages": [user("Hi"), assistant("So.")], "label": 1}, Labelled("\n\nHuman: Hi\n\nAssistant:", " So.", 1)),
+        (  # as PandaLM has it
+            {
+                "instruction": "Sum up.",
+                "input": "A film",
+                "response1": "a",
+                "response2": "b",
+                "annotator1": "A",
+                "annotator2": "tie",
+            },
+            Ranked("Sum up.\n\nA film", [" a", " b"], [1, 0]),
+        ),
+        (
+            {"instruction": "Sum up.", "input": "", "output": "A sum", "label": 1},
+            Labelled("Sum up.", " A sum", 1),
+        ),
+        (  # as LMSYS has it
+            {
+                "conversation_a": [user("Hi"), assistant("a")],
+                "conversation_b": [user("Hi"), assistant("b")],
+                "winner": "model_b",
+            },
+            Ranked("\n\nHuman: Hi\n\nAssistant:", [" a", " b"], [-1, 0]),
+        ),
+        ({"prompt": "It", "answer_1": "a", "answer_2": "b", "winner": "tie (bothbad)"}, Ranked("It", [" a", " b"], [0, 0])),
+        (
+            {
+                "prompt": "It",
+                "response_a": "a",
+                "response_b": "b",
+                "winner_model_a": "0",
+                "winner_model_b": "1",
+                "winner_tie": 0,
+            },
+            Ranked("It", [" a", " b"], [-1, 0]),
+        ),
+        (
+            {"prompt": "It", "chosen": "a", "rejected": "b", "score_chosen": 7, "score_rejected": None},
+            Ranked("It", [" a", " b"], [1, 0]),
+        ),
     ],
 )
 def test_a_row_becomes_a_record(row: Row, record: Record) -> None:
@@ -111,7 +152,34 @@ def test_a_row_becomes_a_record(row: Row, record: Record) -> None:
             {"chosen": [{"from": "gpt"}], "rejected": []},
             "a message is no {role: user, human, assistant, system; content: text}",
         ),
-        ({"prompt": "It", "response_a": "a", "response_b": "b", "preference": 1}, "preference is 1: should be a, b or tie"),
+        ({"prompt": "It", "response_a": "a", "response_b": "b", "preference": 1}, "preference is 1: not understood"),
+        ({"prompt": "It", "response_a": "a", "response_b": "b", "preference": [None, ""]}, "no preference"),
+        (
+            {"prompt": "It", "response_a": "a", "response_b": "b", "preference": ["a", ["b"]]},
+            "preference is ['b']: should be a number or a word",
+        ),
+        (
+            {"question": "It", "answer_a": "a", "answer_b": "b", "winner_model_a": 1, "winner_model_b": 1, "winner_tie": 0},
+            "winners are [1.0, 1.0, 0.0]: should be a 1 and two 0",
+        ),
+        (
+            {"prompt": "It", "chosen": "a", "rejected": "b", "score_chosen": "7", "score_rejected": 7.0},
+            "chosen and rejected have the same score, 7",
+        ),
+        (
+            {"prompt": "It", "chosen": "a", "rejected": "b", "score_chosen": 6, "score_rejected": 7},
+            "rejected has a higher score, 7, than chosen, 6",
+        ),
+        ({"prompt": "It", "chosen": b"a", "rejected": "b"}, "chosen is b'a', not text"),
+        ({"prompt": {"a": 1}, "chosen": "a", "rejected": "b"}, "prompt is {'a': 1}, not text"),
+        ({"prompt": "It", "chosen": 10**400, "rejected": "b"}, "chosen is 1000"),
+        ({"instruction": "It", "input": 3, "output": "a", "label": 1}, "input is 3, not text"),
+        ({"text": "A film", "label": [1]}, "label is [1]: should be a number or a word"),
+        ({"text": "A film", "label": {"a": 1}}, "label is {'a': 1}: should be a number or a word"),
+        (
+            {"prompt": "What?", "chosen": [user("Who?"), assistant("a")], "rejected": [user("Who?"), assistant("b")]},
+            "the prompt does not stand before the response in the messages of chosen",
+        ),
         ({"prompt": "It", "response_a": "a", "response_b": "b", "preference": []}, "no preference"),
         ({"prompt": "It", "response_a": "a", "response_b": "a", "preference": "a"}, "response_a is equal to response_b"),
         ({"prompt": "It", "completions": ["a", "b"], "scores": [1, 1]}, "all completions are tied"),
@@ -121,8 +189,10 @@ def test_a_row_becomes_a_record(row: Row, record: Record) -> None:
         ),
         ({"prompt": "It", "completions": ["a", "b"], "scores": [1, float("nan")]}, "should have a number in scores or ranks"),
         ({"prompt": "It", "completions": ["a"], "scores": [1]}, "completions should be a list of two or more"),
-        ({"text": "A film", "label": 2}, "label is 2: not 0 or 1, nor a word for them; data.labels can say what it means"),
-        ({"text": "A film", "label": float("nan")}, "label is nan: not 0 or 1"),
+        ({"text": "A film", "label": 2}, "label is 2: not understood"),
+        ({"text": "A film", "label": float("nan")}, "no label"),
+        ({"text": "A film", "label": " "}, "no label"),
+        ({"text": "A film", "label": "", "rating": float("nan")}, "no label"),
         ({"text": "A film", "label": None}, "no label"),
         ({"text": "A film", "rating": 5}, "rating is 5: neither at most 4 nor at least 7"),
         ({"text": "A film", "rating": "good"}, "rating is 'good', not a number"),
@@ -138,7 +208,7 @@ def test_a_row_becomes_a_record(row: Row, record: Record) -> None:
         ({"chosen": [{"role": ["user"], "content": "a"}], "rejected": []}, "a message is no {role: "),
         (
             {"prompt": "It", "completions": [{"text": "a", "score": 1}, None]},
-            "completion is {'score': 1, 'text': 'a'}, not text",
+            "a message is no {role: ",
         ),
         ({"prompt": "It", "completions": ["a", "b", "a"], "scores": [3, 2, 1]}, "two completions are the same text"),
         ({"prompt": "It", "completions": ["a", "b"], "scores": [1, 10**400]}, "should have a number in scores or ranks"),
@@ -158,6 +228,92 @@ def test_a_row_that_cannot_be_used_says_why(row: Row, said: str | None) -> None:
     assert str(fault.value).startswith(said)
 
 
+HI = "\n\nHuman: Hi there\n\nAssistant:"
+KIND = {"role": "system", "content": "Be kind."}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "sides", "becomes"),
+    [
+        # Messages, and messages that begin with them, to their end or with more; the system's message in either or both.
+        ([user("Hi there")], [[user("Hi there"), assistant(side)] for side in "ab"], HI),
+        ([KIND, user("Hi there")], [[KIND, user("Hi there"), assistant(side)] for side in "ab"], "\n\nSystem: Be kind." + HI),
+        ([KIND, user("Hi there")], [[user("Hi there"), assistant(side)] for side in "ab"], "\n\nSystem: Be kind." + HI),
+        ([user("Hi there")], [[KIND, user("Hi there"), assistant(side)] for side in "ab"], "\n\nSystem: Be kind." + HI),
+        ([user("Hi")], [[user("Hi"), assistant("Yes?"), user("Why?"), assistant(side)] for side in "ab"], TALK),
+        (
+            [KIND, user("Hi")],
+            [[user("Hi"), assistant("Yes?"), user("Why?"), assistant(side)] for side in "ab"],
+            "\n\nSystem: Be kind." + TALK,
+        ),
+        # The last question alone, or what goes on after the prompt.
+        ([user("Hi"), assistant("Yes?"), user("Why?")], [[user("Why?"), assistant(side)] for side in "ab"], TALK),
+        ([user("Hi")], [[assistant("Yes?"), user("Why?"), assistant(side)] for side in "ab"], TALK),
+        ([user("Hi"), assistant("Yes?")], [[user("Why?"), assistant(side)] for side in "ab"], TALK),
+        # A text that is one of the messages; one message alone.
+        ("Hi there ", [[KIND, user("Hi  there"), assistant(side)] for side in "ab"], "\n\nSystem: Be kind." + HI),
+        ("Why?", [[user("Hi"), assistant("Yes?"), user("Why?"), assistant(side)] for side in "ab"], TALK),
+        ("Hi there", [assistant(side) for side in "ab"], HI),
+        # A transcript, and messages or transcripts that begin with it.
+        (HI, [[user("Hi there"), assistant(side)] for side in "ab"], HI),
+        (HI, [[assistant(side)] for side in "ab"], HI),
+        (HI, [f"{HI} {side}" for side in "ab"], HI),
+        (HI, [f"{HI.strip()} {side}" for side in "ab"], HI),
+        (HI, [f"{HI} a", "b"], HI),
+        ([user("Hi there")], [f"{HI} {side}" for side in "ab"], HI),
+        ("Hi there", [f"{HI} {side}" for side in "ab"], HI),
+        ("Q: Hi\nAssistant:", ["Q: Hi\nAssistant: a", "b"], "Q: Hi\nAssistant:"),
+        # Plain texts that all begin with the prompt.
+        ("The film was ", ["The film was a", "The  film was b"], "The film was"),
+        ("What is it?", ["What is it?\n\na", "What is it? b"], "What is it?"),
+    ],
+)
+def test_the_prompt_stands_once(prompt: Any, sides: list[Any], becomes: str) -> None:
+    ranked = Ranked(becomes, [" a", " b"], [1, 0])
+    assert become({"prompt": prompt, "chosen": sides[0], "rejected": sides[1]}) == ranked
+    assert become({"prompt": prompt, "response_a": sides[0], "response_b": sides[1], "preference": "a"}) == ranked
+    if not isinstance(sides[0], dict):
+        assert become({"prompt": prompt, "completions": sides, "ranks": [-1, 0]}) == ranked
+        assert become({"prompt": prompt, "response": sides[0], "label": 1}) == Labelled(becomes, " a", 1)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "sides"),
+    [
+        ("What is it?", [" What is it? a", " b"]),  # one side quotes it
+        ("The film was", [" The film wasted my time", " The film was bad"]),  # in the middle of a word
+        ("Hi", [" Hi there", " Hi you"]),  # one word may begin any answer
+        ("Film 1", [" Film 10 is good", " Film 1 is bad"]),
+    ],
+)
+def test_what_may_be_no_prompt_stays(prompt: str, sides: list[str]) -> None:
+    assert become({"prompt": prompt, "chosen": sides[0], "rejected": sides[1]}) == Ranked(prompt, sides, [1, 0])
+
+
+def test_rows_that_lack_a_column_or_nest_deeply_are_faults() -> None:
+    for like in (
+        {"prompt": "It", "chosen": "a", "rejected": "b"},
+        {"chosen": TALK + " a", "rejected": TALK + " b"},
+        {"prompt": "It", "response_a": "a", "response_b": "b", "preference": "a"},
+        {"prompt": "It", "completions": ["a", "b"], "scores": [1, 2]},
+        {"text": "A film", "label": 1},
+        {"prompt": "It", "response": "a", "rating": 9},
+    ):
+        shape = recognise(like, ALL, Meanings(settings(), "data.source"))
+        assert shape is not None
+        shape.read(like)
+        nested: Any = "a"
+        for _ in range(5000):
+            nested = [nested]
+        for column in like:
+            with pytest.raises(Fault):
+                shape.read({name: value for name, value in like.items() if name != column})
+            for value in (nested, {"a": nested}, b"a", 3 if column not in ("label", "rating") else b"a"):
+                with pytest.raises(Fault) as fault:
+                    shape.read(like | {column: value})
+                assert len(str(fault.value)) < 200
+
+
 def test_columns_and_labels_can_be_told() -> None:
     row = {"body": "A film", "verdict": "thumbs up", "text": "not this", "id": 3}
     columns = {"text": "body", "label": "verdict"}
@@ -166,9 +322,29 @@ def test_columns_and_labels_can_be_told() -> None:
     with pytest.raises(Fault, match=r"label is 1: data\.labels does not name it"):
         become(row | {"verdict": 1}, columns=columns, labels=labels)
     assert become({"text": "A film", "label": "3"}, labels={"negative": [1, 2], "positive": [3.0]}) == Labelled("", "A film", 1)
-    assert recognise(["text", "label"], ALL, settings(columns={"text": "body"})) is None, (
+    assert recognise(["text", "label"], ALL, Meanings(settings(columns={"text": "body"}), "data.source")) is None, (
         "a column that was named and is not there"
     )
+
+
+def test_the_columns_of_annotators_can_be_told() -> None:
+    row = {"prompt": "It", "left": "a", "right": "b", "ann": 1, "bob": 2, "cleo": 2, "dan": 0}
+    columns = {"response_a": "left", "response_b": "right", "preference": ["ann", "bob", "cleo"]}
+    values = {"a": [1], "b": ["2"], "tie": [0]}
+    assert become(row, columns=columns, preference_values=values) == Ranked("It", [" a", " b"], [-1, 0])
+    assert become(row, columns=columns | {"preference": "ann"}, preference_values=values) == Ranked("It", [" a", " b"], [1, 0])
+    graded = {"a": [-3, -2, -1], "b": [1, 2, 3], "tie": [0]}
+    row |= {"preference_strength": -2.0}
+    told = columns | {"preference": "preference_strength"}
+    assert become(row, columns=told, preference_values=graded) == Ranked("It", [" a", " b"], [1, 0])
+    with pytest.raises(Fault, match=r"^preference is -4: data\.preference_values does not name it$"):
+        become(row | {"preference_strength": -4}, columns=told, preference_values=graded)
+
+
+def test_scores_beside_a_pair_can_be_ignored() -> None:
+    row = {"prompt": "It", "chosen": "a", "rejected": "b", "chosen_score": 1, "rejected_score": 2}
+    ignored = {"chosen_score": None, "rejected_score": None}
+    assert become(row, columns=ignored) == Ranked("It", [" a", " b"], [1, 0])
 
 
 def test_a_named_column_decides_between_two_shapes() -> None:
@@ -192,5 +368,5 @@ def test_letters_of_every_script_stay() -> None:
 
 
 def test_what_has_no_shape_is_none() -> None:
-    assert recognise(["said"], ALL, settings()) is None
-    assert recognise(["text"], ALL, settings()) is None
+    assert recognise(["said"], ALL, Meanings(settings(), "data.source")) is None
+    assert recognise(["text"], ALL, Meanings(settings(), "data.source")) is None

@@ -106,6 +106,7 @@ def test_preferences_become_the_same_tables_in_each_shape(raw: Path, shape: str)
         "rows_rejected": 0,
         "duplicates_dropped": 0,
         "overlap_dropped": 0,
+        "ties": 0,
     }
     asked = {f"\n\nHuman: {row['prompt']}\n\nAssistant:" if shape == "transcripts" else row["prompt"]: row for row in rows}
     found = prepared.tables["preferences"]
@@ -142,8 +143,8 @@ def test_each_row_of_preferences_has_one_fate(raw: Path) -> None:
     write(raw / "own/test.jsonl", test)
     prepared = prepare(source="data/raw/own")
     assert [list(fates.values()) for name, fates in prepared.metrics["files"].items() if name != "grammar"] == [
-        [104, 100, 2, 2, 0],
-        [21, 20, 0, 0, 1],
+        [104, 100, 2, 2, 0, 0],
+        [21, 20, 0, 0, 1, 0],
     ]
     assert [(row["row"], row["reason"]) for row in prepared.dropped if row["file"] != "grammar"] == [
         (101, "duplicate"),
@@ -164,9 +165,9 @@ def test_the_votes_of_several_annotators_are_counted(raw: Path) -> None:
     # The first pair: one vote for its first response, then two for its second. The second: a tie changes nothing.
     write(raw / "pairs.jsonl", [*rows[:2], tied[1], rows[3], *rows[4:], turned, turned, tied[0], tied[2]])
     prepared = prepare(pairs=80, pairs_held_out=1, prompts_train=2, prompts_validation=1, prompts_test=2, near_duplicate=1.0)
-    assert list(prepared.metrics["files"]["pairs_jsonl"].values()) == [124, 118, 2, 4, 0]
+    assert list(prepared.metrics["files"]["pairs_jsonl"].values()) == [124, 118, 2, 4, 0, 2]
     reasons = Counter(row["reason"] for row in prepared.dropped if row["file"] != "grammar")
-    assert reasons["the annotators are divided"] == 2
+    assert reasons["the annotators are divided, or for neither"] == 2
     assert reasons["duplicate: a vote on the pair of row 1, and counted there"] == 2
     source = Intake(files_at("data/raw/pairs.jsonl", "data.source"), ("votes",), settings(), "data.source", 6, 0.0)
     first, second = source.record(0), source.record(1)
@@ -279,16 +280,103 @@ def test_a_stray_row_does_not_decide_the_shape(raw: Path, capsys: pytest.Capture
     assert capsys.readouterr().err == ""
 
 
-def test_many_rejected_rows_are_warned_of(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_many_rejected_rows_are_warned_of_by_kind(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_reviews(raw / "reviews", train=400, test=60)
     rows = [json.loads(line) for line in (raw / "reviews/train.jsonl").open()]
-    write(
-        raw / "reviews/train.jsonl",
-        rows + [{"text": f"Text {n} of a middling sort, neither this nor that.", "label": 2} for n in range(80)],
-    )
-    prepare("data", source="data/raw/reviews")
-    said = "prepare: warning: data/raw/reviews/train.jsonl: 80 of 480 rows are rejected, 80 of them: label is 2: not 0 or 1"
-    assert capsys.readouterr().err.startswith(said)
+    rows = [{"text": row["text"], "rating": 9 * row["label"]} for row in rows]
+    rows += [
+        {"text": f"Text {n} of a middling sort, neither this nor that.", "rating": 4.5 + n % 200 / 100} for n in range(1200)
+    ]
+    rows += [{"text": f"Text {n} of no sort, neither this nor that.", "rating": ["?"]} for n in range(100)]
+    rows += [{"text": "Short " + "x" * n, "rating": 1} for n in range(30)]
+    write(raw / "reviews/train.jsonl", rows)
+    prepared = prepare("data", source="data/raw/reviews")
+    assert capsys.readouterr().err.splitlines() == [
+        "prepare: warning: data/raw/reviews/train.jsonl: 1,330 of 1,730 rows are rejected; 1,200 of 1,330: the rating lies "
+        "between the limits; 100 of 1,330: the rating is no number"
+    ], "the third kind is some 2 % of them"
+    reasons = [row["reason"] for row in prepared.dropped]
+    assert reasons[0] == "rating is 4.5: neither at most 4 nor at least 7"
+    assert reasons[-1] == "2 words, not more than a prompt's 6"
+
+
+def test_labels_that_are_no_two_classes_stop_before_any_work(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_reviews(raw / "reviews", train=300, test=60)
+    rows = [json.loads(line) for line in (raw / "reviews/train.jsonl").open()]
+    write(raw / "reviews/train.jsonl", [{**row, "label": 2 * row["label"]} for row in rows[:200]] + [{**rows[200], "label": 1}])
+    monkeypatch.setattr(stage, "from_labels", None)
+    said = r"train\.jsonl: its labels are 0 \(100x\), 1 \(1x\), 2 \(100x\); only 0 and 1, .* data\.labels: {negative: "
+    with pytest.raises(StageError, match=said):
+        prepare("data", source="data/raw/reviews")
+
+
+def test_what_labels_mean_can_be_told_and_the_rest_is_left_out(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_reviews(raw / "reviews", train=300, test=60)
+    for name in ("train", "test"):
+        rows = [json.loads(line) for line in (raw / f"reviews/{name}.jsonl").open()]
+        neutral = [{"text": f"Text {n} of a middling sort, neither this nor that.", "label": 1} for n in range(9)]
+        write(raw / f"reviews/{name}.jsonl", neutral + [{**row, "label": 2 * row["label"]} for row in rows])
+    plain = prepare("data", source="data/raw/reviews", labels={"negative": [0], "positive": [2, 7]})
+    assert capsys.readouterr().err.splitlines() == [
+        "prepare: warning: data/raw/reviews/train.jsonl: data.labels leaves out 1 (9x)",
+        "prepare: warning: data/raw/reviews/test.jsonl: data.labels leaves out 1 (9x)",
+        "prepare: warning: data.labels names 7, which no row of data.source has",
+        "prepare: warning: data/raw/reviews/test.jsonl: 9 of 69 rows are rejected; 9 of 9: data.labels does not name the label",
+    ]
+    assert {row["reason"] for row in plain.dropped} == {"label is 1: data.labels does not name it"}
+    assert [fates["rows_rejected"] for fates in plain.metrics["files"].values()] == [9, 9]
+
+
+def test_votes_in_numbers_are_told(raw: Path) -> None:
+    """As PandaLM has them: a column an annotator, 0 for a tie, 1 and 2 for the responses."""
+    rows = [
+        {
+            "instruction": row["prompt"],
+            "input": "In short." if number % 2 else "",
+            "response1": row["rejected"],
+            "response2": row["chosen"],
+            **dict(zip(("annotator1", "annotator2", "annotator3"), said, strict=True)),
+        }
+        for number, (row, said) in enumerate(zip(pairs(120), [(2, 2, 1), (0, 2, 0), (2, 1, 0)] * 40, strict=True))
+    ]
+    write(raw / "pairs.jsonl", rows)
+    told = {"a": [1], "b": [2], "tie": [0]}
+    prepared = prepare(preference_values=told, pairs=60, prompts_train=10, prompts_validation=1, prompts_test=1)
+    assert list(prepared.metrics["files"]["pairs_jsonl"].values()) == [120, 80, 40, 0, 0, 40]
+    asked = {f"{row['instruction']}\n\nIn short." if row["input"] else row["instruction"]: row for row in rows}
+    assert {row["chosen"] == asked[row["prompt"]]["response2"] for row in prepared.tables["preferences"]} == {True}
+    with pytest.raises(
+        StageError, match=r"pairs\.jsonl: its preferences are 0 \(120x\), 1 \(80x\), 2 \(160x\); .* data\.preference_values"
+    ):
+        prepare()
+
+
+def test_equal_scores_are_ties_and_make_no_pair(raw: Path) -> None:
+    rows = pairs(120)
+    scored = [{**row, "score_chosen": 8, "score_rejected": 6 + n % 4} for n, row in enumerate(rows)]
+    write(raw / "pairs.jsonl", scored)
+    prepared = prepare(pairs=30, pairs_held_out=1, prompts_train=10, prompts_validation=1, prompts_test=1)
+    assert list(prepared.metrics["files"]["pairs_jsonl"].values()) == [120, 60, 60, 0, 0, 30]
+    assert Counter(row["reason"] for row in prepared.dropped if row["file"] != "grammar") == {
+        "chosen and rejected have the same score, 8": 30,
+        "rejected has a higher score, 9, than chosen, 8": 30,
+    }
+    ranked = [
+        {"prompt": row["prompt"], "completions": [row["chosen"], row["rejected"], "so so"], "scores": [2, 1 + n % 2, 1 + n % 2]}
+        for n, row in enumerate(rows)
+    ]
+    write(raw / "pairs.jsonl", ranked)
+    prepared = prepare(pairs=40, pairs_held_out=1, max_uses=3, prompts_train=10, prompts_validation=1, prompts_test=1)
+    assert list(prepared.metrics["files"]["pairs_jsonl"].values()) == [120, 60, 60, 0, 0, 60]
+    chosen = {row["prompt"]: row["chosen"] for row in rows}
+    assert {row["chosen"] == chosen[row["prompt"]] for row in prepared.tables["preferences"]} == {True}
+
+
+def test_a_file_of_ties_stops(raw: Path) -> None:
+    write(raw / "pairs.jsonl", [{**vote(row, 0), "preference": "tie"} for row in pairs(30)])
+    said = r"pairs\.jsonl: no row can be used: 30 of 30 rows are rejected; 30 of 30: a tie, which prefers neither$"
+    with pytest.raises(StageError, match=said):
+        prepare()
 
 
 def test_files_with_like_names_are_counted_apart(raw: Path) -> None:
@@ -497,7 +585,7 @@ def test_the_real_transcripts_are_accounted_for(raw: Path) -> None:
     sizes = {"labelled_texts": 200, "labelled_held_out": 60}
     prepared = stage.prepare(prepare_params(DataSettings(**profile | sizes), "synthetic"))
     fates = prepared.metrics["files"]["hh-rlhf/harmless-base-test_jsonl_gz"]
-    assert list(fates.values()) == [2312, 2303, 9, 0, 0]
+    assert list(fates.values()) == [2312, 2303, 9, 0, 0, 0]
     reasons = Counter(row["reason"] for row in prepared.dropped if row["file"] != "grammar")
     assert reasons == {"chosen and rejected do not share their prompt": 5, "no response in chosen": 4}
     assert prepared.metrics["shape"] == "transcripts"

@@ -21,6 +21,10 @@ def card(tables: Tables, metrics: Row, data: DataSettings) -> str:
     hub = f", revision {data.hub.revision}" if metrics["source"] == data.hub.dataset else ""
     licence = data.licence or ("MIT, as this repository" if metrics["source"] == "synthetic" else "unknown")
     made = "made from labels" if metrics["shape"] in ("labelled", "grammar") else "as people gave them"
+    with_ties = any("ties" in fates for fates in metrics["files"].values())
+    files = {
+        file: fates | ({"ties": 0} if with_ties and "ties" not in fates else {}) for file, fates in metrics["files"].items()
+    }
     lines = [
         "# The prepared data",
         "",
@@ -32,11 +36,11 @@ def card(tables: Tables, metrics: Row, data: DataSettings) -> str:
         "",
         "## Rows",
         "",
-        "Each row of a file has one fate.",
+        "Each row of a file has one fate." + (" Ties are among the rejected." if with_ties else ""),
         "",
-        "| file | read | kept | rejected | duplicates | overlaps |",
-        "|---|---:|---:|---:|---:|---:|",
-        *(f"| {escaped(file)} | {' | '.join(map(str, fates.values()))} |" for file, fates in metrics["files"].items()),
+        f"| file | read | kept | rejected | duplicates | overlaps |{' ties |' if with_ties else ''}",
+        f"|---|---:|---:|---:|---:|---:|{'---:|' if with_ties else ''}",
+        *(f"| {escaped(file)} | {' | '.join(map(str, fates.values()))} |" for file, fates in files.items()),
         "",
         "## Tables",
         "",

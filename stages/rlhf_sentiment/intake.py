@@ -3,10 +3,12 @@
 Each row of a file has one fate: kept; rejected (it cannot be used, and the reason is written down); a duplicate (the same
 record earlier in its split); or an overlap (of a validation or test file: a text, or the prompt of preferences, that
 stands in an earlier split). What is kept lies in a temporary file, and a table of numbers says what it is and where.
+Warnings count the rejected rows by the kind of their reason.
 """
 
 import itertools
 import json
+import re
 import tempfile
 from array import array
 from collections import Counter
@@ -17,17 +19,21 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from .faults import TIE, Fault
 from .files import File
 from .formats import Numbered, ending_of
+from .meanings import Meanings
 from .messages import listed, shown, warn
 from .records import Row
 from .run import StageError
 from .settings.data import DataSettings
-from .shapes import PREFERENCES, SHAPES, Fault, Labelled, Plain, Ranked, Record, Shape, recognise
+from .shapes import PREFERENCES, SHAPES, Labelled, Plain, Ranked, Record, Shape, recognise
 from .text import digest_of, normalised, place_of, split_of
 
 SPLITS = ("train", "validation", "test", "judge")
 FATES = {"kept": "rows_kept", "rejected": "rows_rejected", "duplicate": "duplicates_dropped", "overlap": "overlap_dropped"}
+MANY = 0.1  # share of a file's rows that are rejected, above which there is a warning
+SOME = 0.03  # share of the rejected rows, from which it names a kind of reason
 
 
 class Ready(NamedTuple):
@@ -45,7 +51,7 @@ class Intake:
 
     Attributes:
         shape: the name of its rows' shape.
-        files: for each file, how many of its rows had which fate.
+        files: for each file, how many of its rows had which fate; of preferences also how many of the rejected are ties.
         dropped: file, row and reason of every row that was not kept.
         table: a row a record. `digest` of the record and of its `prompt`; `split`; `label`; `votes`, where people voted:
             those for the first response less those for the second; `words` of prompt and (best) response, `prompt_words`;
@@ -64,13 +70,16 @@ class Intake:
             judge: share of the labelled texts of train that is the judge's alone, by a hash of the text.
 
         Raises:
-            StageError: a file cannot be read, has no such shape, another one than the file before, or no row of use.
+            StageError: a file cannot be read, has no such shape, another one than the file before, values of which nothing
+                says what they mean, or no row of use.
         """
         self.shape = ""
         self.files: dict[str, dict[str, int]] = {}
         self.dropped: list[Row] = []
         self._keys: dict[str, str] = {}  # name of a file -> its key in `files`
         self._data, self._prompt_words, self._judge = data, prompt_words, judge
+        self._meanings = Meanings(data, setting)
+        self._kinds: dict[str, Counter[str]] = {}  # name of a file -> how many rows are rejected for which kind of reason
         self._kind: Any = Plain
         self._lines = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the intake)
         self._columns = {
@@ -85,12 +94,16 @@ class Intake:
         for _, group in itertools.groupby(files, key=lambda file: file.split):
             self._start = len(self._seen)  # what stands before it in the table is of an earlier split
             for file in group:
-                self._read(file, *_recognised(file, wanted, data, setting))
+                self._read(file, *_recognised(file, wanted, self._meanings, setting))
             if self.shape in PREFERENCES:
                 self._prompts.update(self._columns["prompt"])
         self.table = pd.DataFrame({name: np.array(column) for name, column in self._columns.items()})
         self.table["split"] = pd.Categorical.from_codes(self._columns["split"], categories=pd.Index(SPLITS))
+        self._meanings.end_of_source(files[0].name if len(files) == 1 else setting)
         self._reject_ties()
+        for name, kinds in self._kinds.items():
+            if kinds.total() > MANY * self.files[self._keys[name]]["rows_read"]:
+                warn("prepare", f"{name}: {self._why(name)}")
 
     def record(self, number: int) -> Any:
         """The record in a row of the table: Labelled, Ranked or Plain, as the shape says; votes are scores."""
@@ -106,32 +119,41 @@ class Intake:
         fates: Counter[str] = Counter()
         ids: set[str] = set()
         first = len(self.dropped)
+        kinds = self._kinds[file.name] = Counter()
         for number, row in rows:
-            fate, reason = self._fate(row, shape, ids, file, number)
+            fate, kind, reason = self._fate(row, shape, ids, file, number)
             fates[fate] += 1
             if fate != "kept":
                 self.dropped.append({"file": file.name, "row": number, "reason": reason})
-        if fates["rejected"] == fates.total():
-            why = self.dropped[first]["reason"] if fates else "it holds none"
-            raise StageError(f"{file.name}: no row can be used; of the first, {why}")
+            if fate == "rejected":
+                kinds[kind] += 1
+        self._meanings.end_of_file(file.name)
         key = file.name.removeprefix("data/raw/").replace(".", "_")  # in a metric's key a dot means another level
         while key in self.files:
             key += "_"
         self._keys[file.name] = key
         self.files[key] = {"rows_read": fates.total(), **{name: fates[fate] for fate, name in FATES.items()}}
-        if fates["rejected"] > 0.1 * fates.total():
-            reason, most = Counter(row["reason"] for row in self.dropped[first:]).most_common(1)[0]
-            many = f"{fates['rejected']} of {fates.total()} rows are rejected, {most} of them: {reason}"
-            warn("prepare", f"{file.name}: {many}")
+        if self.shape in PREFERENCES:
+            self.files[key]["ties"] = kinds[TIE]
+        if fates["rejected"] == fates.total():
+            one = self.dropped[first]
+            raise StageError(f"{file.name}: no row can be used: {self._why(file.name)} (row {one['row']}: {one['reason']})")
 
-    def _fate(self, row: Row | str, shape: Shape, ids: set[str], file: File, number: int | str) -> tuple[str, str]:
-        """What becomes of a row, and why."""
+    def _why(self, name: str) -> str:
+        """How many rows of a file are rejected, and how many of these for which kind of reason."""
+        kinds = self._kinds[name]
+        many = kinds.total()
+        reasons = (f"{count:,} of {many:,}: {kind}" for kind, count in kinds.most_common() if count >= SOME * many)
+        return f"{many:,} of {self.files[self._keys[name]]['rows_read']:,} rows are rejected; {'; '.join(reasons)}"
+
+    def _fate(self, row: Row | str, shape: Shape, ids: set[str], file: File, number: int | str) -> tuple[str, str, str]:
+        """What becomes of a row, and why: the kind of reason, and the reason."""
         if isinstance(row, str):
-            return "rejected", row
+            return "rejected", re.sub(r"\d+", "N", row), row
         try:
             ready = self._ready(shape.read(row))
         except Fault as fault:
-            return "rejected", str(fault)
+            return "rejected", fault.kind, str(fault)
         self._kind = type(ready.record)
         same = self._seen.get(ready.digest)
         is_old = same is not None and same < self._start
@@ -139,19 +161,24 @@ class Intake:
             fate = "overlap" if is_old or ready.prompt in self._prompts else "duplicate"
             if fate == "duplicate" and same in self._voted:
                 self._columns["votes"][same] += _votes(ready.record)
-                return fate, f"duplicate: a vote on the pair of row {self._voted[same][1]}, and counted there"
+                return fate, fate, f"duplicate: a vote on the pair of row {self._voted[same][1]}, and counted there"
             other = same is not None and self._columns["label"][same] != ready.label
-            return fate, f"{fate}, with the other {'label' if self._kind is Labelled else 'preference'}" if other else fate
+            return (
+                fate,
+                fate,
+                f"{fate}, with the other {'label' if self._kind is Labelled else 'preference'}" if other else fate,
+            )
         column = self._data.columns.get("id", "id")
         name = row.get(str(column)) if column is not None else None
         if name not in (None, "") and shape.name != "votes":
             if str(name) in ids:
-                return "rejected", f"id {shown(name)} stands earlier in the file, with another text"
+                kind = "the id stands earlier in the file, with another text"
+                return "rejected", kind, f"id {shown(name)} stands earlier in the file, with another text"
             ids.add(str(name))
         if shape.name == "votes":
             self._voted[len(self._seen)] = file.name, number
         self._keep(ready, file.split, _votes(ready.record) if shape.name == "votes" else 0)
-        return "kept", ""
+        return "kept", "", ""
 
     def _ready(self, record: Record) -> Ready:
         """The record with a prompt, and with its responses in the order of their texts, whichever is preferred."""
@@ -168,7 +195,8 @@ class Intake:
         if self._prompt_words and not record.prompt:
             words = text.split(" ")
             if len(words) <= self._prompt_words:
-                raise Fault(f"{len(words)} words, not more than a prompt's {self._prompt_words}")
+                detail = f"{len(words)} words, not more than a prompt's {self._prompt_words}"
+                raise Fault("no more words than data.prompt_words", detail)
             prompt = " ".join(words[: self._prompt_words])
             record = Labelled(prompt, text[len(prompt) :], record.label)
         return Ready(record, text, digest_of(text), digest_of(record.prompt), record.label)
@@ -189,13 +217,24 @@ class Intake:
         self._lines.write(json.dumps(ready.record, ensure_ascii=False).encode() + b"\n")
 
     def _reject_ties(self) -> None:
-        """Reject the pairs on which the annotators are divided, now that all votes are in."""
-        for place, (name, number) in self._voted.items():
-            if self._columns["votes"][place] == 0:
-                self.dropped.append({"file": name, "row": number, "reason": "the annotators are divided"})
-                self.files[self._keys[name]]["rows_kept"] -= 1
-                self.files[self._keys[name]]["rows_rejected"] += 1
-                self.table = self.table.drop(index=place)
+        """Reject the pairs on which the annotators are divided, now that all votes are in.
+
+        Raises:
+            StageError: that leaves a file none.
+        """
+        ties = [place for place in self._voted if self._columns["votes"][place] == 0]
+        for place in ties:
+            name, number = self._voted[place]
+            self.dropped.append({"file": name, "row": number, "reason": "the annotators are divided, or for neither"})
+            self._kinds[name][TIE] += 1
+            counts = self.files[self._keys[name]]
+            counts["rows_kept"] -= 1
+            counts["rows_rejected"] += 1
+            counts["ties"] += 1
+        self.table = self.table.drop(index=ties)
+        for name, key in self._keys.items():
+            if ties and self.files[key]["rows_kept"] == 0:
+                raise StageError(f"{name}: no row can be used: {self._why(name)}")
 
 
 class Texts(Sequence[str]):
@@ -222,9 +261,9 @@ class Texts(Sequence[str]):
         return "".join(record[:2]) if isinstance(record, Labelled) else record.text
 
 
-def _recognised(file: File, wanted: Sequence[str], data: DataSettings, setting: str) -> tuple[Shape, Iterator[Numbered]]:
+def _recognised(file: File, wanted: Sequence[str], meanings: Meanings, setting: str) -> tuple[Shape, Iterator[Numbered]]:
     """The shape that most of a file's first hundred rows have, and all of its rows."""
-    rows = file.rows(data)
+    rows = file.rows(meanings.data)
     first = list(itertools.islice(rows, 100))
     if not first:
         raise StageError(f"{file.name}: holds no rows")
@@ -234,7 +273,7 @@ def _recognised(file: File, wanted: Sequence[str], data: DataSettings, setting: 
     shapes = Counter[str]()
     known: dict[str, Shape] = {}
     for columns, count in kinds.items():
-        shape = recognise(columns, wanted, data)
+        shape = recognise(columns, wanted, meanings)
         if shape is not None:
             known.setdefault(shape.name, shape)
             shapes[shape.name] += count
@@ -242,7 +281,7 @@ def _recognised(file: File, wanted: Sequence[str], data: DataSettings, setting: 
         there = listed(next(iter(kinds)))
         needed = "; or ".join(", ".join(sorted(one)) for name in wanted for one in SHAPES[name].columns[:1])
         told = "; data.columns can say which is which" if setting == "data.source" else ""
-        if told and ending_of(Path(file.name)) in (".csv", ".tsv") and not data.last_column:
+        if told and ending_of(Path(file.name)) in (".csv", ".tsv") and not meanings.data.last_column:
             told += ", by number where there is no header: {text: 1, label: 2}"
         raise StageError(f"{file.name}: its columns ({there}) are no shape that {setting} takes: {needed}{told}")
     return known[shapes.most_common(1)[0][0]], itertools.chain(first, rows)

@@ -1,48 +1,61 @@
 """The shapes in which people's rows come, recognised from their columns, and what each row becomes.
 
-| shape       | columns                                                                       | becomes  |
-|-------------|-------------------------------------------------------------------------------|----------|
-| preferences | `prompt`, `chosen`, `rejected`: texts, or lists of messages                    | Ranked   |
-| transcripts | `chosen`, `rejected`: whole, as in HH-RLHF (2204.05862), or lists of messages  | Ranked   |
-| votes       | `prompt`, `response_a`, `response_b`, `preference`: a, b, tie, or annotators' lists | Ranked   |
-| completions | `prompt`, `completions`, `scores` (more is better) or `ranks` (1 is best)        | Ranked   |
-| labelled    | `text`, or `prompt` and `response`, or `messages`; and `label` or `rating`     | Labelled |
-| plain       | `text`, or `messages`                                                          | Plain    |
-| prompts     | `prompt`, or `messages`, or a transcript `chosen`, or `text`                   | Plain    |
+| shape       | columns                                                                              | becomes  |
+|-------------|--------------------------------------------------------------------------------------|----------|
+| preferences | `prompt`, `chosen`, `rejected`: texts, transcripts, or lists of messages              | Ranked   |
+| transcripts | `chosen`, `rejected`: whole, as in HH-RLHF (2204.05862), or lists of messages         | Ranked   |
+| votes       | `response_a`, `response_b`, `prompt` where they do not have it, and who is preferred  | Ranked   |
+| completions | `prompt`, `completions`, `scores` (more is better) or `ranks` (1 is best)             | Ranked   |
+| labelled    | `text`, or `prompt` and `response`, or `messages`; and `label` or `rating`            | Labelled |
+| plain       | `text`, or `messages`                                                                 | Plain    |
+| prompts     | `prompt`, or `messages`, or a transcript `chosen`, or `text`                          | Plain    |
 
-A completion can also be an object with `text`, and `score` or `rank`. A dialogue of messages becomes a transcript,
-"\\n\\nHuman: ...\\n\\nAssistant: ...", whose prompt ends with "\\n\\nAssistant:".
+Who is preferred: `preference`, one value or a list; or a column for each annotator, `annotator1` and so on; or a column for
+each outcome, as LMSYS has them. `chosen_score` and `rejected_score` can stand beside `chosen` and `rejected`. A completion
+can also be an object with `text`, and `score` or `rank`.
 
-White space goes by one rule: labelled and plain texts become one line, prompts and responses keep their lines (text.py),
-and a response begins with one space, so that prompt + response reads as one text.
+Labelled and plain texts become one line; prompts and responses keep their lines (dialogue.py). What labels, ratings and
+preferences mean is in meanings.py.
 """
 
-import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, get_args
 
+from .dialogue import prompt_of, speaker, split, text_of, transcript
+from .faults import TIE, Fault
+from .meanings import Meanings, is_missing, number_of
 from .messages import shown
 from .prompts import TURN
 from .records import Row
-from .settings.data import Column, DataSettings, plainly
-from .text import cleaned, cleaned_lines
+from .settings.data import Column, DataSettings
+from .text import cleaned
 
-SPEAKERS = {"user": "Human", "human": "Human", "assistant": "Assistant", "system": "System"}
-# Names that columns often have elsewhere; `data.columns` tells of others.
+# Names that columns often have elsewhere; `data.columns` tells of others. `input`, `votes` and `won_*` are names of ours alone.
 ALIASES = {
     "sentence": "text",
     "review": "text",
     "sentiment": "label",
     "stars": "rating",
-    "responses": "completions",
+    "instruction": "prompt",
+    "question": "prompt",
+    "input": "input",
     "completion": "response",
+    "output": "response",
+    "responses": "completions",
+    "score_chosen": "chosen_score",
+    "score_rejected": "rejected_score",
+    "winner": "preference",
+    "winner_model_a": "won_a",
+    "winner_model_b": "won_b",
+    "winner_tie": "won_tie",
+} | {
+    f"{word}{between}{side}": f"response_{ours}"
+    for word in ("response", "answer", "output", "completion", "conversation")
+    for between in ("", "_")
+    for side, ours in ("aa", "bb", "1a", "2b")
 }
-NEGATIVE: tuple[Any, ...] = (0, "neg", "negative", "false")
-POSITIVE: tuple[Any, ...] = (1, "pos", "positive", "true")
-
-
-class Fault(ValueError):  # noqa: N818 (the row's, not the program's)
-    """A row cannot be used; the message says why."""
+ANNOTATOR = re.compile(r"(annotator|rater|preference|vote)[ _-]?\d+")
 
 
 class Labelled(NamedTuple):
@@ -77,150 +90,179 @@ class Shape(NamedTuple):
     read: Callable[[Row], Record]
 
 
-def recognise(columns: Iterable[str], wanted: Sequence[str], data: DataSettings) -> Shape | None:
+def recognise(columns: Iterable[str], wanted: Sequence[str], meanings: Meanings) -> Shape | None:
     """The shape of rows with these columns, or None.
 
     Args:
         wanted: names of shapes, the likeliest first. One that needs a column named in `data.columns` goes before all.
-        data: says what columns and labels mean.
+        meanings: the settings that say which column is which, and what labels and preferences mean.
     """
+    data = meanings.data
     names = _renamed(data)
-    theirs = {ours for column in columns if (ours := names.get(column) or names.get(column.strip().casefold()))}
+    theirs = {ours for column in columns if (ours := _ours(column, names))}
     fitting = [(name, needed) for name in wanted for needed in SHAPES[name].columns if needed <= theirs]
     if not fitting:
         return None
-    told = {ours for ours, column in data.columns.items() if column is not None}
+    told = {"votes" if isinstance(column, list) else ours for ours, column in data.columns.items() if column is not None}
     name, _ = min(fitting, key=lambda one: not one[1] & told)  # the first of those that fit equally
 
     def read(row: Row) -> Record:
         known: Row = {}
+        taken: dict[str, str] = {}  # our name -> the column that it is
         for column, value in row.items():
-            ours = names.get(column) or names.get(column.strip().casefold())
-            if ours and (ours not in known or column == ours):
-                known[ours] = value
+            ours = _ours(column, names)
+            if ours == "votes":
+                known.setdefault(ours, []).append(value)
+            elif ours and (ours not in known or column == ours):
+                known[ours], taken[ours] = value, column.strip().casefold()
         for text in _texts_in(known):
             if len(text) > data.max_characters:
-                raise Fault(f"{len(text)} characters, more than data.max_characters {data.max_characters}")
+                detail = f"{len(text)} characters, more than data.max_characters {data.max_characters}"
+                raise Fault("more characters than data.max_characters", detail)
             if "\0" in text:
                 raise Fault("holds a NUL byte")
             if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
                 raise Fault("holds half a surrogate pair, which UTF-8 has not")
-        return SHAPES[name].read(known, data)
+        if taken.get("prompt") == "instruction" and not is_missing(known.get("input")):  # Alpaca's rows ask in two columns
+            known["prompt"] = f"{text_of(known['prompt'], 'prompt')}\n\n{text_of(known['input'], 'input')}"
+        return SHAPES[name].read(known, meanings)
 
     return Shape(name, read)
 
 
 def _renamed(data: DataSettings) -> dict[str, str]:
     """Their name of a column -> ours: as `data.columns` tells, else our own name or an alias of it."""
-    told = {ours: None if name is None else str(name) for ours, name in data.columns.items()}
+    told: dict[str, Any] = dict(data.columns)  # type: ignore[arg-type]
     usual = ALIASES | {name: name for name in get_args(Column)}
     names = {name: ours for name, ours in usual.items() if ours not in told}
-    return names | {name: ours for ours, name in told.items() if name is not None}
+    for ours, column in told.items():
+        if isinstance(column, list):
+            names |= dict.fromkeys(map(str, column), "votes")
+        elif column is not None:
+            names[str(column)] = ours
+    return names
+
+
+def _ours(column: str, names: dict[str, str]) -> str | None:
+    plain = column.strip().casefold()
+    found = names.get(column) or names.get(plain)
+    is_vote = found is None and names.get("preference") == "preference" and ANNOTATOR.fullmatch(plain)
+    return "votes" if is_vote else found
 
 
 def _texts_in(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list | dict):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _texts_in(inner)
+    rest = [value]
+    while rest:  # not by recursion: people's rows can be nested more deeply than that goes
+        one = rest.pop()
+        if isinstance(one, str):
+            yield one
+        elif isinstance(one, list | tuple | dict):
+            rest.extend(one.values() if isinstance(one, dict) else one)
 
 
 # Each of the readers below takes a row with our names of its columns.
 
 
-def preference(row: Row, data: DataSettings) -> Ranked:
+def preference(row: Row, meanings: Meanings) -> Ranked:
     """A chosen and a rejected response."""
-    (before, chosen), (same, rejected) = (_split(row.get("prompt"), row[side], side) for side in ("chosen", "rejected"))
-    if before != same:
-        raise Fault("chosen and rejected do not share their prompt")
-    if chosen == rejected:
+    prompt, responses = split(row.get("prompt"), ["chosen", "rejected"], [row.get("chosen"), row.get("rejected")])
+    if responses[0] == responses[1]:
         raise Fault("chosen is equal to rejected")
-    return Ranked(before, [chosen, rejected], [1, 0])
+    better, worse = number_of(row.get("chosen_score")), number_of(row.get("rejected_score"))
+    if better is not None and better == worse:
+        raise Fault(TIE, f"chosen and rejected have the same score, {better:g}")
+    if better is not None and worse is not None and better < worse:
+        raise Fault(
+            "rejected has a higher score than chosen", f"rejected has a higher score, {worse:g}, than chosen, {better:g}"
+        )
+    return Ranked(prompt, responses, [1, 0])
 
 
-def votes(row: Row, data: DataSettings) -> Ranked:
+def votes(row: Row, meanings: Meanings) -> Ranked:
     """Two responses and what one annotator or several preferred; a tie is for neither."""
-    prompt = _prompt(row["prompt"])
-    responses = [_response(row[name], name) for name in ("response_a", "response_b")]
+    names = ["response_a", "response_b"]
+    prompt, responses = split(row.get("prompt"), names, [row.get(name) for name in names])
     if responses[0] == responses[1]:
         raise Fault("response_a is equal to response_b")
-    said = row["preference"] if isinstance(row["preference"], list) else [row["preference"]]
-    margin = 0
-    for one in said:
-        word = str(one).strip().casefold().removeprefix("response_").removeprefix("model_")
-        if word not in ("a", "b") and not word.startswith("tie"):
-            raise Fault(f"preference is {shown(one)}: should be a, b or tie")
-        margin += (word == "a") - (word == "b")
-    if not said:
-        raise Fault("no preference")
-    return Ranked(prompt, responses, [margin, 0])
+    if "won_a" in row and "preference" not in row:
+        outcomes = [number_of(row.get(name)) for name in ("won_a", "won_b", "won_tie")]
+        if sorted(map(str, outcomes)) != ["0.0", "0.0", "1.0"]:
+            raise Fault("not one winner", f"winners are {shown(outcomes)}: should be a 1 and two 0")
+        return Ranked(prompt, responses, [(1, -1, 0)[outcomes.index(1)], 0])
+    said = row["preference"] if "preference" in row else row.get("votes")
+    return Ranked(prompt, responses, [meanings.margin(said if isinstance(said, list) else [said]), 0])
 
 
-def completions(row: Row, data: DataSettings) -> Ranked:
+def completions(row: Row, meanings: Meanings) -> Ranked:
     """Several responses, with scores or ranks."""
-    prompt, given = _prompt(row["prompt"]), row["completions"]
+    given = row.get("completions")
     if not isinstance(given, list) or len(given) < 2:
         raise Fault("completions should be a list of two or more")
     scores, ranks = row.get("scores"), row.get("ranks")
     if all(isinstance(one, dict) for one in given):
         scores, ranks = ([one.get(name) for one in given] for name in ("score", "rank"))
         given = [next((one[name] for name in ("text", "response", "content") if name in one), None) for one in given]
-    responses = [_response(one, "completion") for one in given]
+    prompt, responses = split(prompt_of(row.get("prompt")), ["completion"] * len(given), given)
     if len(set(responses)) < len(responses):
         raise Fault("two completions are the same text")
     worth = _numbers(scores) or [-rank for rank in _numbers(ranks)]
     if len(worth) != len(responses):
         raise Fault("should have a number in scores or ranks for each completion")
     if len(set(worth)) == 1:
-        raise Fault("all completions are tied")
+        raise Fault(TIE, "all completions are tied")
     return Ranked(prompt, responses, worth)
 
 
-def labelled(row: Row, data: DataSettings) -> Labelled:
+def labelled(row: Row, meanings: Meanings) -> Labelled:
     """A text and its sentiment."""
     if row.get("text") is not None:
-        prompt, response = "", _text(row["text"], "text", cleaned)
+        prompt, response = "", text_of(row["text"], "text", cleaned)
     elif "messages" in row:
-        prompt, response = _split(None, row["messages"], "messages")
+        prompt, (response,) = split(None, ["messages"], [row["messages"]])
     elif row.get("prompt") is not None and "response" in row:
-        prompt, response = _split(row["prompt"], row["response"], "response")
+        prompt, (response,) = split(row["prompt"], ["response"], [row["response"]])
     else:
         raise Fault("no text")
-    label = row.get("label")
-    if label is None and row.get("rating") is None:
-        raise Fault("no label")
-    return Labelled(prompt, response, _sentiment(label, data) if label is not None else _rated(row["rating"], data))
+    if not is_missing(row.get("label")):
+        return Labelled(prompt, response, meanings.label(row["label"]))
+    if not is_missing(row.get("rating")):
+        return Labelled(prompt, response, meanings.rating(row["rating"]))
+    raise Fault("no label")
 
 
-def plain(row: Row, data: DataSettings) -> Plain:
+def plain(row: Row, meanings: Meanings) -> Plain:
     """A text, for the corpus."""
     if row.get("text") is not None:
-        return Plain(_text(row["text"], "text", cleaned))
-    return Plain("".join(_split(None, row.get("messages"), "messages")))
+        return Plain(text_of(row["text"], "text", cleaned))
+    prompt, (response,) = split(None, ["messages"], [row.get("messages")])
+    return Plain(prompt + response)
 
 
-def question(row: Row, data: DataSettings) -> Plain:
+def question(row: Row, meanings: Meanings) -> Plain:
     """A prompt."""
     for name in ("prompt", "text"):
         if row.get(name) is not None:
-            return Plain(_prompt(row[name]))
+            return Plain(prompt_of(row[name]))
     name = "messages" if "messages" in row else "chosen"
     messages = row.get(name)
-    if isinstance(messages, list) and messages and _speaker(messages[-1]) != "Assistant":
-        return Plain(_transcript(messages) + TURN)
-    return Plain(_split(None, messages, name)[0])
+    if isinstance(messages, list) and messages and speaker(messages[-1]) != "Assistant":
+        return Plain(transcript(messages) + TURN)
+    return Plain(split(None, [name], [messages])[0])
 
 
 class _Known(NamedTuple):
     columns: list[set[str]]  # any of these sets
-    read: Callable[[Row, DataSettings], Record]
+    read: Callable[[Row, Meanings], Record]
 
 
 SHAPES = {
     "preferences": _Known([{"prompt", "chosen", "rejected"}], preference),
     "transcripts": _Known([{"chosen", "rejected"}], preference),
-    "votes": _Known([{"prompt", "response_a", "response_b", "preference"}], votes),
+    "votes": _Known(
+        [{"prompt", "response_a", "response_b", "preference"}]
+        + [{"response_a", "response_b", *who} for who in (["preference"], ["votes"], ["won_a", "won_b", "won_tie"])],
+        votes,
+    ),
     "completions": _Known([{"prompt", "completions"}], completions),
     "labelled": _Known(
         [{*text, label} for label in ("label", "rating") for text in (["text"], ["prompt", "response"], ["messages"])], labelled
@@ -231,85 +273,7 @@ SHAPES = {
 PREFERENCES = ("preferences", "transcripts", "votes", "completions")
 
 
-def _text(value: Any, name: str, clean: Callable[[str], str] = cleaned_lines) -> str:
-    """A text, cleaned, that is not empty."""
-    if value is not None and not isinstance(value, str):
-        raise Fault(f"{name} is {shown(value)}, not text")
-    text = clean(value or "")
-    if not text.strip():
-        raise Fault(f"no {name}")
-    return text
-
-
-def _response(value: Any, name: str) -> str:
-    return " " + _text(value, name).strip()
-
-
-def _prompt(value: Any) -> str:
-    return _transcript(value) + TURN if isinstance(value, list) and value else _text(value or None, "prompt")
-
-
-def _split(prompt: Any, whole: Any, name: str) -> tuple[str, str]:
-    """The prompt and the response of a side: a response after its prompt, a transcript, or messages."""
-    if prompt is not None and not isinstance(prompt, str | list):
-        raise Fault(f"prompt is {shown(prompt)}, not text")
-    if isinstance(whole, list):
-        if not whole or _speaker(whole[-1]) != "Assistant":
-            raise Fault(f"{name} does not end with a message of the assistant's")
-        before: list[Any] = whole[:-1]
-        if not before and prompt is None:
-            raise Fault(f"{name} has no message before the assistant's")
-        if isinstance(prompt, str) and not before:
-            before = [{"role": "user", "content": prompt}]
-        elif isinstance(prompt, list):
-            before = prompt + before
-        return _transcript(before) + TURN, _response(whole[-1]["content"], name)
-    if prompt is not None:
-        return _prompt(prompt), _response(whole, name)
-    start, turn, response = _text(whole, name).rpartition(TURN)
-    if not turn:
-        raise Fault(f"{name} holds no {shown(TURN.strip())}, and there is no prompt")
-    return start + turn, _response(response, f"response in {name}")
-
-
-def _speaker(message: Any) -> str:
-    role = message.get("role") if isinstance(message, dict) else None
-    if not isinstance(role, str) or role not in SPEAKERS or not isinstance(message.get("content"), str):
-        raise Fault(f"a message is no {{role: {', '.join(SPEAKERS)}; content: text}}")
-    return SPEAKERS[role]
-
-
-def _transcript(messages: list[Any]) -> str:
-    return "".join(f"\n\n{_speaker(message)}: {cleaned_lines(message['content']).strip()}" for message in messages)
-
-
 def _numbers(values: Any) -> list[float]:
     """A list of finite numbers as such, anything else as an empty one."""
-    try:
-        known = isinstance(values, list) and all(isinstance(value, int | float) and math.isfinite(value) for value in values)
-    except OverflowError:  # a whole number of hundreds of digits
-        return []
-    return [float(value) for value in values] if known else []
-
-
-def _sentiment(label: Any, data: DataSettings) -> int:
-    meanings = (data.labels.negative, data.labels.positive) if data.labels else (NEGATIVE, POSITIVE)
-    for number, meaning in enumerate(meanings):
-        if plainly(label) in map(plainly, meaning):
-            return number
-    asked = (
-        "data.labels does not name it" if data.labels else "not 0 or 1, nor a word for them; data.labels can say what it means"
-    )
-    raise Fault(f"label is {shown(label)}: {asked}")
-
-
-def _rated(rating: Any, data: DataSettings) -> int:
-    try:
-        number = float(rating)
-    except (TypeError, ValueError, OverflowError):
-        raise Fault(f"rating is {shown(rating)}, not a number") from None
-    if number <= data.rating_negative:
-        return 0
-    if number >= data.rating_positive:
-        return 1
-    raise Fault(f"rating is {number:g}: neither at most {data.rating_negative:g} nor at least {data.rating_positive:g}")
+    numbers = [number_of(value) for value in values] if isinstance(values, list) else []
+    return [number for number in numbers if number is not None] if None not in numbers else []

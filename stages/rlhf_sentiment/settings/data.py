@@ -1,5 +1,6 @@
 """The section `data`: where text comes from, how it is read, and how much of it is used."""
 
+import itertools
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, PlainValidator, model_validator
@@ -25,18 +26,19 @@ WHOLE = "the grammar writes as many rows as are asked for; give a whole number"
 Meaning = Annotated[list[int | float | bool | str], Field(min_length=1)]
 Column = Literal[
     "id", "text", "label", "rating", "prompt", "messages", "chosen", "rejected", "completions", "scores", "ranks",
-    "response", "response_a", "response_b", "preference",
+    "response", "response_a", "response_b", "preference", "chosen_score", "rejected_score",
 ]  # fmt: skip
 
 
 def _column(name: Any) -> Any:
-    if name is None or isinstance(name, str) or (type(name) is int and 1 <= name <= 10_000):
+    names = name if isinstance(name, list) and name else [name]
+    if name is None or all(isinstance(one, str) or (type(one) is int and 1 <= one <= 10_000) for one in names):
         return name
     raise ValueError(f"should be a column's name, its number from 1 where there is no header, or null (got {shown(name)})")
 
 
-# Their name of a column, or its number in a file without a header.
-Named = Annotated[str | int | None, PlainValidator(_column)]
+# Their name of a column, or its number in a file without a header; of votes also a list, a column an annotator.
+Named = Annotated[str | int | list[str | int] | None, PlainValidator(_column)]
 
 
 def plainly(label: Any) -> str:
@@ -112,9 +114,15 @@ class DataSettings(Settings):
     near_duplicate: Annotated[float, Field(ge=0.1, le=1)]
 
     @property
+    def told_columns(self) -> list[str | int]:
+        """Every name or number of a column that `columns` tells."""
+        told = (name if isinstance(name, list) else [name] for name in self.columns.values() if name is not None)
+        return list(itertools.chain.from_iterable(told))
+
+    @property
     def last_column(self) -> int:
         """The greatest number by which `columns` names a column; 0: columns have names."""
-        return max((name for name in self.columns.values() if isinstance(name, int)), default=0)
+        return max((name for name in self.told_columns if isinstance(name, int)), default=0)
 
     def elsewhere(self) -> "DataSettings":
         """As these settings are for other files than those of `source`, whose columns and values have the usual names."""
@@ -126,7 +134,7 @@ class DataSettings(Settings):
             if self.hub.dataset is None:
                 raise ValueError(f"data.hub.dataset: name the data set that `data.source: {self.source}` loads")
             pin(self.hub.dataset, self.hub.revision, "data.hub", local=False)
-        told = [name for name in self.columns.values() if name is not None]
+        told = self.told_columns
         if len({type(name) for name in told}) > 1:
             raise ValueError("data.columns: names and numbers do not go together; a file has a header, or it has none")
         if twins := [name for number, name in enumerate(told) if name in told[:number]]:
@@ -137,8 +145,15 @@ class DataSettings(Settings):
             raise ValueError(
                 f"data.rating_negative ({self.rating_negative:g}) must be below data.rating_positive ({self.rating_positive:g})"
             )
-        if self.labels and (both := {*map(plainly, self.labels.negative)} & {*map(plainly, self.labels.positive)}):
-            raise ValueError(f"data.labels: {listed(sorted(both))} cannot mean both negative and positive")
+        for column, theirs in self.columns.items():
+            if isinstance(theirs, list) and column != "preference":
+                raise ValueError(
+                    f"data.columns: {column} is one column; only preference can be a list, of the annotators' columns"
+                )
+        for name, values in (("labels", self.labels), ("preference_values", self.preference_values)):
+            for (one, ones), (other, others) in itertools.combinations(dict(values or ()).items(), 2):
+                if both := {*map(plainly, ones)} & {*map(plainly, others)}:
+                    raise ValueError(f"data.{name}: {listed(sorted(both))} cannot mean both {one} and {other}")
         if self.source == "synthetic":
             if self.corpus or self.prompts:
                 raise ValueError("data.corpus and data.prompts go with other sources than synthetic; set them to null")

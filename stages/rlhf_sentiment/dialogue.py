@@ -1,0 +1,170 @@
+"""Prompts and responses, from texts, lists of messages and transcripts; the prompt stands once, wherever a row has it.
+
+A dialogue becomes a transcript, "\\n\\nHuman: ...\\n\\nAssistant: ...", whose prompt ends with "\\n\\nAssistant:" (HH-RLHF,
+2204.05862). White space goes by one rule: prompts and responses keep their lines (text.py), and a response begins with one
+space, so that prompt + response reads as one text.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .faults import Fault
+from .messages import shown
+from .prompts import TURN
+from .text import cleaned_lines, words
+
+SPEAKERS = {"user": "Human", "human": "Human", "assistant": "Assistant", "system": "System"}
+_SYSTEM = re.compile(r"\n\nSystem: .*?(?=\n\nHuman: )", re.DOTALL)
+
+
+def text_of(value: Any, name: str, clean: Callable[[str], str] = cleaned_lines) -> str:
+    """A text, cleaned.
+
+    Raises:
+        Fault: it is none, or empty.
+    """
+    if value is not None and not isinstance(value, str):
+        raise Fault(f"{name} is no text", f"{name} is {shown(value)}, not text")
+    text = clean(value or "")
+    if not text.strip():
+        raise Fault(f"no {name}")
+    return text
+
+
+def prompt_of(value: Any) -> str:
+    """A prompt that is a text, or messages that a response is to follow.
+
+    Raises:
+        Fault: it is neither, or empty.
+    """
+    return transcript(value) + TURN if isinstance(value, list) and value else text_of(value or None, "prompt")
+
+
+def transcript(messages: list[Any]) -> str:
+    """Messages as one text.
+
+    Raises:
+        Fault: one of them is no message.
+    """
+    return "".join(f"\n\n{speaker(message)}: {cleaned_lines(message['content']).strip()}" for message in messages)
+
+
+def speaker(message: Any) -> str:
+    """Who says a message: Human, Assistant or System.
+
+    Raises:
+        Fault: it is no message.
+    """
+    role = message.get("role") if isinstance(message, dict) else None
+    if not isinstance(role, str) or role not in SPEAKERS or not isinstance(message.get("content"), str):
+        raise Fault(f"a message is no {{role: {', '.join(SPEAKERS)}; content: text}}")
+    return SPEAKERS[role]
+
+
+def split(prompt: Any, names: Sequence[str], sides: Sequence[Any]) -> tuple[str, list[str]]:
+    """The prompt, and the responses without it.
+
+    Args:
+        prompt: a text, messages, or None where each side begins with it.
+        names: of the sides, for messages.
+        sides: responses, or prompt and response: texts, transcripts, a message or messages. A side that has the prompt too
+            loses it. The beginning of a plain text is only taken for the prompt where all sides begin with all of it, and it
+            is more than one word: an answer may quote the question, or begin with the same word.
+
+    Raises:
+        Fault: there is no prompt or no response, or they do not fit together.
+    """
+    if prompt is None:
+        parts = [_parts(side, name) for name, side in zip(names, sides, strict=True)]
+        names = [f"response in {name}" for name in names]
+    elif isinstance(prompt, str | list):
+        parts = _after(prompt, names, sides)
+    else:
+        raise Fault("prompt is no text", f"prompt is {shown(prompt)}, not text")
+    if any(before != parts[0][0] for before, _ in parts):
+        raise Fault(f"{' and '.join(dict.fromkeys(names))} do not share their prompt".replace("response in ", ""))
+    return parts[0][0], [_response(response, name) for (_, response), name in zip(parts, names, strict=True)]
+
+
+def _response(text: str, name: str) -> str:
+    if not text.strip():
+        raise Fault(f"no {name}")
+    return " " + text.strip()
+
+
+def _parts(side: Any, name: str) -> tuple[str, str]:
+    """The prompt and the response of a side that has both."""
+    if isinstance(side, list | dict):
+        before, response = _told(side, name)
+        if not before:
+            raise Fault(f"{name} has no message before the assistant's")
+        return before + TURN, response
+    before, turn, response = text_of(side, name).rpartition(TURN)
+    if not turn:
+        raise Fault(f"{name} holds no {shown(TURN.strip())}, and there is no prompt")
+    return before + turn, response
+
+
+def _told(side: Any, name: str) -> tuple[str, str]:
+    """The transcript before the last message, which is the assistant's, and what that says."""
+    messages = [side] if isinstance(side, dict) else side
+    if not messages or speaker(messages[-1]) != "Assistant":
+        raise Fault(f"{name} does not end with a message of the assistant's")
+    return transcript(messages[:-1]), cleaned_lines(messages[-1]["content"])
+
+
+def _after(prompt: str | list[Any], names: Sequence[str], sides: Sequence[Any]) -> list[tuple[str, str]]:
+    """The prompt and the response of each side, which may have the prompt or not."""
+    asked = prompt_of(prompt)
+    is_talk = asked.endswith(TURN.strip())
+    talk = "\n\n" + (asked.removesuffix(TURN.strip()) if is_talk else f"Human: {asked}").strip()
+    parts: list[tuple[str, str]] = []
+    for name, side in zip(names, sides, strict=True):
+        if isinstance(side, list | dict):
+            before, response = _told(side, name)
+            whole = _joined(talk, before)
+            if whole is None:
+                raise Fault(f"the prompt does not stand before the response in the messages of {name}")
+            parts.append((whole + TURN, response))
+            continue
+        text = text_of(side, name)
+        before, turn, response = f"\n\n{text.lstrip()}".rpartition(TURN)
+        if turn and before.startswith(("\n\nHuman:", "\n\nSystem:")) and (whole := _joined(talk, before)):
+            parts.append((asked if is_talk and whole == talk else whole + TURN, response))
+        else:
+            parts.append((asked, (_without(asked, text) if is_talk else None) or text))
+    rests = [_without(asked, text) if before == asked else None for before, text in parts]
+    if is_talk or None in rests or len(words(asked)) == 1:
+        return parts
+    return [(asked, rest or "") for rest in rests]
+
+
+def _joined(asked: str, before: str) -> str | None:
+    """One transcript of what is asked and what stands before a response; None where they do not fit together.
+
+    Either may have more: messages before those of the other, such as the system's, or after them.
+    """
+    if f"{asked}\n\n" in f"{before}\n\n":
+        return before
+    if asked.endswith(before):
+        return asked
+    system = _SYSTEM.match(asked)
+    if system and not before.startswith("\n\nSystem: ") and f"{before}\n\n".startswith(f"{asked[system.end() :]}\n\n"):
+        return system[0] + before
+    last = re.findall(r"\n\n(Human|Assistant|System): ", asked)[-1:]
+    goes_on = before.startswith("\n\nHuman: " if last == ["Assistant"] else "\n\nAssistant: ")
+    return asked + before if goes_on else None
+
+
+def _without(prompt: str, text: str) -> str | None:
+    """What follows the prompt, where `text` begins with it and no word goes on there; else None."""
+    prompt, text = prompt.strip(), text.lstrip()
+    rest = text[len(prompt) :]
+    goes_on = rest and _is_word(prompt[-1]) and _is_word(rest[0])
+    return rest if text.startswith(prompt) and not goes_on else None
+
+
+def _is_word(letter: str) -> bool:
+    """Whether a letter or digit goes on a word: not so in scripts without capitals, which may part words by nothing."""
+    return letter.isdigit() or letter.lower() != letter.upper()

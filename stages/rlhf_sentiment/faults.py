@@ -1,0 +1,15 @@
+"""Why a row cannot be used: a kind, which many rows share, and what is told of this one."""
+
+TIE = "a tie, which prefers neither"
+
+
+class Fault(ValueError):  # noqa: N818 (the row's, not the program's)
+    """A row cannot be used.
+
+    Attributes:
+        kind: why, in words without the row's own values, so that rows can be counted by it. The message has those values.
+    """
+
+    def __init__(self, kind: str, detail: str = "") -> None:
+        super().__init__(detail or kind)
+        self.kind = kind
