@@ -11,10 +11,12 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .models import decode_response, encode, room_of
+from .forward import room_of
+from .messages import shown
 from .progress import progress_bar
 from .rollout import respond, uniforms
 from .run import StageError
+from .tokens import decode_response, encode
 
 
 class Answer(NamedTuple):
@@ -59,7 +61,7 @@ def answer(
             raise StageError("an empty prompt has no next word; give at least one")
         if len(ids) + max_new_tokens > room:
             raise StageError(
-                f"the prompt {prompt[:40]!r}... has {len(ids)} tokens: with a response of max_new_tokens, {max_new_tokens}, "
+                f"the prompt {shown(prompt)} has {len(ids)} tokens: with a response of max_new_tokens, {max_new_tokens}, "
                 f"more than the model's {room} positions; shorten one of them"
             )
     answers: dict[tuple[int, int], Answer] = {}

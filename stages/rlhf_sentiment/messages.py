@@ -1,9 +1,17 @@
 """How values and sentences are shown to people: on one line, short, and with nothing that a terminal would obey."""
 
+import os
 import reprlib
 import sys
+from pathlib import Path
 
 LONGEST = 80  # characters of a quoted value
+
+# What `dvc repro` makes again. Whatever else lies in a repository is somebody's own.
+MADE = (
+    *("data/checked.json", "data/prepared", "data/samples", "metrics", "plots", "reports"),
+    *("models/base", "models/sft", "models/reward", "models/judge", "models/ppo"),
+)
 
 
 def shown(value: object) -> str:
@@ -32,3 +40,15 @@ def one_line(message: object) -> str:
 def warn(name: str, message: object) -> None:
     """Print a warning of a stage on stderr, on one line."""
     print(f"{name}: warning: {one_line(message)}", file=sys.stderr, flush=True)
+
+
+def is_made(path: str | Path) -> bool:
+    """Whether the pipeline makes `path`, and can make it again."""
+    return any(Path(os.path.abspath(path)).is_relative_to(Path(made).absolute()) for made in MADE)
+
+
+def mend_of(path: str | Path) -> str:
+    """What to do about a file or folder that is damaged. No other message may advise to delete anything."""
+    if is_made(path):
+        return "delete it and run `dvc repro`"
+    return "it is not of the pipeline's making: bring a whole one, or name another in params.yaml"

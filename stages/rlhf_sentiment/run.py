@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from . import environment
 from .config import ConfigError, load
 from .locks import locked
-from .messages import one_line
+from .messages import mend_of, one_line
 from .stopping import Stopped, asked, listen
 
 
@@ -183,11 +183,11 @@ def require(path: Path) -> None:
             mend = f"`git checkout {path}` brings it back"
         raise StageError(f"{path} is missing; {mend}")
     if path.is_file() and path.stat().st_size == 0:
-        raise StageError(f"{path} is empty; delete it and run `dvc repro`")
+        raise StageError(f"{path} is empty; {mend_of(path)}")
     if path.is_dir() and path.parent == Path("models") and path.name not in ("judge", "pretrained"):
         absent = [file for file in _MODEL_FILES if not (path / file).is_file()]
         if absent:
-            raise StageError(f"{path} is half there: {', '.join(absent)} missing; delete it and run `dvc repro`")
+            raise StageError(f"{path} is half there: {', '.join(absent)} missing; {mend_of(path)}")
 
 
 @contextmanager

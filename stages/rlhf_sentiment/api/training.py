@@ -15,12 +15,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..answers import answer
 from ..checkpoints import Checkpoints
 from ..learner import make_accelerator, score_texts
-from ..models import encode_example, load_reward_model, load_tokenizer, make_deterministic, quiet, resolve_device, save
+from ..models import load_reward_model, load_tokenizer, make_deterministic, quiet, resolve_device, save
 from ..ppo_training import actors_of, prompts_of, train_policy
 from ..prompts import at_least_one, texts
 from ..records import Row, read_rows
 from ..reward import score, train_reward
 from ..run import StageError
+from ..tokens import encode_example
 from .config import RLHFConfig
 from .repository import outs, require_repository, warn_of_other_settings
 
