@@ -15,19 +15,11 @@ from transformers import DynamicCache, PreTrainedModel
 
 from .forward import logits_and_states, positions, room_of, step
 from .messages import mend_of
+from .model_files import such_as
 from .run import StageError, first_line
 from .value_head import reward_class
 
 _TOLERANCE = 1e-3  # of the logits' standard deviation; float32 rounds to some 1e-6 of it
-
-# What stands in the names of weights -> what such a file is.
-_FOREIGN = {
-    "lora_": "those of an adapter: merge the adapter first (peft: merge_and_unload)",
-    "tok_embeddings.": "in the form of Llama's authors: convert them to transformers' own",
-    "v_head.": "of a trl model with a value head: save its pretrained_model",
-    ".qweight": "quantised: save them as plain numbers",
-    ".absmax": "quantised: save them as plain numbers",
-}
 
 
 def refuse_absent(folder: str | Path, missing: Collection[str], info: dict[str, Any]) -> None:
@@ -41,7 +33,8 @@ def refuse_absent(folder: str | Path, missing: Collection[str], info: dict[str, 
         StageError: naming one of them, or saying what the file is.
     """
     if missing:
-        raise StageError(f"{folder} lacks weights, such as {min(missing)}{_instead(info)}; {mend_of(folder)}")
+        others = f", and has others{such_as(info['unexpected_keys'])}" if info["unexpected_keys"] else ""
+        raise StageError(f"{folder} lacks weights, such as {min(missing)}{others}; {mend_of(folder)}")
     for name, has, asked in sorted(info["mismatched_keys"]):
         shapes = f"the shape {list(has)}, and its config.json asks for {list(asked)}"
         raise StageError(f"{folder}: the weight {name} has {shapes}; {mend_of(folder)}")
@@ -54,16 +47,8 @@ def refuse_unplaced(folder: str | Path, info: dict[str, Any]) -> None:
         StageError: naming one of them.
     """
     if info["unexpected_keys"]:
-        raise StageError(f"{folder}: its config.json has no place for weights of its own{_instead(info)}; {mend_of(folder)}")
-
-
-def _instead(info: dict[str, Any]) -> str:
-    """What a file has beside, or in place of, what was looked for."""
-    unexpected = info["unexpected_keys"]
-    if not unexpected:
-        return ""
-    what = next((f", {kind}" for mark, kind in _FOREIGN.items() if any(mark in name for name in unexpected)), "")
-    return f", and has others, such as {min(unexpected)}{what}"
+        weights = f"weights that are there{such_as(info['unexpected_keys'])}"
+        raise StageError(f"{folder}: its config.json has no place for {weights}; {mend_of(folder)}")
 
 
 def refuse_not_finite(folder: str | Path, model: nn.Module) -> None:
@@ -100,7 +85,7 @@ def _wrong(model: PreTrainedModel) -> str | None:
     """What changes the logits of a row of some tokens, and should not; None where nothing does."""
     config = model.config.get_text_config()
     length = int(min(12, room_of(model) - 3))
-    special = (config.bos_token_id, config.eos_token_id, config.pad_token_id)
+    special = {getattr(config, name, None) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     ordinary = [one for one in range(min(config.vocab_size, 1000)) if one not in special]
     tokens = [ordinary[7 * place % len(ordinary)] for place in range(length)]
     row = torch.tensor([tokens], device=model.device)  # (1, L)

@@ -7,7 +7,7 @@ and shapes of all tensors stand in the first bytes of the safetensors files: wha
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,13 @@ from .messages import is_made, mend_of, shown
 from .run import StageError, first_line, require
 
 _LAYERS = re.compile(r"(n|num)_(\w+_)?layers?")  # what configurations call the number of layers
+_FOREIGN = {  # what stands in the names of weights -> what such a file is
+    "lora_": "they are an adapter's: merge the adapter first (peft: merge_and_unload)",
+    "tok_embeddings.": "they are as Llama's authors wrote them: convert them to transformers' form",
+    "v_head.": "they are of a trl model with a value head: save its pretrained_model",
+    ".qweight": "they are quantised: save them as plain numbers",
+    ".absmax": "they are quantised: save them as plain numbers",
+}
 _WRAPPERS = {r"(_orig_mod|_fsdp_wrapped_module)\.": "", r"^module\.": ""}  # in the names of weights that were saved inside
 
 
@@ -63,9 +70,15 @@ def looked_at(auto: Any, folder: str, revision: str | None) -> dict[str, Any]:
         )
     shapes = _shapes(folder, revision)
     file = _find(folder, "config.json", revision)
-    for key, value in _whole_numbers(json.loads(Path(file).read_text(encoding="utf-8")) if file else {}):
+    tree = json.loads(Path(file).read_text(encoding="utf-8")) if file else {}
+    if "transformers_weights" in tree:
+        raise StageError(
+            f"{folder}/config.json names other weights, in transformers_weights; save the model with save_pretrained"
+        )
+    for key, value in _whole_numbers(tree):
         if _LAYERS.fullmatch(key) and value > len(shapes):
-            raise StageError(f"{folder}/config.json: {key} is {shown(value)}, and the weights are {len(shapes)} tensors")
+            held = f"{len(shapes)} tensors{such_as(shapes)}"
+            raise StageError(f"{folder}/config.json: {key} is {shown(value)}, and the weights are {held}")
     config = AutoConfig.from_pretrained(folder, revision=revision, trust_remote_code=False)
     told: dict[str, Any] = {}
     pad, known = getattr(config, "pad_token_id", None), config.get_text_config().vocab_size
@@ -82,6 +95,12 @@ def looked_at(auto: Any, folder: str, revision: str | None) -> dict[str, Any]:
     if any(re.search(wrapper, name) for wrapper in _WRAPPERS for name in shapes):
         told["key_mapping"] = _WRAPPERS
     return told
+
+
+def such_as(names: Collection[str]) -> str:
+    """One of the names of weights, and what they are, where the names tell; for the middle of a message."""
+    what = next((f" ({kind})" for mark, kind in _FOREIGN.items() if any(mark in name for name in names)), "")
+    return f", such as {min(names)}{what}" if names else ""
 
 
 def _find(folder: str, name: str, revision: str | None) -> str | None:
