@@ -271,6 +271,12 @@ def test_a_shard_that_is_missing_is_named(tmp_path: Path) -> None:
         load_policy(tmp_path)
 
 
+def test_a_folder_that_is_no_model_is_said_to_be_none(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("a model will come here")
+    with pytest.raises(StageError, match=r"has no config\.json: it is no model's folder"):
+        load_policy(tmp_path)
+
+
 def test_other_weights_named_by_the_configuration_are_not_opened(tmp_path: Path) -> None:
     reconfigure(write(tmp_path / "model"), transformers_weights="adapter_model.bin")
     (tmp_path / "model/adapter_model.bin").write_bytes(pickle.dumps(Planted(tmp_path / "pwned")))

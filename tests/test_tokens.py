@@ -178,6 +178,12 @@ def test_such_letters_come_back_as_they_were(make: Callable[[], PreTrainedTokeni
         assert "".join(tokenizer.convert_ids_to_tokens(encode(tokenizer, text))).replace("Ġ", " ") == text
 
 
+def test_letters_are_merged_as_those_of_any_word() -> None:
+    tokenizer = train_tokenizer(["film </s> film"] * 5, 275)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["</s>"]})
+    assert tokenizer.convert_ids_to_tokens(encode(tokenizer, "film</s>")) == ["film", "</", "s", ">"]
+
+
 def test_letters_that_no_token_spells_are_unknown_and_not_lost(llama: Path) -> None:
     """SentencePiece without bytes: "<" and "/" are unknown to it, as any letter is that it never saw."""
     tokenizer = load_tokenizer(llama)

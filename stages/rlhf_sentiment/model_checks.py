@@ -57,7 +57,7 @@ def refuse_not_finite(folder: str | Path, model: nn.Module) -> None:
     Raises:
         StageError: naming the tensor.
     """
-    for name, tensor in model.named_parameters():
+    for name, tensor in model.state_dict().items():
         if not torch.isfinite(tensor).all():
             raise StageError(f"{folder}: the weight {name} has NaN or infinite numbers; {mend_of(folder)}")
 

@@ -68,9 +68,11 @@ def looked_at(auto: Any, folder: str, revision: str | None) -> dict[str, Any]:
             f"{folder} holds an adapter; merge the adapter first (peft: merge_and_unload), save what that gives, and name its "
             "folder"
         )
-    shapes = _shapes(folder, revision)
     file = _find(folder, "config.json", revision)
-    tree = json.loads(Path(file).read_text(encoding="utf-8")) if file else {}
+    if file is None:
+        raise StageError(f"{folder} has no config.json: it is no model's folder, or no model of the hub that can be reached")
+    tree = json.loads(Path(file).read_text(encoding="utf-8"))
+    shapes = _shapes(folder, revision)
     if "transformers_weights" in tree:
         raise StageError(
             f"{folder}/config.json names other weights, in transformers_weights; save the model with save_pretrained"

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..answers import answer
 from ..checkpoints import Checkpoints
 from ..learner import make_accelerator, score_texts
+from ..messages import shown
 from ..models import load_reward_model, load_tokenizer, make_deterministic, quiet, resolve_device, save
 from ..ppo_training import actors_of, prompts_of, train_policy
 from ..prompts import at_least_one, texts
@@ -113,12 +114,12 @@ class RewardModel:
         for prompt, response in zip(before, responses, strict=True):
             first, then, _ = encode_example(tokenizer, prompt, response, longest, cut)
             if not then:
-                raise StageError(f"{response[:40]!r}... has more than reward.max_length, {longest} tokens; shorten it")
+                raise StageError(f"{shown(response)} has more than reward.max_length, {longest} tokens; shorten it")
             sequences.append(first + then)
         return score(model, sequences, tokenizer).tolist()
 
     def save(self, folder: str | Path) -> None:
-        """Write it to a folder that `AutoModelForSequenceClassification.from_pretrained` loads.
+        """Write it to a folder that `load_reward_model` loads (docs/models.md says when plain transformers does, too).
 
         Raises:
             StageError: as `score`; the folder is one that the pipeline writes, or holds something else than a saved model.
@@ -206,7 +207,7 @@ def train_ppo(config: RLHFConfig, reward: RewardFunction | RewardModel) -> Tuned
     require_repository(config, "models/sft", "data/prepared/prompts.jsonl")
     warn_of_other_settings(config, UP_TO_SFT)
     if isinstance(reward, type) or not (callable(reward) or isinstance(reward, RewardModel)):
-        raise StageError(f"reward should be a function of prompts and responses, or a RewardModel (got {reward!r:.60})")
+        raise StageError(f"reward should be a function of prompts and responses, or a RewardModel (got {shown(reward)})")
     quiet()
     make_deterministic(config.seed)
     settings, device, tokenizer = config.ppo, resolve_device(config.device), load_tokenizer("models/sft")
@@ -229,7 +230,7 @@ def train_ppo(config: RLHFConfig, reward: RewardFunction | RewardModel) -> Tuned
 def _free(folder: str | Path) -> Path:
     """A folder to save a model to: new, empty, or one that holds a model already, which is replaced."""
     if not isinstance(folder, str | Path) or not str(folder).strip():
-        raise StageError(f"folder should name a folder to save to (got {folder!r})")
+        raise StageError(f"folder should name a folder to save to (got {shown(folder)})")
     path = Path(folder).expanduser().resolve()
     for out in outs():
         if out.resolve() in (path, *path.parents) or path in out.resolve().parents:
