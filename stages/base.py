@@ -14,6 +14,7 @@ from datasets import Dataset
 from tokenizers import ByteLevelBPETokenizer
 from transformers import (
     DataCollatorForSeq2Seq,
+    GenerationConfig,
     GPT2Config,
     GPT2LMHeadModel,
     PreTrainedModel,
@@ -24,17 +25,18 @@ from transformers import (
 
 from rlhf_sentiment.checkpoints import Checkpoints
 from rlhf_sentiment.config import Device, Seed, Settings
-from rlhf_sentiment.models import PAD, encode, load_policy, load_tokenizer, make_deterministic, quiet, resolve_device, save
+from rlhf_sentiment.models import load_policy, load_tokenizer, make_deterministic, quiet, resolve_device, save
 from rlhf_sentiment.records import read_rows
 from rlhf_sentiment.run import StageError, require
 from rlhf_sentiment.settings.base import BaseSettings
 from rlhf_sentiment.settings.checkpoints import CheckpointEvery
 from rlhf_sentiment.settings.report import ReportTo
+from rlhf_sentiment.tokens import encode, ending
 from rlhf_sentiment.training import ByLengthTrainer, arguments, train
 
 READS = ["data/prepared/corpus.jsonl", "models/pretrained"]
 WRITES = ["models/base"]
-EOS = "<|endoftext|>"
+EOS, PAD = "<|endoftext|>", "<|pad|>"
 
 
 class Params(Settings):
@@ -57,8 +59,8 @@ def main(params: Params) -> str:
     else:
         if params.base.model.startswith("models/"):
             require(Path(params.base.model))
+        model = load_policy(params.base.model, revision=params.base.revision)  # which is checked there
         tokenizer = load_tokenizer(params.base.model, params.base.revision)
-        model = load_policy(params.base.model, revision=params.base.revision)
         result = f"{params.base.model} as it is"
     give_pad_token(model, tokenizer)
     save(model, tokenizer, "models/base")
@@ -99,7 +101,7 @@ def train_model(
     )
     blocks = []
     for text in texts:
-        ids = [*encode(tokenizer, text), tokenizer.eos_token_id]
+        ids = encode(tokenizer, text) + ending(tokenizer)
         blocks += [ids[start : start + base.context] for start in range(0, len(ids), base.context)]
     # The collator pads labels with -100, so that EOS is learned and padding is not.
     rows = Dataset.from_dict({"input_ids": blocks, "labels": blocks})
@@ -124,16 +126,19 @@ def give_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
     """
     if tokenizer.eos_token_id is None:
         raise StageError("the tokenizer has no EOS token, and nothing would end a response; name one in tokenizer_config.json")
-    if len(tokenizer) > (known := model.get_input_embeddings().num_embeddings):
+    # An own pad token needs no weights that were trained, so that it alone may be more than the model knows.
+    tokens, known = set(tokenizer.get_vocab().values()), model.get_input_embeddings().num_embeddings
+    if max(tokens - {tokenizer.pad_token_id}) >= known:
         raise StageError(f"the tokenizer has {len(tokenizer)} tokens and the model knows {known}; they do not belong together")
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         tokenizer.add_special_tokens({"pad_token": PAD})
-    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
-        model.resize_token_embeddings(len(tokenizer))
-    for config in (model.config, model.generation_config):
-        config.bos_token_id = tokenizer.bos_token_id
-        config.eos_token_id = tokenizer.eos_token_id
-        config.pad_token_id = tokenizer.pad_token_id
+    if tokenizer.pad_token_id >= known:
+        model.resize_token_embeddings(tokenizer.pad_token_id + 1)
+    model.config.bos_token_id = tokenizer.bos_token_id
+    model.config.eos_token_id = tokenizer.eos_token_id
+    model.config.pad_token_id = tokenizer.pad_token_id
+    # How other models were to be sampled is not how this one is: `generation` in params.yaml says that.
+    model.generation_config = GenerationConfig.from_model_config(model.config)
 
 
 if __name__ == "__main__":

@@ -29,22 +29,22 @@ from rlhf_sentiment.judge import examine_both, reliability
 from rlhf_sentiment.judges import Opinion, agreement, judged, opinion_of, platt, text_scores
 from rlhf_sentiment.messages import warn
 from rlhf_sentiment.models import (
-    encode,
     load_policy,
     load_reward_model,
     load_tokenizer,
     make_deterministic,
     quiet,
     resolve_device,
-    reward_scores,
 )
 from rlhf_sentiment.progress import progress_bar
 from rlhf_sentiment.records import Row, read_json, read_rows, read_table, write_metrics, write_table
 from rlhf_sentiment.report import markdown
 from rlhf_sentiment.rollout import Responses, batch_of, exact_kl, score_tokens
 from rlhf_sentiment.run import StageError, writing
+from rlhf_sentiment.scores import reward_scores
 from rlhf_sentiment.settings.evaluate import EvaluateSettings, short_name
 from rlhf_sentiment.text import cut_words, place_of
+from rlhf_sentiment.tokens import encode
 
 PAIRS = {"improvement": ("rlhf", "base"), "improvement_over_sft": ("rlhf", "sft"), "sft_over_base": ("sft", "base")}
 CURVES = {

@@ -11,6 +11,7 @@ from rlhf_sentiment.start import stage  # isort: split
 from rlhf_sentiment.checkpoints import Checkpoints
 from rlhf_sentiment.config import Device, Seed, Settings
 from rlhf_sentiment.learner import make_accelerator
+from rlhf_sentiment.messages import mend_of
 from rlhf_sentiment.models import load_reward_model, load_tokenizer, make_deterministic, quiet, resolve_device, save
 from rlhf_sentiment.ppo_training import actors_of, prompts_of, train_policy
 from rlhf_sentiment.records import read_rows, write_metrics, write_table
@@ -48,7 +49,7 @@ def main(params: Params) -> str:
     # 1. Four models.
     tokenizer = load_tokenizer("models/sft")
     if load_tokenizer("models/reward").get_vocab() != tokenizer.get_vocab():
-        raise StageError("models/reward has another tokenizer than models/sft; delete it and run `dvc repro`")
+        raise StageError(f"models/reward has another tokenizer than models/sft; {mend_of('models/reward')}")
     actors = actors_of(settings, load_reward_model("models/reward", device), tokenizer, device)
 
     # 2. Prompts.

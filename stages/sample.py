@@ -11,13 +11,15 @@ from rlhf_sentiment.answers import answer
 from rlhf_sentiment.checkpoints import forget_recorded
 from rlhf_sentiment.compared import MODELS
 from rlhf_sentiment.config import Device, Seed, Settings
-from rlhf_sentiment.models import encode, load_policy, load_tokenizer, make_deterministic, quiet, resolve_device, room_of
+from rlhf_sentiment.forward import room_of
+from rlhf_sentiment.models import load_policy, load_tokenizer, make_deterministic, quiet, resolve_device
 from rlhf_sentiment.prompts import read_prompts
 from rlhf_sentiment.records import read_json, read_rows, write_metrics, write_rows
 from rlhf_sentiment.run import StageError
 from rlhf_sentiment.settings.counts import number_of
 from rlhf_sentiment.settings.evaluate import Questions
 from rlhf_sentiment.settings.generation import GenerationSettings
+from rlhf_sentiment.tokens import encode
 
 READS = ["models/base", "models/sft", "models/ppo", "metrics/ppo.json", "data/prepared/prompts.jsonl", "prompts"]
 WRITES = [

@@ -12,7 +12,6 @@ from trl import SFTConfig, SFTTrainer
 from rlhf_sentiment.checkpoints import Checkpoints
 from rlhf_sentiment.config import Device, Seed, Settings
 from rlhf_sentiment.models import (
-    encode_example,
     load_policy,
     load_tokenizer,
     make_deterministic,
@@ -26,6 +25,7 @@ from rlhf_sentiment.run import StageError
 from rlhf_sentiment.settings.checkpoints import CheckpointEvery
 from rlhf_sentiment.settings.report import ReportTo
 from rlhf_sentiment.settings.sft import SFTSettings
+from rlhf_sentiment.tokens import encode_example
 from rlhf_sentiment.training import arguments, train
 
 READS = ["models/base", "data/prepared/sft.jsonl"]

@@ -10,8 +10,9 @@ from transformers import GPT2Config, GPT2ForSequenceClassification, RobertaConfi
 
 from rlhf_sentiment.judge import examine, examine_both, reliability
 from rlhf_sentiment.judges import agreement, classifier_of, judged, lexicon, platt, text_scores
-from rlhf_sentiment.models import load_policy, load_reward_model, load_tokenizer, reward_scores
+from rlhf_sentiment.models import load_policy, load_reward_model, load_tokenizer
 from rlhf_sentiment.run import StageError
+from rlhf_sentiment.scores import reward_scores
 
 from .conftest import World, write_classifier, write_llama
 

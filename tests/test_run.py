@@ -9,9 +9,10 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, pipeline
 
 from rlhf_sentiment import models
-from rlhf_sentiment.models import Critic, load_policy, load_tokenizer, resolve_device, save
+from rlhf_sentiment.models import load_policy, load_tokenizer, resolve_device, save
 from rlhf_sentiment.records import read_rows, rounded, write_metrics, write_rows, write_table
 from rlhf_sentiment.run import StageError, require, writing
+from rlhf_sentiment.scores import Critic
 
 
 def test_a_file_that_was_not_finished_is_not_there(tmp_path: Path) -> None:

@@ -11,11 +11,12 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from .forward import room_of
 from .messages import shown
-from .models import decode_response, encode, room_of
 from .progress import progress_bar
 from .rollout import respond, uniforms
 from .run import StageError
+from .tokens import decode_response, encode
 
 
 class Answer(NamedTuple):

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
+from .messages import mend_of
 from .run import StageError, first_line, writing
 
 _BINS = 10  # of P(positive), in calibration
@@ -93,7 +94,7 @@ class Judge:
             classifier.classes_ = np.array([0, 1])
             classifier.coef_, classifier.intercept_ = numbers["weights"], numbers["intercept"]
         except Exception as error:
-            raise StageError(f"{folder} cannot be loaded: {first_line(error)}; delete it and run `dvc repro`") from None
+            raise StageError(f"{folder} cannot be loaded: {first_line(error)}; {mend_of(folder)}") from None
         return cls(vectorizer, classifier)
 
 

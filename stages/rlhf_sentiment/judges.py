@@ -16,12 +16,15 @@ from sklearn.metrics import cohen_kappa_score
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
+from .forward import room_of
 from .judge import Judge
 from .messages import listed
-from .models import encode, load_classifier, reward_scores, room_of
+from .models import load_classifier
 from .rollout import pad_prompts
 from .run import StageError, require
+from .scores import reward_scores
 from .settings.evaluate import LOCAL
+from .tokens import encode, encode_whole, ending
 
 Opinion = Callable[[Sequence[str]], np.ndarray]  # P(positive) of each text, in [0, 1]. [N] -> (N,)
 
@@ -50,9 +53,9 @@ def text_scores(reward: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tex
     """The reward model's score of whole texts, as far as it has positions. [N] -> (N,)
 
     Args:
-        ended: whether EOS follows each text, as it does where responses end by themselves.
+        ended: whether its ending follows each text, as it does where responses end by themselves.
     """
-    end = [tokenizer.eos_token_id] if ended else []
+    end = ending(tokenizer) if ended else []
     room = int(min(room_of(reward), 1e9))
     rows = [[*encode(tokenizer, text), *end][:room] for text in texts]
     scores = np.zeros(len(rows))
@@ -100,7 +103,8 @@ def classifier_of(judge: str, device: torch.device) -> Opinion:
     def opinion(texts: Sequence[str]) -> np.ndarray:
         positive = np.zeros(len(texts))
         for numbers in _batches([len(text) for text in texts]):
-            inputs = tokenizer([texts[i] for i in numbers], truncation=True, max_length=room, padding=True, return_tensors="pt")
+            rows = [encode_whole(tokenizer, texts[i], room) for i in numbers]
+            inputs = tokenizer.pad({"input_ids": rows}, return_tensors="pt")
             logits = model(**inputs.to(device)).logits[:, both].float()
             positive[numbers] = logits.softmax(dim=-1)[:, 0].cpu().numpy()
         return positive

@@ -19,11 +19,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from . import ppo
+from .forward import width
 from .messages import shown
-from .models import Critic, decode_response, reward_scores
 from .rollout import Responses, respond, score_tokens
 from .run import StageError
+from .scores import Critic, reward_scores
 from .settings.ppo import PPOSettings
+from .tokens import decode_response
 
 
 @dataclass
@@ -76,9 +78,9 @@ def critic_of(settings: PPOSettings, policy: PreTrainedModel, reward: PreTrained
     """The critic that `settings.critic` names: on a copy of the reward model's trunk (of the policy's, where no model gives
     the reward), or a head on the policy's own."""
     if settings.critic == "shared":
-        return Critic(policy.config.hidden_size).to(policy.device)
+        return Critic(width(policy)).to(policy.device)
     if reward is None:
-        return Critic(policy.config.hidden_size, copy.deepcopy(policy.base_model)).to(policy.device).eval()
+        return Critic(width(policy), copy.deepcopy(policy.base_model)).to(policy.device).eval()
     return Critic.from_reward_model(copy.deepcopy(reward)).requires_grad_(True).eval()
 
 

@@ -6,9 +6,11 @@ errors and warnings pass through `one_line`; what is shown as text passes throug
 
 import argparse
 import itertools
+import os
 import reprlib
 import sys
 from collections.abc import Collection
+from pathlib import Path
 from typing import NoReturn
 
 LONGEST = 80  # characters of a value that a message quotes
@@ -33,6 +35,13 @@ def cut(text: str, longest: int = LONGEST) -> str:
         return text
     end = (longest - 3) // 2
     return f"{text[: longest - 3 - end]}...{text[len(text) - end :]}"
+
+
+# What `dvc repro` makes again. Whatever else lies in a repository is somebody's own.
+MADE = (
+    *("data/checked.json", "data/prepared", "data/samples", "metrics", "plots", "reports"),
+    *("models/base", "models/sft", "models/reward", "models/judge", "models/ppo"),
+)
 
 
 def shown(value: object) -> str:
@@ -104,3 +113,15 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         tell(self.prog, f"{cut(message, 300)} (--help says more)")
         sys.exit(2)
+
+
+def is_made(path: str | Path) -> bool:
+    """Whether the pipeline makes `path`, and can make it again."""
+    return any(Path(os.path.abspath(path)).is_relative_to(Path(made).absolute()) for made in MADE)
+
+
+def mend_of(path: str | Path) -> str:
+    """What to do about a file or folder that is damaged. No other message may advise to delete anything."""
+    if is_made(path):
+        return "delete it and run `dvc repro`"
+    return "it is not of the pipeline's making: bring a whole one, or name another in params.yaml"

@@ -15,14 +15,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from . import ppo
 from .checkpoints import Checkpoints
+from .forward import room_of
 from .learner import Actors, collect, critic_of, learn, make_optimizer, precision, take
-from .models import encode, load_policy, random_states, room_of, set_random_states
+from .models import load_policy, random_states, set_random_states
 from .progress import progress_bar
 from .records import Row
 from .rollout import Responses, exact_kl, uniforms
 from .run import StageError
 from .settings.ppo import PPOSettings
 from .stopping import asked, patient
+from .tokens import encode
 
 ORDER, ROLLOUT, NORMALISE, VALIDATE, SHUFFLE = range(5)
 

@@ -10,10 +10,12 @@ from trl import RewardConfig, RewardTrainer
 
 from .checkpoints import Checkpoints
 from .messages import warn
-from .models import encode_example, refuse_longer, reward_scores
+from .models import refuse_longer
 from .records import Row
 from .run import StageError
+from .scores import reward_scores
 from .settings.reward import RewardSettings
+from .tokens import encode_example
 from .training import arguments, train
 
 Encoded = dict[str, list[list[int]]]

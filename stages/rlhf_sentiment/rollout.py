@@ -21,7 +21,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from .models import positions
+from .forward import logits_and_states, positions, step
 from .run import StageError
 
 
@@ -126,14 +126,7 @@ def respond(
     cache = DynamicCache(config=model.config)
     step_ids, places = ids, positions(mask)
     for t in range(noise.shape[1]):
-        logits = model(
-            input_ids=step_ids,
-            attention_mask=mask,
-            position_ids=places,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]  # (B, V)
+        logits = step(model, step_ids, mask, places, cache)  # (B, V)
         tokens = _draw(warpers(step_ids, logits.float()).softmax(dim=-1), noise[:, t])
         tokens = torch.where(alive, tokens, pad)
         chosen.append(tokens)
@@ -163,21 +156,10 @@ def _draw(probabilities: Tensor, noise: Tensor) -> Tensor:
 
 
 def _outputs(model: PreTrainedModel, batch: Responses) -> tuple[Tensor, Tensor]:
-    """Logits (B, T, V) and the trunk's last hidden states (B, T, D), both before each response token.
-
-    The projection to the vocabulary is of the response's places alone.
-    """
+    """Logits (B, T, V) and the trunk's last hidden states (B, T, D), both before each response token."""
     width = batch.sequences.shape[1]
     before = torch.arange(width - batch.length - 1, width - 1, device=batch.sequences.device)  # the place before each token
-    output = model(
-        input_ids=batch.sequences,
-        attention_mask=batch.attention_mask,
-        position_ids=positions(batch.attention_mask),
-        use_cache=False,
-        logits_to_keep=before,
-        output_hidden_states=True,
-    )
-    return output.logits, output.hidden_states[-1][:, before]
+    return logits_and_states(model, batch.sequences, batch.attention_mask, before)
 
 
 class _ChosenLogProbs(torch.autograd.Function):

@@ -20,7 +20,7 @@ from . import environment
 from .brought import BROUGHT, warn_of_untracked, whence
 from .config import ConfigError, load
 from .locks import locked
-from .messages import Parser, cut, one_line, shown, tell, warn
+from .messages import Parser, cut, mend_of, one_line, shown, tell, warn
 from .stopping import Stopped, asked, listen
 
 
@@ -186,11 +186,11 @@ def require(path: Path) -> None:
             mend = f"put it there{whence(path)}"
         raise StageError(f"{path} is missing; {mend}")
     if path.is_file() and path.stat().st_size == 0:
-        raise StageError(f"{path} is empty; delete it and run `dvc repro`")
+        raise StageError(f"{path} is empty; {mend_of(path)}")
     if path.is_dir() and path.parent == Path("models") and path.name not in ("judge", "pretrained"):
         absent = [file for file in _MODEL_FILES if not (path / file).is_file()]
         if absent:
-            raise StageError(f"{path} is half there: {', '.join(absent)} missing; delete it and run `dvc repro`")
+            raise StageError(f"{path} is half there: {', '.join(absent)} missing; {mend_of(path)}")
 
 
 @contextmanager

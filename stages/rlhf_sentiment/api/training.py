@@ -16,13 +16,14 @@ from ..answers import answer
 from ..checkpoints import Checkpoints
 from ..learner import make_accelerator, score_texts
 from ..messages import listed, shown
-from ..models import encode_example, load_reward_model, load_tokenizer, make_deterministic, quiet, resolve_device, save
+from ..models import load_reward_model, load_tokenizer, make_deterministic, quiet, resolve_device, save
 from ..ppo_training import actors_of, prompts_of, train_policy
 from ..prompts import at_least_one, texts
 from ..records import Row, read_rows
 from ..reward import score, train_reward
 from ..run import StageError
 from ..settings.counts import number_of
+from ..tokens import encode_example
 from .config import RLHFConfig
 from .repository import outs, require_repository, warn_of_other_settings
 
@@ -119,7 +120,7 @@ class RewardModel:
         return score(model, sequences, tokenizer).tolist()
 
     def save(self, folder: str | Path) -> None:
-        """Write it to a folder that `AutoModelForSequenceClassification.from_pretrained` loads.
+        """Write it to a folder that `load_reward_model` loads (docs/models.md says when plain transformers does, too).
 
         Raises:
             StageError: as `score`; the folder is one that the pipeline writes, or holds something else than a saved model.

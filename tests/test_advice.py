@@ -1,0 +1,71 @@
+"""Nobody is told to delete what the pipeline cannot make again."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rlhf_sentiment.messages import MADE, is_made, mend_of
+
+from .closure import ROOT, STAGES
+
+DELETE = re.compile(r"\b(delet(e|ing)|remov(e|ing)|eras(e|ing)|discard|throw|rm)\b", re.IGNORECASE)
+
+
+def texts(file: Path) -> list[tuple[str, str]]:
+    """Each text in a module that is no docstring, with the name of the function that it is in."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    found = []
+
+    def look(node: ast.AST, function: str) -> None:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            function = node.name
+        for child in ast.iter_child_nodes(node):
+            docstring = isinstance(node, ast.Expr) and isinstance(child, ast.Constant)
+            if isinstance(child, ast.Constant) and isinstance(child.value, str) and not docstring:
+                found.append((function, child.value))
+            look(child, function)
+
+    look(tree, "")
+    return found
+
+
+def test_only_one_function_advises_to_delete() -> None:
+    advice = {
+        (file.relative_to(STAGES).as_posix(), function)
+        for file in STAGES.rglob("*.py")
+        for function, text in texts(file)
+        if DELETE.search(text)
+    }
+    assert advice == {("rlhf_sentiment/messages.py", "mend_of")}
+
+
+def test_what_may_be_deleted_is_what_the_pipeline_writes() -> None:
+    pipeline = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    written = {
+        entry if isinstance(entry, str) else next(iter(entry))
+        for stage in pipeline.values()
+        for kind in ("outs", "metrics", "plots")
+        for entry in stage.get(kind, [])
+    }
+    assert all(is_made(out) for out in written)
+    for folder in MADE:
+        assert any(out == folder or out.startswith(f"{folder}/") for out in written), folder
+
+
+@pytest.mark.parametrize("path", ["models/sft", "models/sft/config.json", "data/prepared/sft.jsonl", ROOT / "models/judge"])
+def test_what_comes_again_may_go(path: str | Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert mend_of(path) == "delete it and run `dvc repro`"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["models/pretrained/mine", "data/raw/mine/train.csv", "prompts/one.txt", "models/mine", "models/sft/../pretrained/mine"]
+    + ["my_policy", "/models/sft", "models/sft2", "distilbert/distilgpt2", "models", "."],
+)
+def test_what_people_bring_stays(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert "delete" not in mend_of(path)

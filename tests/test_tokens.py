@@ -1,0 +1,271 @@
+"""Text to tokens and back, for tokenizers that differ in what they put before a text."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import (
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    GPT2LMHeadModel,
+    GPT2Tokenizer,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+from trl import RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
+
+from base import train_tokenizer
+from rlhf_sentiment.models import load_policy, load_tokenizer
+from rlhf_sentiment.reward import encode_pairs
+from rlhf_sentiment.settings.reward import RewardSettings
+from rlhf_sentiment.tokens import decode_response, encode, encode_example, encode_pair, encode_whole
+
+from .conftest import SHARED, write_llama
+
+PROMPT, RESPONSE = "The acting was", " anything but dull, and I laughed."
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("llama")
+    write_llama(folder)
+    return folder
+
+
+@pytest.fixture(params=["llama", "gpt2-tokenizer", "stories260K", "imdb-gpt2-10m"])
+def tokenizer(request: pytest.FixtureRequest, llama: Path) -> PreTrainedTokenizerBase:
+    if request.param == "llama":
+        return load_tokenizer(llama)
+    folder = SHARED / "models" / request.param
+    if not folder.is_dir():
+        pytest.skip("needs the models of ../shared (or RLHF_SHARED)")
+    if request.param == "gpt2-tokenizer":
+        return GPT2Tokenizer(vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"))
+    return load_tokenizer(folder)
+
+
+def test_prompt_and_response_are_the_whole_text(tokenizer: PreTrainedTokenizerBase) -> None:
+    prompt, response = encode_pair(tokenizer, PROMPT, RESPONSE)
+    assert prompt == encode(tokenizer, PROMPT)
+    assert prompt + response == encode(tokenizer, PROMPT + RESPONSE)
+    assert tokenizer.decode(prompt + response, skip_special_tokens=True) == PROMPT + RESPONSE
+    assert decode_response(tokenizer, prompt, response) == RESPONSE
+    assert decode_response(tokenizer, prompt, [*response, tokenizer.eos_token_id]) == RESPONSE
+
+
+def test_a_text_starts_with_bos_where_the_tokenizer_has_that_habit(tokenizer: PreTrainedTokenizerBase, llama: Path) -> None:
+    ids = encode(tokenizer, PROMPT)
+    habit = tokenizer(PROMPT)["input_ids"][0] == tokenizer.bos_token_id
+    assert habit == (ids[0] == tokenizer.bos_token_id)
+    assert ids.count(tokenizer.bos_token_id) == int(habit)
+    assert ids == tokenizer(PROMPT)["input_ids"], "neither of these tokenizers ends a text with EOS"
+
+
+def test_the_made_llama_has_that_habit_and_no_pad_token(llama: Path) -> None:
+    tokenizer = load_tokenizer(llama)
+    assert encode(tokenizer, PROMPT)[0] == tokenizer.bos_token_id == 1
+    assert tokenizer.pad_token_id is None
+    apart = tokenizer(RESPONSE, add_special_tokens=False)["input_ids"]
+    assert apart != encode_pair(tokenizer, PROMPT, RESPONSE)[1], "alone, it has a second space"
+    assert load_policy(llama).config.model_type == "llama"
+
+
+def test_where_tokens_merge_over_the_border_the_prompt_stays_as_it_is(tokenizer: PreTrainedTokenizerBase) -> None:
+    text = PROMPT + RESPONSE
+    whole, starts = encode(tokenizer, text), {n: encode(tokenizer, text[:n]) for n in range(1, len(text))}
+    merging = [n for n, start in starts.items() if whole[: len(start)] != start]
+    assert merging, "the test needs a border that falls into a token"
+    for n in merging:
+        prompt, response = encode_pair(tokenizer, text[:n], text[n:])
+        assert prompt == starts[n]
+        written = decode_response(tokenizer, prompt, response)
+        assert written.strip() == text[n:].strip()  # alone, a SentencePiece tokenizer puts a space before it
+
+
+@pytest.mark.parametrize(("cut", "kept", "last"), [(True, 2, False), (False, 1, True)])
+def test_a_long_pair_is_cut_without_eos_or_left_out(llama: Path, cut: bool, kept: int, last: bool) -> None:
+    tokenizer = load_tokenizer(llama)
+    settings = RewardSettings(epochs=1, batch_size=1, learning_rate=1e-3, max_length=12, cut=cut)
+    short = {"prompt": "The plot was", "chosen": " fresh.", "rejected": " dull.", "split": "train"}
+    long = {"prompt": "The plot was", "chosen": " fresh.", "rejected": RESPONSE, "split": "train"}
+    other = {**short, "split": "validation"}
+    columns, too_long = encode_pairs([short, long, other], "train", tokenizer, settings)
+    assert too_long == 1
+    assert len(columns["chosen_ids"]) == len(columns["rejected_ids"]) == kept
+    assert columns["rejected_ids"][0][-1] == tokenizer.eos_token_id
+    assert (columns["rejected_ids"][-1][-1] == tokenizer.eos_token_id) == last
+    assert max(map(len, columns["rejected_ids"])) <= 12
+
+
+def test_an_example_is_cut_to_what_the_prompt_leaves(llama: Path) -> None:
+    tokenizer = load_tokenizer(llama)
+    prompt, response = encode_pair(tokenizer, PROMPT, RESPONSE)
+    whole = len(prompt) + len(response) + 1  # EOS
+    assert encode_example(tokenizer, PROMPT, RESPONSE, whole, cut=True) == (prompt, [*response, tokenizer.eos_token_id], True)
+    assert encode_example(tokenizer, PROMPT, RESPONSE, whole - 1, cut=True) == (prompt, response, False)
+    assert encode_example(tokenizer, PROMPT, RESPONSE, whole - 3, cut=True) == (prompt, response[:-2], False)
+    assert encode_example(tokenizer, PROMPT, RESPONSE, whole - 1, cut=False) == (prompt, [], False)
+    assert encode_example(tokenizer, PROMPT, RESPONSE, len(prompt) - 1, cut=True) == (prompt, [], False), (
+        "no room for any of it"
+    )
+
+
+UNKNOWN = "<unk>"
+SPECIAL = [UNKNOWN, "<pad>", "</s>", "[gMASK]"]
+LETTERS = sorted(set("".join(SPECIAL)) | set("filmwas"))
+
+
+def words() -> PreTrainedTokenizerBase:
+    """A tokenizer of whole words, whose special tokens are among them."""
+    words = Tokenizer(models.WordLevel({word: i for i, word in enumerate([*SPECIAL, "film", "was"])}, unk_token=UNKNOWN))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return fast(words)
+
+
+def pieces() -> PreTrainedTokenizerBase:
+    """A unigram SentencePiece, whose special tokens are among its pieces, as T5's are."""
+    scores = [*((piece, 0.0) for piece in SPECIAL), *((piece, -5.0) for piece in ["▁", *LETTERS])]
+    unigram = Tokenizer(models.Unigram(scores, unk_id=0))
+    unigram.pre_tokenizer, unigram.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    return fast(unigram)
+
+
+def unmarked() -> PreTrainedTokenizerBase:
+    """A BPE whose EOS is an ordinary added token to its backend."""
+    bpe = Tokenizer(models.BPE({letter: i for i, letter in enumerate(["<unk>", " ", *LETTERS])}, [], unk_token=UNKNOWN))
+    bpe.add_tokens([AddedToken(token, special=False) for token in SPECIAL[1:]])
+    return fast(bpe)
+
+
+def bytes_() -> PreTrainedTokenizerBase:
+    """A byte-level BPE, as GPT-2's."""
+    return train_tokenizer(["film was"] * 5, 260)
+
+
+def fast(tokenizer: Tokenizer) -> PreTrainedTokenizerBase:
+    unknown, pad, eos, *more = SPECIAL
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token=unknown, pad_token=pad, eos_token=eos, additional_special_tokens=more
+    )
+
+
+@pytest.mark.parametrize("make", [bytes_, unmarked, words, pieces])
+def test_letters_that_spell_a_special_token_never_become_it(make: Callable[[], PreTrainedTokenizerBase]) -> None:
+    tokenizer = make()
+    names = [token.content for token in tokenizer.added_tokens_decoder.values() if token.content != "<unk>"]
+    special = set(tokenizer.convert_tokens_to_ids(names))
+    assert len(special) > 1
+    for name in names:
+        for text in (f"film {name} was", f"film{name}{name}was", name, f"{name} film"):
+            ids = encode(tokenizer, text)
+            assert not special & set(ids), (text, ids)
+            for prompt, response in ((text, " was"), ("film", text), (f"film {name[:2]}", f"{name[2:]} was")):
+                both = encode_pair(tokenizer, prompt, response)
+                assert not special & set(both[0] + both[1])
+                before, after, _ = encode_example(tokenizer, prompt, response, 1000, cut=False)
+                assert [one for one in before + after if one in special] == [tokenizer.eos_token_id], "the one that ends it"
+            assert not special & set(encode_whole(tokenizer, text, 1000))
+
+
+@pytest.mark.parametrize("make", [bytes_, unmarked])
+def test_such_letters_come_back_as_they_were(make: Callable[[], PreTrainedTokenizerBase]) -> None:
+    tokenizer = make()
+    for text in ("film </s> was", "[gMASK]film", "film<pad>"):
+        assert "".join(tokenizer.convert_ids_to_tokens(encode(tokenizer, text))).replace("Ġ", " ") == text
+
+
+def test_letters_are_merged_as_those_of_any_word() -> None:
+    tokenizer = train_tokenizer(["film </s> film"] * 5, 275)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["</s>"]})
+    assert tokenizer.convert_ids_to_tokens(encode(tokenizer, "film</s>")) == ["film", "</", "s", ">"]
+
+
+def test_letters_that_no_token_spells_are_unknown_and_not_lost(llama: Path) -> None:
+    """SentencePiece without bytes: "<" and "/" are unknown to it, as any letter is that it never saw."""
+    tokenizer = load_tokenizer(llama)
+    tokens = tokenizer.convert_ids_to_tokens(encode(tokenizer, "film</s>"))
+    assert tokens == ["<s>", "▁film", "<unk>", "<unk>", "s", "<unk>"]
+
+
+def test_a_pad_token_of_one_letter_is_left_out_of_texts() -> None:
+    tokenizer = unmarked()
+    tokenizer.add_special_tokens({"pad_token": "w"})
+    assert tokenizer.convert_ids_to_tokens(encode(tokenizer, "film was")) == ["f", "i", "l", "m", " ", "a", "s"]
+
+
+def around(single: str) -> PreTrainedTokenizerBase:
+    """A byte-level BPE that puts special tokens around a text, as `single` says."""
+    tokenizer: Any = bytes_()
+    names = ["[gMASK]", "<sop>", "[SEP]", "</s>"]
+    tokenizer.add_special_tokens({"additional_special_tokens": names})
+    special = [(name, tokenizer.convert_tokens_to_ids(name)) for name in names]
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(single=single, special_tokens=special)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, eos_token=names[-1])
+
+
+@pytest.mark.parametrize(
+    ("single", "prefix", "suffix", "end"),
+    [
+        ("$A", [], [], ["</s>"]),
+        ("[gMASK] <sop> $A", ["[gMASK]", "<sop>"], [], ["</s>"]),
+        ("$A </s>", [], ["</s>"], ["</s>"]),
+        ("<sop> $A [SEP]", ["<sop>"], ["[SEP]"], ["[SEP]", "</s>"]),
+        ("<sop> $A [SEP] </s> [SEP]", ["<sop>"], ["[SEP]", "</s>", "[SEP]"], ["[SEP]", "</s>"]),
+    ],
+)
+def test_what_a_tokenizer_puts_around_a_text_stays_around_it(
+    single: str, prefix: list[str], suffix: list[str], end: list[str]
+) -> None:
+    """A prompt goes on, so that nothing comes after it; an example ends as the tokenizer ends it, and with one EOS."""
+    tokenizer = around(single)
+
+    def tokens(ids: list[int]) -> list[str]:
+        return tokenizer.convert_ids_to_tokens(ids)
+
+    text = tokens(tokenizer("film was", add_special_tokens=False)["input_ids"])
+    assert tokens(encode(tokenizer, "film was")) == prefix + text
+    assert tokens(encode(tokenizer, "")) == prefix
+    before, after, fits = encode_example(tokenizer, "film", " was", 100, cut=False)
+    assert tokens(before + after) == prefix + text + end
+    assert fits
+    length = len(prefix + text)
+    first, then, _ = encode_example(tokenizer, "film", " was", length, cut=True)
+    assert tokens(first + then) == prefix + text
+    assert (
+        tokens(encode_whole(tokenizer, "film was", 100)) == tokens(tokenizer("film was")["input_ids"]) == prefix + text + suffix
+    )
+    assert tokens(encode_whole(tokenizer, "film was", length + len(suffix) - 1)) == prefix + text[:-1] + suffix
+    response = tokenizer("film was", add_special_tokens=False)["input_ids"][len(before) - len(prefix) :]
+    assert decode_response(tokenizer, before, response + tokenizer.convert_tokens_to_ids(end)) == " was"
+
+
+def test_a_tokenizer_that_knows_no_latin_letter_shows_its_habits_too() -> None:
+    han = Tokenizer(models.BPE({"<s>": 0, "</s>": 1, "电": 2, "影": 3}, []))
+    han.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    bos, eos = "<s>", "</s>"
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=han, bos_token=bos, eos_token=eos)
+    assert encode(tokenizer, "电影") == [0, 2, 3]
+    assert encode(tokenizer, "a") == [0]
+
+
+def test_trl_adds_nothing_to_ids(tmp_path: Path) -> None:
+    """Both trainers are given ids; what they train on is those, and no token more."""
+    tokenizer = bytes_()
+    torch.manual_seed(0)
+    size = {"vocab_size": len(tokenizer), "n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 32, "pad_token_id": 1}
+    model = GPT2LMHeadModel(GPT2Config(**size))
+    common = {"output_dir": str(tmp_path), "use_cpu": True, "bf16": False, "report_to": "none"}
+    rows = Dataset.from_dict({"input_ids": [[5, 6, 7, 0]], "completion_mask": [[0, 1, 1, 1]]})
+    sft = SFTTrainer(model, SFTConfig(**common, completion_only_loss=True), train_dataset=rows, processing_class=tokenizer)
+    (batch,) = sft.get_train_dataloader()
+    assert batch["input_ids"].tolist() == [[5, 6, 7, 0]]
+    assert batch["labels"].tolist() == [[-100, 6, 7, 0]]
+    pairs = Dataset.from_dict({"chosen_ids": [[5, 6, 0]], "rejected_ids": [[5, 7, 8]]})
+    classifier = GPT2ForSequenceClassification(GPT2Config(**size, num_labels=1))
+    reward = RewardTrainer(classifier, RewardConfig(**common), train_dataset=pairs, processing_class=tokenizer)
+    (batch,) = reward.get_train_dataloader()
+    assert batch["input_ids"].tolist() == [[5, 6, 0], [5, 7, 8]]
