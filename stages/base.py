@@ -59,8 +59,7 @@ def main(params: Params) -> str:
     else:
         if params.base.model.startswith("models/"):
             require(Path(params.base.model))
-        model = load_policy(params.base.model, revision=params.base.revision)  # which is checked there
-        tokenizer = load_tokenizer(params.base.model, params.base.revision)
+        model, tokenizer = bring(params.base.model, params.base.revision)
         result = f"{params.base.model} as it is"
     give_pad_token(model, tokenizer)
     save(model, tokenizer, "models/base")
@@ -116,6 +115,19 @@ def train_model(
     return model, f"trained on {len(rows)} blocks, loss {curve[0]['loss']:.2f} -> {curve[-1]['loss']:.2f} nats per token"
 
 
+def bring(name: str, revision: str | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A model that is there already, which `load_policy` checks, and its tokenizer.
+
+    How it was to be sampled elsewhere is not kept: `generation` in params.yaml says how it is here.
+
+    Raises:
+        StageError: as `load_policy`.
+    """
+    model = load_policy(name, revision=revision)
+    model.generation_config = GenerationConfig.from_model_config(model.config)
+    return model, load_tokenizer(name, revision)
+
+
 def give_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """A pad token that is not EOS, in tokenizer, embeddings and configuration; a chat's stop token stays EOS.
 
@@ -134,11 +146,10 @@ def give_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
         tokenizer.add_special_tokens({"pad_token": PAD})
     if tokenizer.pad_token_id >= known:
         model.resize_token_embeddings(tokenizer.pad_token_id + 1)
-    model.config.bos_token_id = tokenizer.bos_token_id
-    model.config.eos_token_id = tokenizer.eos_token_id
-    model.config.pad_token_id = tokenizer.pad_token_id
-    # How other models were to be sampled is not how this one is: `generation` in params.yaml says that.
-    model.generation_config = GenerationConfig.from_model_config(model.config)
+    for config in (model.config, model.generation_config):
+        config.bos_token_id = tokenizer.bos_token_id
+        config.eos_token_id = tokenizer.eos_token_id
+        config.pad_token_id = tokenizer.pad_token_id
 
 
 if __name__ == "__main__":

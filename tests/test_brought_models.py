@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
 
-from base import give_pad_token, train_tokenizer
+from base import bring, give_pad_token, train_tokenizer
 from rlhf_sentiment.forward import logits_and_states, width
 from rlhf_sentiment.model_checks import check_policy
 from rlhf_sentiment.model_files import _at_most
@@ -220,6 +220,15 @@ def test_a_configuration_that_is_not_the_weights_is_refused(tmp_path: Path, chan
         load_policy(tmp_path)
 
 
+def test_a_table_of_positions_without_end_is_refused(tmp_path: Path) -> None:
+    """GPT-J makes one of its own, which is in no file."""
+    write(tmp_path, "gptj", rotary_dim=4, vocab_size=60, n_embd=16, n_layer=1, n_head=2, n_positions=64)
+    assert load_policy(tmp_path)
+    reconfigure(tmp_path, n_positions=10**12)
+    with pytest.raises(StageError, match=r"config\.json asks for 8,000,000,008,380 numbers, and the weights hold 8,380"):
+        load_policy(tmp_path)
+
+
 def test_a_model_that_is_made_without_end_is_stopped() -> None:
     """Not every key that multiplies a model says layers: its tensors are counted while it is made."""
     with _at_most(10, "mine"):
@@ -317,11 +326,12 @@ def test_how_a_model_was_to_be_sampled_is_not_kept(tmp_path: Path) -> None:
     """Some models come with a generation_config.json that transformers reads and will not write."""
     tokenizer = train_tokenizer(["a warm film"] * 5, 270)
     write(tmp_path / "model", vocab_size=len(tokenizer))
+    tokenizer.save_pretrained(tmp_path / "model")
     own = {"temperature": 0.9, "top_p": 0.6, "do_sample": False, "eos_token_id": [0, 5]}
     (tmp_path / "model/generation_config.json").write_text(json.dumps(own))
-    model = load_policy(tmp_path / "model")
-    give_pad_token(model, tokenizer)
-    save(model, tokenizer, tmp_path / "again")
+    model, its_own = bring(str(tmp_path / "model"), None)
+    give_pad_token(model, its_own)
+    save(model, its_own, tmp_path / "again")
     written = json.loads((tmp_path / "again/generation_config.json").read_text())
     assert written["eos_token_id"] == tokenizer.eos_token_id
     assert "temperature" not in written
@@ -351,16 +361,13 @@ def test_a_model_without_a_class_for_scores_walks_the_whole_road(tmp_path: Path,
     """Granite has no class for sequence classification; OPT-350m's trunk narrows its states, which a shared critic reads."""
     tree = tiny_params()
     tree["base"].update(model="models/pretrained/mine", revision=None)
+    tree["sft"]["max_length"] = tree["reward"]["max_length"] = 300
     tree["ppo"]["critic"] = critic
     world: World = checkout(tmp_path / "repository", tree)
     tokenizer = train_tokenizer(["a warm film was seen, and the plot felt dull"] * 5, 300)
-    changes = {"vocab_size": len(tokenizer), "max_position_embeddings": 400}
-    tree["sft"]["max_length"] = tree["reward"]["max_length"] = 300
-    model = make(kind, **(OPT350 if kind == "opt" else {}) | changes)
-    model.save_pretrained(world / "models/pretrained/mine")
+    shape = {"vocab_size": len(tokenizer), "max_position_embeddings": 400}
+    make(kind, **(OPT350 if kind == "opt" else {}) | shape).save_pretrained(world / "models/pretrained/mine")
     tokenizer.save_pretrained(world / "models/pretrained/mine")
-    world.set("sft.max_length", 300)
-    world.set("reward.max_length", 300)
     world.run("dvc", "repro")
     result = json.loads((world / "metrics/evaluation.json").read_text())
     assert {"base", "sft", "rlhf"} <= result.keys()

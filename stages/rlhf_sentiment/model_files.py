@@ -29,6 +29,7 @@ _FOREIGN = {  # what stands in the names of weights -> what such a file is
     ".qweight": "they are quantised: save them as plain numbers",
     ".absmax": "they are quantised: save them as plain numbers",
 }
+_MASKS = 10**8  # numbers that a model may have beside its weights, such as masks and tables of positions
 _WRAPPERS = {r"(_orig_mod|_fsdp_wrapped_module)\.": "", r"^module\.": ""}  # in the names of weights that were saved inside
 
 
@@ -79,8 +80,8 @@ def looked_at(auto: Any, folder: str, revision: str | None) -> dict[str, Any]:
         )
     for key, value in _whole_numbers(tree):
         if _LAYERS.fullmatch(key) and value > len(shapes):
-            held = f"{len(shapes)} tensors{such_as(shapes)}"
-            raise StageError(f"{folder}/config.json: {key} is {shown(value)}, and the weights are {held}")
+            weights = f"{len(shapes)} tensors{such_as(shapes)}"
+            raise StageError(f"{folder}/config.json: {key} is {shown(value)}, and the weights are {weights}")
     config = AutoConfig.from_pretrained(folder, revision=revision, trust_remote_code=False)
     told: dict[str, Any] = {}
     pad, known = getattr(config, "pad_token_id", None), config.get_text_config().vocab_size
@@ -88,9 +89,9 @@ def looked_at(auto: Any, folder: str, revision: str | None) -> dict[str, Any]:
         told["pad_token_id"] = config.pad_token_id = None
     with torch.device("meta"), _at_most(20 * len(shapes) + 1000, f"{folder}/config.json"):
         skeleton = getattr(auto, "from_config", auto)(config)  # of one class, or of whatever kind it is
-    asked = sum(parameter.numel() for parameter in skeleton.parameters())
+    asked = sum(tensor.numel() for tensor in (*skeleton.parameters(), *skeleton.buffers()))
     held = sum(map(math.prod, shapes.values()))
-    if asked > 4 * held:
+    if asked > 4 * held + _MASKS:
         raise StageError(
             f"{folder}/config.json asks for {asked:,} numbers, and the weights hold {held:,}; they are not of one model"
         )
@@ -119,7 +120,7 @@ def _shapes(folder: str, revision: str | None) -> dict[str, list[int]]:
         if not isinstance(shards, dict):
             raise StageError(f"{folder}/model.safetensors.index.json: should have weight_map, the file of each tensor")
         names = sorted({str(shard) for shard in shards.values()})
-    shapes = {}
+    shapes: dict[str, list[int]] = {}
     for name in names:
         if Path(name).name != name or not name.endswith(".safetensors"):
             raise StageError(
