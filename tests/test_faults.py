@@ -179,3 +179,11 @@ def test_a_library_that_changed_is_said_at_the_start(world: World) -> None:
     pins = world / "requirements.txt"
     pins.write_text(pins.read_text().replace("scikit-learn==", "scikit-learn==0."))
     assert "and requirements.txt pins 0." in world.run("python", "stages/judge.py")
+
+
+def test_what_people_type_is_shown_and_obeyed_by_nothing(world: World) -> None:
+    typed = "\x1b[31mred \x9b1m \u202eright [bold]b[/bold] <b>b</b> | `c`"
+    printed = world.run("python", "stages/compare.py", "--prompt", typed)
+    assert "�[31mred �1m �right [bold]b[/bold] <b>b</b> | `c`" in printed
+    assert all(line.isprintable() for line in printed.split("\n"))
+    fail(world, "python", "stages/compare.py", "--prompt", f"{typed}{' film' * 1000}", said=r"'\x1b[31mred \x9b1m \u202e")

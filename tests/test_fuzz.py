@@ -75,35 +75,31 @@ VALUES = st.recursive(
 )
 
 
-def places(tree: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The path of each section and key of a tree."""
-    for key, value in tree.items():
+def places(tree: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The path of each key and item of a tree."""
+    for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ():
         yield (*above, key)
-        if isinstance(value, dict):
-            yield from places(value, (*above, key))
-
-
-PLACES = list(places(tiny_params()))
+        yield from places(value, (*above, key))
 
 
 @st.composite
-def changed_settings(draw: st.DrawFn) -> dict[Any, Any]:
-    """Settings with one to three of them missing, renamed, or of another value or kind."""
-    tree: dict[Any, Any] = copy.deepcopy(tiny_params())
+def changed_tree(draw: st.DrawFn, whole: Any) -> Any:
+    """A tree with one to three of its keys and items missing, under another name, or of another value or kind."""
+    tree = copy.deepcopy(whole)
     for _ in range(draw(st.integers(1, 3))):
-        *above, last = draw(st.sampled_from(PLACES))
-        inner: Any = tree
+        *above, last = draw(st.sampled_from(list(places(tree)) or [(0,)]))
+        inner = tree
         for key in above:
-            inner = inner.get(key) if isinstance(inner, dict) else None
-        if not isinstance(inner, dict) or last not in inner:
-            continue  # an earlier change took it away
+            inner = inner[key]
         kind = draw(st.sampled_from(["value", "value", "missing", "renamed", "unknown"]))
-        if kind == "unknown":
+        if kind == "value" and inner:
+            inner[last] = draw(VALUES)
+        elif kind == "unknown" and isinstance(inner, dict):
             inner[draw(TEXTS)] = draw(VALUES)
-        else:
+        elif inner:
             value = inner.pop(last)
-            if kind != "missing":
-                inner[draw(TEXTS) if kind == "renamed" else last] = draw(VALUES) if kind == "value" else value
+            if kind == "renamed" and isinstance(inner, dict):
+                inner[draw(TEXTS)] = value
     return tree
 
 
@@ -149,7 +145,7 @@ def rows_or_line(read: Callable[[], object]) -> None:
 
 
 @cases(60)
-@given(changed_settings())
+@given(changed_tree(tiny_params()))
 def test_settings_of_other_values(folder: Path, tree: dict[Any, Any]) -> None:
     path = folder / "params.yaml"
     path.write_text(yaml.safe_dump(tree, allow_unicode=False), encoding="utf-8", errors="surrogatepass")
@@ -186,6 +182,7 @@ def written(ending: str) -> bytes:
     }[ending]
 
 
+WANTED = (*PREFERENCES, "labelled", "plain")
 WRITTEN = {ending: written(ending) for ending in ("jsonl", "json", "csv", "tsv", "txt", "parquet", "jsonl.gz", "csv.zst")}
 
 
@@ -197,33 +194,53 @@ def damaged_file(draw: st.DrawFn) -> tuple[str, bytes]:
     return name, draw(changed(WRITTEN[ending]))
 
 
-@cases(60)
+@cases(40)
 @given(damaged_file())
 def test_files_that_were_damaged(folder: Path, file: tuple[str, bytes]) -> None:
     name, data = file
     path = folder / f"train.{name}"
     path.write_bytes(data)
     params = Params.model_validate(tiny_params()).data
-    wanted = ("plain",) if "txt" in name else (*PREFERENCES, "labelled")
-    rows_or_line(lambda: Intake(files_at(str(path), "data.source"), wanted, params, "data.source", 4, 0.5))
+    rows_or_line(lambda: Intake(files_at(str(path), "data.source"), WANTED, params, "data.source", 4, 0.5))
 
 
-ANSWERS = "".join(json.dumps({"prompt": "The", "sample": 0, "response": "film", "tokens": [1, 2]}) + "\n" for _ in range(5))
-READ: dict[str, tuple[str, Callable[[Path], object]]] = {
+@cases(30)
+@given(changed_tree(ROWS))
+def test_rows_of_other_values(folder: Path, rows: list[Any]) -> None:
+    path = folder / "train.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    params = Params.model_validate(tiny_params()).data
+    rows_or_line(lambda: Intake(files_at(str(path), "data.source"), WANTED, params, "data.source", 4, 0.5))
+
+
+ANSWERS = [{"prompt": "The", "sample": 0, "response": "film", "tokens": [1, 2]}] * 3
+FIGURES = {"temperature": 1.0, "cut_words": 20}
+READ: dict[str, tuple[Any, Callable[[Path], object]]] = {
     "answers.jsonl": (ANSWERS, lambda path: read_rows(path, {"prompt": str, "sample": int, "tokens": list})),
     "prompts.jsonl": (ANSWERS, read_prompts),
     "prompts.txt": ("The film was\nI saw\n", read_prompts),
-    "metrics.json": ('{"temperature": 1.0, "cut_words": 20}', lambda path: read_json(path, {"temperature": float})),
+    "metrics.json": (FIGURES, lambda path: read_json(path, {"temperature": float, "cut_words": int})),
     "curve.csv": ("step,loss\n1,0.5\n2,nan\n", lambda path: read_table(path, ["step", "loss"])),
 }
 
 
+def text_of(tree: Any) -> bytes:
+    """A text as it is, a list as JSON lines, an object as JSON."""
+    lines = [tree] if isinstance(tree, str) else map(json.dumps, tree if isinstance(tree, list) else [tree])
+    return "\n".join(lines).encode()
+
+
 @cases(40)
-@given(st.sampled_from(list(READ)).flatmap(lambda name: st.tuples(st.just(name), changed(READ[name][0].encode()))))
-def test_what_stages_wrote_and_was_damaged(folder: Path, file: tuple[str, bytes]) -> None:
-    name, data = file
-    (folder / name).write_bytes(data)
-    rows_or_line(lambda: READ[name][1](folder / name))
+@given(st.data())
+def test_what_stages_wrote_and_was_damaged(folder: Path, data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(list(READ)))
+    tree, read = READ[name]
+    if not isinstance(tree, str) and data.draw(st.booleans()):
+        damaged = text_of(data.draw(changed_tree(tree)))
+    else:
+        damaged = data.draw(changed(text_of(tree)))
+    (folder / name).write_bytes(damaged)
+    rows_or_line(lambda: read(folder / name))
 
 
 @pytest.fixture(scope="module")
@@ -241,9 +258,12 @@ def test_a_judge_that_was_damaged(judge: Path, data: st.DataObject) -> None:
     from rlhf_sentiment.judge import Judge
 
     name = data.draw(st.sampled_from(["judge.json", "judge.safetensors"]))
+    whole = (judge / name).read_bytes()
+    tree = name == "judge.json" and data.draw(st.booleans())
+    damaged = text_of(data.draw(changed_tree(json.loads(whole)))) if tree else data.draw(changed(whole))
     with tempfile.TemporaryDirectory() as copied:
         shutil.copytree(judge, copied, dirs_exist_ok=True)
-        (Path(copied) / name).write_bytes(data.draw(changed((judge / name).read_bytes())))
+        (Path(copied) / name).write_bytes(damaged)
         rows_or_line(lambda: Judge.load(copied).positive(["a good film", ""]))
 
 

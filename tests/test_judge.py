@@ -1,9 +1,11 @@
 """The judge: it hears negation, and it is the same judge after it was stored."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from rlhf_sentiment.judge import Judge, is_negated
 from rlhf_sentiment.run import StageError
@@ -36,6 +38,17 @@ def test_a_stored_judge_is_the_same_judge(judge: Judge, tmp_path: Path) -> None:
 def test_a_damaged_judge_is_refused(judge: Judge, tmp_path: Path) -> None:
     judge.save(tmp_path / "judge")
     (tmp_path / "judge/judge.safetensors").write_bytes(b"no")
+    with pytest.raises(StageError, match="judge cannot be loaded"):
+        Judge.load(tmp_path / "judge")
+
+
+@pytest.mark.parametrize("change", [lambda array: array * np.nan, lambda array: np.concatenate([array, array], axis=-1)])
+@pytest.mark.parametrize("name", ["idf", "weights"])
+def test_a_judge_of_other_numbers_is_refused(judge: Judge, tmp_path: Path, name: str, change: Any) -> None:
+    judge.save(tmp_path / "judge")
+    file = tmp_path / "judge/judge.safetensors"
+    numbers = load_file(file)
+    save_file(numbers | {name: change(numbers[name])}, file)
     with pytest.raises(StageError, match="judge cannot be loaded"):
         Judge.load(tmp_path / "judge")
 

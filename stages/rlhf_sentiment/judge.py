@@ -93,9 +93,13 @@ class Judge:
             classifier = LogisticRegression()
             classifier.classes_ = np.array([0, 1])
             classifier.coef_, classifier.intercept_ = numbers["weights"], numbers["intercept"]
+            if not all(np.isfinite(array).all() for array in numbers.values()):
+                raise ValueError("a weight is not finite")
+            judge = cls(vectorizer, classifier)
+            judge.positive(["one two three"])  # numbers of other shapes, and runs of no number of words, show here
         except Exception as error:
             raise StageError(f"{folder} cannot be loaded: {first_line(error)}; {mend_of(folder)}") from None
-        return cls(vectorizer, classifier)
+        return judge
 
 
 def _vectorizer(ngrams: int, min_count: int, terms: list[str] | None = None) -> TfidfVectorizer:
