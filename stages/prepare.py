@@ -154,8 +154,7 @@ def prepare(params: Params) -> Prepared:
         tables["labelled"] = labelled(source, data, [row for row in tables["prompts"] if row["split"] == "test"], sizes)
 
     later = asked_later(params, sizes)
-    if sizes.short:
-        raise StageError(f"the settings ask for more than {name} has: {'; '.join(sizes.short.values())}")
+    sizes.refuse(name)
     tables["preferences"], flipped = turned_round(tables["preferences"], data)
     flipped += ledger.flipped
 

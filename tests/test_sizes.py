@@ -39,20 +39,20 @@ def test_the_proportions_are_those_of_params_yaml() -> None:
 
 
 def test_empty_counts_divide_what_the_others_leave() -> None:
-    # 1000 texts; 100 pairs take 200 of them. The other 800 go in the proportions 20 : 3 : 4, of which 27 parts are one whole.
+    # 1000 texts; 100 pairs take 200 of them. The other 800 go in the proportions 3 : 4; a demonstration goes with another.
     sizes = Sizes(data(**EMPTY | {"pairs": 100}))
     there = {"corpus_texts": 1000, "sft_rows": 1000, "pairs": 500, "prompts_train": 1000}
     sizes.share_out(1000, there, {"pairs": 2})
-    assert sizes.came_to == {"corpus_texts": 592, "sft_rows": 88, "pairs": 100, "prompts_train": 118}
+    assert sizes.came_to == {"corpus_texts": 1000, "sft_rows": 342, "pairs": 100, "prompts_train": 457}
     assert not sizes.short
 
 
 def test_a_pair_takes_two_texts_of_what_is_divided() -> None:
-    # Weights 20, 3, 2 x 3 and 4 of 33: a third of 990 texts is 330, and 6 parts of 30 texts are 90 pairs.
+    # Weights 3, 2 x 3 and 4, of 13: 650 texts make 150 demonstrations, 300 texts of 150 pairs, and 200 prompts.
     sizes = Sizes(data(**EMPTY))
-    there = {"corpus_texts": 990, "sft_rows": 990, "pairs": 495, "prompts_train": 990}
-    sizes.share_out(990, there, {"pairs": 2})
-    assert sizes.came_to == {"corpus_texts": 600, "sft_rows": 90, "pairs": 90, "prompts_train": 120}
+    there = {"sft_rows": 650, "pairs": 325, "prompts_train": 650}
+    sizes.share_out(650, there, {"pairs": 2})
+    assert sizes.came_to == {"sft_rows": 150, "pairs": 150, "prompts_train": 200}
 
 
 def test_a_share_is_of_what_the_source_has_for_it() -> None:
@@ -103,8 +103,18 @@ def test_nothing_need_be_counted_by_hand(made: None) -> None:
     assert sizes["evaluate_num_samples"] == sizes["prompts_test"] == rows["prompts"]["test"]
     assert sizes["ppo_validation_prompts"] == sizes["prompts_validation"] == rows["prompts"]["validation"]
     assert sizes["pairs"] == rows["preferences"]["train"] + prepared.metrics["dropped"]["preferences"]
-    assert sizes["corpus_texts"] + sizes["sft_rows"] + 2 * sizes["pairs"] + sizes["prompts_train"] <= 400
-    assert 0.9 < sizes["corpus_texts"] / sizes["sft_rows"] / (20_000 / 3000) < 1.2
+    assert sizes["sft_rows"] + 2 * sizes["pairs"] + sizes["prompts_train"] <= sizes["corpus_texts"] <= 400
+    assert abs(sizes["sft_rows"] - sizes["pairs"]) <= 1
+    assert 1.2 < sizes["prompts_train"] / sizes["sft_rows"] < 1.5
+
+
+def test_prompts_that_open_nearly_all_texts_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_reviews(tmp_path / "data/raw/made", train=400, test=100)
+    for file in (tmp_path / "data/raw/made").iterdir():
+        file.write_text(file.read_text().replace('{"text": "', '{"text": "I say: '))
+    with pytest.raises(StageError, match=r"held-out prompts open \d+ of \d+ training texts, .*; a larger data\.prompt_words"):
+        prepare.prepare(prepare_params(data(**EMPTY, prompt_words=2)))
 
 
 def test_the_grammar_wants_whole_numbers() -> None:

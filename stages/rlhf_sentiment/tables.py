@@ -45,6 +45,9 @@ def from_labels(source: Intake, data: DataSettings, sizes: Sizes, judged: bool) 
     validation = openings(source, part["validation"], data, "validation", sizes) if asked else []
 
     train = without(part["train"], validation + test)
+    if len(train) < len(part["train"]) / 2:
+        opened = f"{len(part['train']) - len(train)} of {len(part['train'])} training texts"
+        sizes.hints.append(f"held-out prompts open {opened}, which therefore go; a larger data.prompt_words makes more prompts")
     there = {} if data.corpus else {"corpus_texts": len(train)}
     there |= {"sft_rows": 2 * smaller_side(train), "pairs": pairs_there(train, data)}
     there |= prompts_there(train, data, "train", asked)
