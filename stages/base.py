@@ -25,13 +25,14 @@ from transformers import (
 
 from rlhf_sentiment.checkpoints import Checkpoints
 from rlhf_sentiment.config import Device, Seed, Settings
+from rlhf_sentiment.messages import shown
 from rlhf_sentiment.models import load_policy, load_tokenizer, make_deterministic, quiet, resolve_device, save
 from rlhf_sentiment.records import read_rows
 from rlhf_sentiment.run import StageError, require
 from rlhf_sentiment.settings.base import BaseSettings
 from rlhf_sentiment.settings.checkpoints import CheckpointEvery
 from rlhf_sentiment.settings.report import ReportTo
-from rlhf_sentiment.tokens import encode, ending
+from rlhf_sentiment.tokens import encode, ending, letters
 from rlhf_sentiment.training import ByLengthTrainer, arguments, train
 
 READS = ["data/prepared/corpus.jsonl", "models/pretrained"]
@@ -131,18 +132,22 @@ def bring(name: str, revision: str | None) -> tuple[PreTrainedModel, PreTrainedT
 def give_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """A pad token that is not EOS, in tokenizer, embeddings and configuration; a chat's stop token stays EOS.
 
-    With pad = EOS a reward model reads its score at the wrong token, and a mask made from pad ids hides the real EOS.
+    With pad = EOS a reward model reads its score at the wrong token, and a mask made from pad ids hides the real EOS. With pad
+    = UNK it reads past letters that the tokenizer does not know.
 
     Raises:
-        StageError: the tokenizer has no EOS, or is another model's.
+        StageError: the tokenizer has no EOS, or one that is a letter, or is another model's.
     """
     if tokenizer.eos_token_id is None:
         raise StageError("the tokenizer has no EOS token, and nothing would end a response; name one in tokenizer_config.json")
+    for name in (tokenizer.eos_token, tokenizer.pad_token):
+        if name is not None and len(name) == 1 and not letters(tokenizer, name):
+            raise StageError(f"the tokenizer has the special token {shown(name)}, a letter that texts would lose; name another")
     # An own pad token needs no weights that were trained, so that it alone may be more than the model knows.
     tokens, known = set(tokenizer.get_vocab().values()), model.get_input_embeddings().num_embeddings
     if max(tokens - {tokenizer.pad_token_id}) >= known:
         raise StageError(f"the tokenizer has {len(tokenizer)} tokens and the model knows {known}; they do not belong together")
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+    if tokenizer.pad_token_id in (None, tokenizer.eos_token_id, tokenizer.unk_token_id):
         tokenizer.add_special_tokens({"pad_token": PAD})
     if tokenizer.pad_token_id >= known:
         model.resize_token_embeddings(tokenizer.pad_token_id + 1)

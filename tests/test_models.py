@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from transformers import BloomConfig, BloomForCausalLM
 
-from base import give_pad_token
+from base import PAD, give_pad_token
 from rlhf_sentiment.models import load_policy, load_tokenizer, refuse_longer
 from rlhf_sentiment.run import StageError
+from rlhf_sentiment.tokens import letters
 
 from .conftest import write_llama
 
@@ -24,6 +25,23 @@ def test_a_tokenizer_without_eos_is_refused(llama: Path) -> None:
     tokenizer: Any = load_tokenizer(llama)
     tokenizer.eos_token = None
     with pytest.raises(StageError, match="the tokenizer has no EOS token"):
+        give_pad_token(load_policy(llama), tokenizer)
+
+
+def test_a_pad_token_that_stands_for_unknown_letters_is_replaced(llama: Path) -> None:
+    tokenizer: Any = load_tokenizer(llama)
+    tokenizer.pad_token = tokenizer.unk_token
+    give_pad_token(load_policy(llama), tokenizer)
+    assert tokenizer.pad_token == PAD
+    unknown = tokenizer.unk_token_id
+    assert letters(tokenizer, "日")[-1] == unknown != tokenizer.pad_token_id
+
+
+@pytest.mark.parametrize("role", ["eos_token", "pad_token"])
+def test_a_letter_is_no_special_token(llama: Path, role: str) -> None:
+    tokenizer: Any = load_tokenizer(llama)
+    tokenizer.add_special_tokens({role: "▁"})
+    with pytest.raises(StageError, match="has the special token '▁', a letter that texts would lose"):
         give_pad_token(load_policy(llama), tokenizer)
 
 
