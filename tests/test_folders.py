@@ -41,7 +41,7 @@ def placed(source: str, **changes: Any) -> list[Any]:
     return [row for file in files_at(source, "data.source") for row in file.rows(settings(**changes))]
 
 
-BESIDE = {
+BESIDE: dict[str, str | bytes] = {
     "README": "About the archive.",
     "imdb.vocab": "the\nand\n",
     "imdbEr.txt": "0.1\n",
@@ -164,7 +164,7 @@ def archive(folder: Path, labels: tuple[str, str] = ("neg", "pos"), empty: str =
                 {f"{split}/{labels[row['label']]}/{number}_{(2, 9)[row['label']]}.txt": row["text"] + "\n"},
                 str(folder / "aclImdb"),
             )
-    put(dict(BESIDE), str(folder / "aclImdb"))
+    put(BESIDE, str(folder / "aclImdb"))
 
 
 def prepared(**changes: Any) -> stage.Prepared:
