@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from rlhf_sentiment.files import files_at
+from rlhf_sentiment.intake import Intake
 from rlhf_sentiment.run import StageError
 
 from .conftest import SHARED
@@ -137,6 +139,14 @@ def test_columns_by_number_are_of_a_file_without_a_header(ending: str) -> None:
     assert read(f"data/raw/a.{ending}", columns=NUMBERS)[1] == {"1": "b", "2": "0", "3": "x"}
     with pytest.raises(StageError, match=rf"^data/raw/a\.{ending}: data\.columns names column 4, and most lines have 3$"):
         table(text, ending, columns={"text": 1, "label": 4})
+
+
+def test_a_file_without_a_header_is_told_of_numbers(raw: Path) -> None:
+    for ending, hint in (("tsv", ", by number where there is no header: {text: 1, label: 2}"), ("jsonl", "")):
+        (raw / f"a.{ending}").write_text("A film\t1\nAnother\t0\n" if ending == "tsv" else '{"A film": 1}')
+        with pytest.raises(StageError) as error:
+            Intake(files_at(f"data/raw/a.{ending}", "data.source"), ("labelled",), settings(), "data.source", 0, 0.0)
+        assert str(error.value).endswith("; data.columns can say which is which" + hint)
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "json", "parquet", "txt"])

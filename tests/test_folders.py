@@ -163,7 +163,7 @@ def archive(folder: Path, labels: tuple[str, str] = ("neg", "pos"), empty: str =
                 {f"{split}/{labels[row['label']]}/{number}_{(2, 9)[row['label']]}.txt": row["text"] + "\n"},
                 str(folder / "aclImdb"),
             )
-    put(dict(BESIDE), str(folder / "aclImdb"))
+    put(BESIDE, str(folder / "aclImdb"))
 
 
 def prepared(**changes: Any) -> stage.Prepared:
