@@ -220,6 +220,14 @@ def test_a_configuration_that_is_not_the_weights_is_refused(tmp_path: Path, chan
         load_policy(tmp_path)
 
 
+def test_a_list_of_layers_without_end_is_not_made(tmp_path: Path) -> None:
+    """Qwen's configuration makes one as soon as it is read."""
+    reconfigure(write(tmp_path, "qwen2"), num_hidden_layers=10**12, layer_types=None)
+    for load in (load_policy, load_reward_model):
+        with pytest.raises(StageError, match=r"num_hidden_layers is 1000000000000, and the weights are \d+ tensors"):
+            load(tmp_path)
+
+
 def test_a_table_of_positions_without_end_is_refused(tmp_path: Path) -> None:
     """GPT-J makes one of its own, which is in no file."""
     write(tmp_path, "gptj", rotary_dim=4, vocab_size=60, n_embd=16, n_layer=1, n_head=2, n_positions=64)

@@ -42,11 +42,14 @@ def from_pretrained(auto: Any, folder: str | Path, **options: Any) -> Any:
     made = is_made(folder)
     if made:
         require(Path(folder))  # or transformers would ask the hub for it
+    revision = options.get("revision")
     try:
+        if auto is not AutoTokenizer and not made:
+            shapes = look_at(str(folder), revision)
+            if auto is not AutoConfig:
+                options |= told_by(auto, str(folder), revision, shapes)
         if auto not in (AutoConfig, AutoTokenizer):
             options["use_safetensors"] = True
-            if not made:
-                options |= looked_at(auto, str(folder), options.get("revision"))
         return auto.from_pretrained(str(folder), trust_remote_code=False, **options)
     except StageError:
         raise
@@ -57,12 +60,11 @@ def from_pretrained(auto: Any, folder: str | Path, **options: Any) -> Any:
         raise StageError(f"{folder} cannot be loaded: {why}; {mend_of(folder)}") from error
 
 
-def looked_at(auto: Any, folder: str, revision: str | None) -> dict[str, Any]:
-    """What `auto.from_pretrained` must be told of a model that somebody brings, after a look at its files.
+def look_at(folder: str, revision: str | None) -> dict[str, list[int]]:
+    """Name -> shape of the tensors of a model that somebody brings, after a look at its files.
 
     Raises:
-        StageError: an adapter; an index that names something else than safetensors; a configuration that asks for far more
-            than the weights hold.
+        StageError: an adapter; an index that names something else than safetensors; more layers than tensors.
     """
     if _find(folder, "adapter_config.json", revision):
         raise StageError(
@@ -73,28 +75,36 @@ def looked_at(auto: Any, folder: str, revision: str | None) -> dict[str, Any]:
     if file is None:
         raise StageError(f"{folder} has no config.json: it is no model's folder, or no model of the hub that can be reached")
     tree = json.loads(Path(file).read_text(encoding="utf-8"))
-    shapes = _shapes(folder, revision)
     if "transformers_weights" in tree:
         raise StageError(
             f"{folder}/config.json names other weights, in transformers_weights; save the model with save_pretrained"
         )
+    shapes = _shapes(folder, revision)
     for key, value in _whole_numbers(tree):
         if _LAYERS.fullmatch(key) and value > len(shapes):
             weights = f"{len(shapes)} tensors{such_as(shapes)}"
             raise StageError(f"{folder}/config.json: {key} is {shown(value)}, and the weights are {weights}")
-    config = AutoConfig.from_pretrained(folder, revision=revision, trust_remote_code=False)
+    return shapes
+
+
+def told_by(auto: Any, folder: str, revision: str | None, shapes: dict[str, list[int]]) -> dict[str, Any]:
+    """What `auto.from_pretrained` must be told of such a model.
+
+    Raises:
+        StageError: the configuration asks for far more than the weights hold.
+    """
     told: dict[str, Any] = {}
-    pad, known = getattr(config, "pad_token_id", None), config.get_text_config().vocab_size
-    if pad is not None and not 0 <= pad < known:  # `base` gives it the tokenizer's
+    config = AutoConfig.from_pretrained(folder, revision=revision, trust_remote_code=False)
+    pad_token, known = getattr(config, "pad_token_id", None), config.get_text_config().vocab_size
+    if pad_token is not None and not 0 <= pad_token < known:  # `base` gives it the tokenizer's
         told["pad_token_id"] = config.pad_token_id = None
     with torch.device("meta"), _at_most(20 * len(shapes) + 1000, f"{folder}/config.json"):
         skeleton = getattr(auto, "from_config", auto)(config)  # of one class, or of whatever kind it is
     asked = sum(tensor.numel() for tensor in (*skeleton.parameters(), *skeleton.buffers()))
     held = sum(map(math.prod, shapes.values()))
     if asked > 4 * held + _MASKS:
-        raise StageError(
-            f"{folder}/config.json asks for {asked:,} numbers, and the weights hold {held:,}; they are not of one model"
-        )
+        many = f"asks for {asked:,} numbers, and the weights hold {held:,}"
+        raise StageError(f"{folder}/config.json {many}; they are not of one model")
     if any(re.search(wrapper, name) for wrapper in _WRAPPERS for name in shapes):
         told["key_mapping"] = _WRAPPERS
     return told
