@@ -243,6 +243,15 @@ def test_what_stages_wrote_and_was_damaged(folder: Path, data: st.DataObject) ->
     rows_or_line(lambda: read(folder / name))
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, f'{{"prompt": {"1" * 5000}}}'], ids=["nest", "number"])
+@pytest.mark.parametrize("name", ["answers.jsonl", "prompts.jsonl", "metrics.json"])
+def test_json_without_end_is_told(folder: Path, name: str, text: str) -> None:
+    (folder / name).write_text(text)
+    with pytest.raises(StageError, match=f"{name}.*not JSON") as error:
+        READ[name][1](folder / name)
+    tame(str(error.value))
+
+
 @pytest.fixture(scope="module")
 def judge(folder: Path) -> Path:
     from rlhf_sentiment.judge import Judge
