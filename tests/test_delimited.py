@@ -47,6 +47,7 @@ def written(rows: Sequence[Sequence[object]], **how: Any) -> str:
         [('"open', "0"), ("one", "1"), ("two", "0"), ('he said "', "1"), ("three", "0")],  # three rows would be swallowed
         [('"a whole text in quotes"', "1"), ("fine", "0")],
         [('he said "dull"', "0"), ('"a whole one"', "1")],
+        [('"a whole one, with a comma"', "1"), ('he said "dull"', "0")],
         [('"open to the end', "0"), ("one", "1")],
         [('""', "0"), ("one\rtwo", "1"), ("back\\slash", "1")],
     ],
@@ -75,6 +76,11 @@ def test_a_tsv_that_was_written_with_quoting_is_read_so(quoting: Any, kept: slic
     assert table(written(rows, quoting=quoting)) == expected
     assert table(written(rows * 9, quoting=quoting, lineterminator="\n")) == expected * 9
     assert table(written([(label, text) for text, label in rows], quoting=quoting)) == [row[::-1] for row in expected]
+
+
+def test_what_quotes_must_hold_outweighs_a_stray_one() -> None:
+    assert table('text\tlabel\n"one\ttwo"\t1\nhe said "so"\t0\n') == [("one\ttwo", "1"), ('he said "so"', "0")]
+    assert table('text\n"one\ntwo"\nthree\n') == [("one\ntwo",), ("three",)], "one column alone has no rows to swallow"
 
 
 def test_a_short_row_says_nothing_of_quoting() -> None:
@@ -183,6 +189,7 @@ REASON = f"of more than {LONG} bytes; a higher data.max_characters allows more"
         ("csv", '"' + "a, b\n" * LONG + '",1\n', f"a record {REASON}"),
         ("csv", '"' + 'a ""b""\n' * LONG + '",1\n', f"a record {REASON}"),
         ("csv", '"' + "a" * LONG + '\nb",1\n', f"a record {REASON}"),
+        ("csv", '"b\n' + "a" * LONG + '",1\n', f"a record {REASON}"),
         ("tsv", '"' + "a" * LONG + "\t1\n", f"a line {REASON}"),
         ("tsv", '"' + "a\n" * LONG + '"\t1\n', f"a record {REASON}"),
     ],
