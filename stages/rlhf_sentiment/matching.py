@@ -4,11 +4,10 @@ Where the two sides differ in length or in how they begin, a reward model can te
 with the same words go together where their lengths are close; what is left is paired by length alone.
 """
 
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 
-from .text import normalised
+from .text import normalised, terms
 
 OPENINGS = (4, 3, 2, 1)  # words that two texts open with alike, the most first
 CLOSE = 1.25  # lengths are close where the longer is at most this times the shorter
@@ -23,7 +22,7 @@ def match(positive: Sequence[str], negative: Sequence[str], uses: int = 1) -> Pa
         positive, negative: as many of one as of the other.
         uses: pairs that a text stands in; no pair is made twice, so that a few texts may stand in fewer.
     """
-    words = tuple([re.findall(r"\w+", normalised(text)) for text in side] for side in (positive, negative))
+    words = tuple([terms(normalised(text)) for text in side] for side in (positive, negative))
     made: Pairs = {}
     for _ in range(uses):
         left = tuple([one for _, one in sorted((len(side[one]), one) for one in range(len(side)))] for side in words)
