@@ -18,9 +18,10 @@ from typing import NamedTuple
 from rlhf_sentiment import synthetic
 from rlhf_sentiment.card import card, preview
 from rlhf_sentiment.config import Settings
+from rlhf_sentiment.duplicates import Sketched, sketched
 from rlhf_sentiment.files import File, files_at, hub_files
 from rlhf_sentiment.intake import Intake, Texts
-from rlhf_sentiment.messages import warn
+from rlhf_sentiment.messages import shown, warn
 from rlhf_sentiment.records import Row, write_metrics, write_rows
 from rlhf_sentiment.run import StageError, writing
 from rlhf_sentiment.settings.counts import Asked, number_of
@@ -46,7 +47,6 @@ from rlhf_sentiment.tables import (
     texts_of,
     turned_round,
 )
-from rlhf_sentiment.text import sketched
 
 READS = ["data/checked.json", "data/raw"]
 TABLES = ["corpus", "sft", "preferences", "labelled", "prompts"]
@@ -161,7 +161,7 @@ def prepare(params: Params) -> Prepared:
     # 4. Apart: what trains from what is held out, the judge's lessons from the pairs, its exam from both.
     made = {table: len(rows) for table, rows in tables.items()}
     grown = "synthetic" in (name, params.judge.source)
-    keep_apart(tables, list(intakes.values()), data, grown, openings=name != "synthetic")
+    unsure = keep_apart(tables, list(intakes.values()), data, grown, openings=name != "synthetic")
     for table in TABLES:
         if not any(row["split"] == "train" for row in tables[table]):
             raise StageError(
@@ -187,6 +187,7 @@ def prepare(params: Params) -> Prepared:
         "pairs": pairs,
         "prompts_too_long": 0 if name == "synthetic" else prompts_too_long(asked, data),
         "dropped": {table: made[table] - len(tables[table]) for table in TABLES},
+        "dropped_unsure": unsure.total(),
         "splits": {table: dict(sorted(Counter(row["split"] for row in tables[table]).items())) for table in TABLES},
     }
     return Prepared(tables, [row for intake in intakes.values() for row in intake.dropped] + ledger.dropped, metrics)
@@ -208,8 +209,11 @@ def asked_later(params: Params, sizes: Sizes) -> dict[str, int]:
     return came_to
 
 
-def keep_apart(tables: Tables, intakes: list[Intake], data: DataSettings, grown: bool, openings: bool) -> None:
+def keep_apart(tables: Tables, intakes: list[Intake], data: DataSettings, grown: bool, openings: bool) -> Counter[str]:
     """Drop from `tables` what must not be there: near-duplicates of held-out texts, and of the pairs among the judge's.
+
+    A text that is much like too many of them to compare it with each is dropped, too: it may be a near-duplicate. The number
+    of those of each table is what is returned, and a warning names the first.
 
     Args:
         intakes: the sources whose validation and test texts are held out, all of them.
@@ -222,10 +226,19 @@ def keep_apart(tables: Tables, intakes: list[Intake], data: DataSettings, grown:
     if grown:
         rows = [row for table in TABLES for row in tables[table] if row["split"] != "train"]
         held_out.append([text for row in rows for text in texts_of(row)])
+    unsure: Counter[str] = Counter()
+
+    def drop(table: str, split: str, others: Sketched) -> None:
+        tables[table], crowded = apart(tables[table], split, others, data.near_duplicate, GROUPS.get(table, 1))
+        unsure[table] += len(crowded)
+        if crowded:
+            why = f"each is much like more of the texts that must be apart than are compared; the first: {shown(crowded[0])}"
+            warn("prepare", f"{len(crowded)} texts of {table} are dropped, since {why}")
+
     for texts in held_out:
         others = sketched(texts, "prepare: near-duplicates of held-out texts")
         for table in TABLES:
-            tables[table] = apart(tables[table], "train", others, data.near_duplicate, GROUPS.get(table, 1))
+            drop(table, "train", others)
     prompts = {split: [row["prompt"] for row in tables["prompts"] if row["split"] == split] for split in ("validation", "test")}
     for table in ("corpus", "sft", "preferences", "labelled") if openings else ():
         theirs = prompts["test"] + (prompts["validation"] if table != "labelled" else [])
@@ -236,7 +249,8 @@ def keep_apart(tables: Tables, intakes: list[Intake], data: DataSettings, grown:
         paired += [sentence for text in paired for sentence in re.split(r"(?<=\.) ", text)]
     pupils = sketched(paired, "prepare: near-duplicates of the pairs")
     for split in ("train", "test"):
-        tables["labelled"] = apart(tables["labelled"], split, pupils, data.near_duplicate)
+        drop("labelled", split, pupils)
+    return unsure
 
 
 def source_of(data: DataSettings) -> tuple[str, list[File]]:

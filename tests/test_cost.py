@@ -43,6 +43,13 @@ def test_self_bleu() -> None:
     assert self_bleu(["one two three four", "one two three five"]) == pytest.approx(expected)
 
 
+def test_self_bleu_of_a_script_without_spaces() -> None:
+    # As the four words above: letters are words.
+    expected = (3 / 4 * 2 / 3 * 1 / 2 * 1 / 2) ** (1 / 4)
+    assert self_bleu(["音乐感人", "音乐感动"]) == pytest.approx(expected)
+    assert self_bleu(["音乐感人。", "难看，无聊！"]) < 0.1
+
+
 def guards() -> Guards:
     tree = yaml.safe_load((ROOT / "params.yaml").read_text())["evaluate"]
     return EvaluateSettings.model_validate(tree).guards

@@ -35,6 +35,26 @@ def test_a_stored_judge_is_the_same_judge(judge: Judge, tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "judge").iterdir()) == ["judge.json", "judge.safetensors"]
 
 
+def test_scripts_without_spaces_have_features_too(tmp_path: Path) -> None:
+    texts = [f"{noun}{word}。" for noun in ("电影", "音乐") for word in ("好看", "不难看", "难看", "不好看")]
+    judge = Judge.train(texts, np.array([1, 1, 0, 0] * 2), ngrams=2, min_count=1, strength=100.0)
+    assert {"好 看", "不 难"} <= set(judge.vectorizer.get_feature_names_out())
+    assert (judge.positive(["导演，好看", "导演，难看", "导演，不好看", "导演，不难看"]) > 0.5).tolist() == [
+        True,
+        False,
+        False,
+        True,
+    ]
+    judge.save(tmp_path / "judge")
+    again = Judge.load(tmp_path / "judge")
+    assert np.array_equal(judge.positive([*texts, "ดีมาก", "👍"]), again.positive([*texts, "ดีมาก", "👍"]))
+
+
+def test_a_contraction_is_one_feature() -> None:
+    analyzer = Judge.train(["no", "yes"], np.array([0, 1]), 1, 1, 1.0).vectorizer.build_analyzer()
+    assert analyzer("I didn't see rock’n'roll – a 2nd time.") == ["i", "didn't", "see", "rock’n", "roll", "a", "2nd", "time"]
+
+
 def test_a_damaged_judge_is_refused(judge: Judge, tmp_path: Path) -> None:
     judge.save(tmp_path / "judge")
     (tmp_path / "judge/judge.safetensors").write_bytes(b"no")

@@ -57,6 +57,11 @@ def test_the_lexicon_speaks_in_probabilities() -> None:
     assert bad < nothing == 0.5 < good <= 1
 
 
+@pytest.mark.parametrize("text", ["这部电影很好看", "หนังเรื่องนี้แย่มาก", "", "。", "\ufffd"])
+def test_the_lexicon_says_nothing_of_other_languages(text: str) -> None:
+    assert lexicon()([text]) == pytest.approx([0.5])
+
+
 def test_what_is_judged() -> None:
     assert judged("The film", " was warm", "response") == " was warm"
     assert judged("The film", " was warm", "prompt and response") == "The film was warm"

@@ -1,5 +1,8 @@
-"""Splits, cuts and near-duplicates."""
+"""Words of any script, splits and cuts."""
 
+import re
+import sys
+import unicodedata
 from collections import Counter
 
 import pytest
@@ -8,12 +11,13 @@ from rlhf_sentiment.text import (
     cleaned,
     cleaned_lines,
     cut_words,
-    near_duplicates,
     normalised,
     place_of,
-    shingles,
-    sketched,
+    spaced,
     split_of,
+    terms,
+    word_ends,
+    words,
 )
 
 
@@ -56,31 +60,68 @@ def test_a_cut_keeps_white_space() -> None:
     assert cut_words("", 5) == ""
 
 
-def test_shingles() -> None:
-    assert shingles("The film, was fine.") == {"the film was", "film was fine"}
-    assert shingles("Fine film") == {"fine film"}
+def test_words_of_scripts_with_spaces_are_what_white_space_parts() -> None:
+    for text in (
+        "It was  good, “really” - ok. 👍🏽",
+        "이 영화는 정말 좋았다 ㅋㅋㅋ",
+        "यह फ़िल्म अच्छी थी",
+        "ＧＯＯＤ film\x1cyes",
+        "–",
+        " ",
+        "",
+    ):
+        assert words(text) == text.split()
+        assert cut_words(text, 10**6) == text.rstrip()
+    assert terms("It wasn’t “good”, 2½ of 10_0.") == ["It", "wasn", "t", "good", "2½", "of", "10_0"]
 
 
-def test_near_duplicates_are_found_and_others_are_not() -> None:
-    of = ["one two three four five six seven eight", "a b c d e f g h"]
-    texts = [
-        "One two three four five six seven nine",  # 5 of 7 shingles in common: 5 / 7 = 0.71
-        "one two three x four five six seven",  # {123, 456, 567} of 6 + 6 - 3 = 9: 0.33
-        "a b c d e f g h",  # the same
-        "nothing in common with any of them",
-    ]
-    ours, others = sketched(texts), sketched(of)
-    assert near_duplicates(ours, others, threshold=0.6) == {0, 2}
-    assert near_duplicates(ours, others, threshold=0.3) == {0, 1, 2}
-    assert near_duplicates(ours, others, threshold=1.0) == {2}
-    assert near_duplicates(sketched([]), others, 0.6) == near_duplicates(ours, sketched([]), 0.6) == set()
+SCRIPTS = {
+    "Chinese": ("我看了 Titanic，很好。", ["我", "看", "了", "Titanic，", "很", "好。"]),
+    "Japanese": ("「カー」は2024年、いい々", ["「カ", "ー」", "は", "2024", "年、", "い", "い", "々"]),
+    "Thai": ("น้ำ ไม่ดี!", ["น้ำ", "ไ", "ม่", "ดี!"]),
+    "Lao": ("ບໍ່ດີ", ["ບໍ່", "ດີ"]),
+    "Khmer": ("ខ្មែរ។", ["ខ្មែ", "រ។"]),
+    "Burmese": ("ကောင်း", ["ကော", "င်း"]),
+    "Tibetan": ("བོད་ཡིག", ["བོ", "ད་", "ཡི", "ག"]),
+    "Javanese": ("ꦗꦮ", ["ꦗ", "ꦮ"]),
+    "Chinese with emoji": ("好❤️看", ["好❤️", "看"]),
+    "rare Chinese": ("𠮷野家〇", ["𠮷", "野", "家", "〇"]),
+}
 
 
-def test_hardly_any_near_duplicate_is_missed() -> None:
-    # 600 texts of 20 words, each with a copy whose last 4 words differ: 14 of 18 + 18 - 14 = 22 shingles, 0.636.
-    words = [[f"w{row}x{place}" for place in range(20)] for row in range(600)]
-    of = [" ".join(row) for row in words]
-    texts = [" ".join([*row[:16], *(f"v{word}" for word in row[16:])]) for row in words]
-    ours, others = sketched(texts), sketched(of)
-    assert len(near_duplicates(ours, others, threshold=0.6)) == 600
-    assert near_duplicates(ours, others, threshold=0.65) == set()
+@pytest.mark.parametrize(("text", "expected"), SCRIPTS.values(), ids=SCRIPTS)
+def test_letters_of_scripts_without_spaces_are_words(text: str, expected: list[str]) -> None:
+    assert words(text) == expected
+    assert [text[:end] for end in word_ends(text)] == [cut_words(text, count) for count in range(1, len(expected) + 1)]
+    assert cut_words(text, len(expected)) == text, "no punctuation is lost"
+    marks = [(letter, unicodedata.category(letter)) for word in terms(text) for letter in word]
+    assert all(category[0] in "LMN" for _, category in marks), "and none is a word"
+    assert "".join(terms(text)) == "".join(
+        letter for letter in text if unicodedata.category(letter)[0] in "LMN" and letter != "\ufe0f"
+    )
+
+
+def test_a_few_letters_of_such_a_script_can_be_a_prompt() -> None:
+    assert cut_words("这部电影，真的很好看。", 6) == "这部电影，真的"
+    assert cut_words("这部电影", 0) == ""
+    assert terms("这部电影（2024），很好") == ["这", "部", "电", "影", "2024", "很", "好"]
+    assert spaced("看 film了。") == " 看  film 了 。"
+    assert spaced("the film – fine") == "the film – fine"
+
+
+def test_words_and_terms_know_each_letter_as_python_does() -> None:
+    for code in range(sys.maxunicode + 1):
+        letter = chr(code)
+        if unicodedata.category(letter) not in ("Cn", "Cs"):
+            assert words(letter) == letter.split(), hex(code)
+            assert (terms(letter) == [letter]) == bool(re.fullmatch(r"\w", letter)), hex(code)
+
+
+def test_many_combining_marks_stay_the_same_text() -> None:
+    assert normalised("e\u0301") == normalised("É"), "composition makes no other text"
+    thirty = "a" + "\u0301\u0323" * 15
+    assert normalised(thirty) == unicodedata.normalize("NFKC", thirty), "as many marks as the Stream-Safe format has"
+    assert normalised("a" + "\u0323" * 15 + "\u0301" * 15) == normalised(thirty), "marks are put in order"
+    many = normalised("a" + "\u0301\u0323" * 500 + "b")
+    assert many.count("\u034f") == 1000 // 30
+    assert normalised(many) == many

@@ -90,7 +90,7 @@ def test_the_gap_is_the_reward_models_gain_less_the_judges(finished_world: World
 
 def test_the_judge_is_nobodys_pupil(finished_world: World) -> None:
     """No text that trains the judge, nor a near-duplicate, trains the reward model: all pairs compared, exactly."""
-    from rlhf_sentiment.text import shingles
+    from rlhf_sentiment.duplicates import shingles
 
     def rows(name: str) -> list[dict[str, str]]:
         return [json.loads(line) for line in (finished_world / f"data/prepared/{name}.jsonl").read_text().splitlines()]

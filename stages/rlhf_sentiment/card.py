@@ -10,6 +10,7 @@ from .messages import escaped, visible
 from .records import Row
 from .settings.data import DataSettings
 from .tables import Tables, texts_of
+from .text import words
 
 _BINS = (0, 8, 16, 32, 64, 128, 256, 512, 1024)  # words
 _SHOWN = 3
@@ -56,9 +57,9 @@ def card(tables: Tables, metrics: Row, data: DataSettings) -> str:
     starts = [f"{low} to {high - 1}" for low, high in pairwise(_BINS)] + [f"{_BINS[-1]} and more"]
     lines += [f"| table | {' | '.join(starts)} | longest |", f"|---|{'---:|' * (len(starts) + 1)}"]
     for name, rows in tables.items():
-        words = [len(text.split()) for row in rows for text in texts_of(row)[-2 if "chosen" in row else -1 :]]
-        counts = [sum(low <= count < high for count in words) for low, high in zip(_BINS, (*_BINS[1:], 10**12), strict=True)]
-        lines.append(f"| {name} | {' | '.join(map(str, counts))} | {max(words, default=0)} |")
+        lengths = [len(words(text)) for row in rows for text in texts_of(row)[-2 if "chosen" in row else -1 :]]
+        counts = [sum(low <= count < high for count in lengths) for low, high in zip(_BINS, (*_BINS[1:], 10**12), strict=True)]
+        lines.append(f"| {name} | {' | '.join(map(str, counts))} | {max(lengths, default=0)} |")
     lines += ["", "## Examples"]
     for name, split, part in examples(tables, _SHOWN):
         lines += ["", f"### {name}, {split}", ""]

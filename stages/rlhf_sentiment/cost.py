@@ -8,6 +8,7 @@ from sacrebleu.metrics.bleu import BLEU
 
 from .records import Row
 from .settings.evaluate import Guards
+from .text import spaced
 
 _COMPARED = 100  # responses that self-BLEU compares with each other
 
@@ -49,7 +50,7 @@ def self_bleu(responses: Sequence[str]) -> float:
 
     Of the first hundred responses: it grows with their number, so that models are compared at the same.
     """
-    texts = list(responses[:_COMPARED])
+    texts = [spaced(text) for text in responses[:_COMPARED]]
     bleu = BLEU(effective_order=True)  # short responses have no 4-gram
     scores = [bleu.sentence_score(text, texts[:i] + texts[i + 1 :]).score for i, text in enumerate(texts)]
     return float(np.mean(scores)) / 100

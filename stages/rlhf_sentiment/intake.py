@@ -28,7 +28,7 @@ from .records import Row
 from .run import StageError
 from .settings.data import DataSettings
 from .shapes import PREFERENCES, SHAPES, Labelled, Plain, Ranked, Record, Shape, recognise
-from .text import digest_of, normalised, place_of, split_of
+from .text import cut_words, digest_of, normalised, place_of, split_of, words
 
 SPLITS = ("train", "validation", "test", "judge")
 FATES = {"kept": "rows_kept", "rejected": "rows_rejected", "duplicate": "duplicates_dropped", "overlap": "overlap_dropped"}
@@ -193,11 +193,12 @@ class Intake:
             return Ready(record, record.text, digest, digest, 0)
         text = record.prompt + record.response
         if self._prompt_words and not record.prompt:
-            words = text.split(" ")
-            if len(words) <= self._prompt_words:
-                detail = f"{len(words)} words, not more than a prompt's {self._prompt_words}"
-                raise Fault("no more words than data.prompt_words", detail)
-            prompt = " ".join(words[: self._prompt_words])
+            count = len(words(text))
+            if count <= self._prompt_words:
+                raise Fault(
+                    "no more words than data.prompt_words", f"{count} words, not more than a prompt's {self._prompt_words}"
+                )
+            prompt = cut_words(text, self._prompt_words)
             record = Labelled(prompt, text[len(prompt) :], record.label)
         return Ready(record, text, digest_of(text), digest_of(record.prompt), record.label)
 
@@ -210,7 +211,7 @@ class Intake:
                 split = "judge"
         values = {
             "digest": ready.digest, "prompt": ready.prompt, "split": SPLITS.index(split), "label": ready.label, "votes": votes,
-            "words": len(ready.text.split()), "prompt_words": len(ready.record[0].split()), "at": self._lines.tell(),
+            "words": len(words(ready.text)), "prompt_words": len(words(ready.record[0])), "at": self._lines.tell(),
         }  # fmt: skip
         for name, value in values.items():
             self._columns[name].append(value)

@@ -11,19 +11,22 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import regex
 from safetensors.numpy import load_file, save_file
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from .messages import mend_of
 from .run import StageError, first_line, writing
+from .text import TERM, spaced
 
 _BINS = 10  # of P(positive), in calibration
+_TERM = regex.compile(rf"{TERM}(?:['’]{TERM})?")  # "n't" stays whole
 _NEGATION = re.compile(r"\b(not|never|no|nobody|nothing|neither|nor|without|hardly|\w+n['’]t)\b", re.IGNORECASE)
 
 
 def is_negated(text: str) -> bool:
-    """Whether `text` holds a word of negation."""
+    """Whether `text` holds an English word of negation."""
     return _NEGATION.search(text) is not None
 
 
@@ -45,7 +48,7 @@ class Judge:
 
         Args:
             texts, labels: 1 positive, 0 negative. [N], (N,)
-            ngrams: features are runs of 1 to this many words.
+            ngrams: features are runs of 1 to this many words; of letters, in scripts without spaces.
             min_count: texts that an n-gram must stand in.
             strength: the inverse of the L2 penalty (scikit-learn's C).
         """
@@ -102,13 +105,18 @@ class Judge:
         return judge
 
 
+def _terms(text: str) -> list[str]:
+    return _TERM.findall(spaced(text))
+
+
 def _vectorizer(ngrams: int, min_count: int, terms: list[str] | None = None) -> TfidfVectorizer:
-    # The token pattern keeps one-letter words and "n't" whole; sublinear: "so, so good" is not twice as good.
+    # sublinear: "so, so good" is not twice as good.
     return TfidfVectorizer(
         ngram_range=(1, ngrams),
         min_df=min_count,
         sublinear_tf=True,
-        token_pattern=r"\b\w+(?:['’]\w+)?\b",  # noqa: S106 (not a password)
+        tokenizer=_terms,
+        token_pattern=None,
         vocabulary=terms,
     )
 

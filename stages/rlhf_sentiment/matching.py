@@ -5,12 +5,11 @@ with the same words go together where their lengths are close, and what is left 
 close lengths one is still the longer: that should be the positive one as often as the negative one.
 """
 
-import re
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
-from .text import normalised, words
+from .text import normalised, terms, words
 
 OPENINGS = (4, 3, 2, 1)  # words that two texts open with alike, the most first
 CLOSE = 1.25  # lengths are close where the longer is at most this times the shorter
@@ -29,7 +28,7 @@ def match(positive: Sequence[str], negative: Sequence[str], uses: int = 1) -> Pa
         positive, negative: as many of one as of the other.
         uses: pairs that a text stands in; no pair is made twice, so that a few texts may stand in fewer.
     """
-    openings = tuple([re.findall(r"\w+", normalised(text))[: OPENINGS[0]] for text in side] for side in (positive, negative))
+    openings = tuple([terms(normalised(text))[: OPENINGS[0]] for text in side] for side in (positive, negative))
     lengths = [len(words(text)) for text in positive], [len(words(text)) for text in negative]
     best, least, start = Pairs(), float("inf"), 0
     for _ in range(TRIES):  # texts that only one side has so long lean at the end; the others can lean against them

@@ -14,13 +14,14 @@ from statistics import mean, median
 
 import pandas as pd
 
+from .duplicates import Sketched, near_duplicates, sketched
 from .intake import SPLITS, Intake
 from .matching import match
 from .records import Row
 from .settings.data import DataSettings
 from .shapes import Plain, Ranked
 from .sizes import Sizes
-from .text import Sketched, digest_of, near_duplicates, normalised, place_of, sketched, words
+from .text import cut_words, digest_of, normalised, place_of, word_ends, words
 
 Tables = dict[str, list[Row]]
 
@@ -214,9 +215,12 @@ def pairs_from_labels(source: Intake, table: pd.DataFrame, data: DataSettings, n
 
 def shared_opening(one: str, other: str) -> str:
     """The words that two texts begin with, to the letter, but not all of either."""
-    words = one.split(" "), other.split(" ")
-    same = next((n for n, (a, b) in enumerate(zip(*words, strict=False)) if a != b), min(map(len, words)))
-    return " ".join(words[0][: min(same, min(map(len, words)) - 1)])
+    same = 0
+    for end, also in zip(*(list(word_ends(text))[:-1] for text in (one, other)), strict=False):
+        if end != also or one[same:end] != other[same:end]:
+            break
+        same = end
+    return one[:same]
 
 
 def pairs_given(source: Intake, table: pd.DataFrame, data: DataSettings, name: str, split: str) -> list[Row]:
@@ -271,27 +275,31 @@ def texts_of(row: Row) -> list[str]:
     return [text for text in (row["prompt"], *sides) if text]
 
 
-def apart(rows: list[Row], split: str, others: Sketched, threshold: float, together: int = 1) -> list[Row]:
-    """The rows without those of `split` that have a text which nearly stands in `others`.
+def apart(rows: list[Row], split: str, others: Sketched, threshold: float, together: int = 1) -> tuple[list[Row], list[str]]:
+    """The rows without those of `split` that have a text which nearly stands in `others`, or may do so.
 
     Args:
-        threshold: as for `text.near_duplicates`.
+        threshold: as for `duplicates.near_duplicates`.
         together: rows go in groups of so many, which keeps a balance.
+
+    Returns:
+        The rows that stay; and those texts of the others that are too much like too many of `others` to be sure.
     """
     owners = [(number // together, text) for number, row in enumerate(rows) if row["split"] == split for text in texts_of(row)]
     near = near_duplicates(sketched([text for _, text in owners]), others, threshold)
-    gone = {owners[number][0] for number in near}
-    return [row for number, row in enumerate(rows) if row["split"] != split or number // together not in gone]
+    gone = {owners[number][0] for number in near.found | near.crowded}
+    kept = [row for number, row in enumerate(rows) if row["split"] != split or number // together not in gone]
+    return kept, [owners[number][1] for number in sorted(near.crowded)]
 
 
 def not_opening(rows: list[Row], split: str, prompts: Sequence[str], together: int = 1) -> list[Row]:
     """The rows without those of `split` that have a text which begins with one of `prompts`, word for word."""
     taken = {normalised(prompt) for prompt in prompts}
-    counts = sorted({len(prompt.split()) for prompt in taken})
+    counts = sorted({len(words(prompt)) for prompt in taken})
     gone = {
         number // together
         for number, row in enumerate(rows)
         for text in map(normalised, texts_of(row))
-        if row["split"] == split and any(" ".join(text.split(" ", count)[:count]) in taken for count in counts)
+        if row["split"] == split and any(cut_words(text, count) in taken for count in counts)
     }
     return [row for number, row in enumerate(rows) if row["split"] != split or number // together not in gone]

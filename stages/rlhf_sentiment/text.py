@@ -1,20 +1,35 @@
-"""Text as the data stages see it: cleaned, the same text, the split it belongs to, and texts that are nearly the same."""
+"""Text as the data stages see it: cleaned, the same text, the split it belongs to, and its words.
+
+A word is what white space parts. Some scripts, such as Chinese, Japanese and Thai, put no space between words: there each
+letter, with the marks that combine with it, is a word of its own. Without a dictionary nothing finer can be said.
+"""
 
 import hashlib
 import re
 import unicodedata
-import zlib
-from collections.abc import Sequence
-from functools import lru_cache
-from typing import NamedTuple
+from collections.abc import Iterator
+from itertools import islice
 
-import numpy as np
-from datasketch import MinHash
+import regex
 
-from .progress import progress_bar
+# Letters of scripts without spaces: those that a line may break at (UAX #14), and Tibetan ones. Korean has spaces, and so have
+# Latin letters that are as wide as Chinese ones.
+_BREAKS = r"\p{LB=ID}\p{LB=CJ}\p{LB=NS}\p{LB=SA}\p{LB=AK}\p{LB=AS}\u0f00-\u0fff"
+_LETTER = rf"[[[{_BREAKS}]&&[\p{{L}}\p{{Nl}}]]--[\p{{sc=Latin}}\p{{sc=Hangul}}]]"
+_CLUSTER = rf"(?={_LETTER})\X\p{{M}}*+"  # with its marks
+_OTHER = r"[^\s\p{L}\p{N}]*+"  # punctuation and symbols
+_MAY_LACK_SPACES = regex.compile(f"[{_BREAKS}]")
+_LETTERS = regex.compile(_CLUSTER, regex.V1)
+_WORDS = regex.compile(rf"{_OTHER}{_CLUSTER}{_OTHER}|[\S--{_LETTER}]++", regex.V1)
+_CHUNK = re.compile(r"\S+")
 
-_SHINGLE = 3  # words
-_PERMUTATIONS = 128
+TERM = r"[\p{L}\p{N}_][\p{L}\p{M}\p{N}_]*+"  # for `regex`: re's \w+, and the marks of its letters
+_TERMS = regex.compile(TERM)
+
+# Marks that combine; U+FF9E and U+FF9F become such. The joiner (U+034F) parts them.
+_MARK = r"[\p{M}\uff9e\uff9f--\u034f]"
+_MANY_MARKS = regex.compile(rf"{_MARK}{{30}}(?={_MARK})", regex.V1)
+
 _BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
 _LINE_END = re.compile(r"\r\n|[\n\r\x0b\x0c\x85\u2028\u2029]")
 
@@ -32,8 +47,13 @@ def cleaned_lines(text: str) -> str:
 
 
 def normalised(text: str) -> str:
-    """`text` with what does not make it another text taken away: case, width and composition, runs of white space."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    """`text` with what does not make it another text taken away: case, width and composition, runs of white space.
+
+    NFKC puts the marks of a letter in order, and its cost grows with the square of their number. A joiner after every 30,
+    as in Unicode's Stream-Safe Text Format (UAX #15), bounds that. No writing system has so many.
+    """
+    safe = text if text.isascii() else _MANY_MARKS.sub("\\g<0>\u034f", text)
+    return " ".join(unicodedata.normalize("NFKC", safe).casefold().split())
 
 
 def split_of(text: str, validation: float, test: float) -> str:
@@ -59,84 +79,44 @@ def digest_of(*texts: str) -> int:
 
 
 def words(text: str) -> list[str]:
-    """The words of `text`, as lengths count them: what white space parts."""
-    return text.split()
+    """The words of `text`, as lengths count them. Punctuation belongs to the word that it stands at.
 
-
-def cut_words(text: str, words: int) -> str:
-    """The first `words` words of `text`, white space as it was."""
-    match = re.match(rf"\s*(?:\S+\s+){{0,{max(words - 1, 0)}}}\S+", text)
-    return match[0] if match and words else ""
-
-
-def shingles(text: str) -> set[str]:
-    """The runs of three words in the normalised text, punctuation aside; of a shorter text, all of it."""
-    same = normalised(text)
-    words = re.findall(r"\w+", same) or [same]
-    return {" ".join(words[i : i + _SHINGLE]) for i in range(max(len(words) - _SHINGLE + 1, 1))}
-
-
-class Sketched(NamedTuple):
-    """Texts, and a MinHash of each. Shape of `sketches`: (texts, 128), uint32. The texts may lie on disk."""
-
-    texts: Sequence[str]
-    sketches: np.ndarray
-
-
-def sketched(texts: Sequence[str], title: str = "") -> Sketched:
-    """The MinHash of each text's shingles (Broder 1997, as in datasketch), with a progress bar where it has a title."""
-    sketches = np.empty((len(texts), _PERMUTATIONS), dtype=np.uint32)
-    with progress_bar(total=len(texts), desc=title, unit=" texts", leave=False, shown=bool(title)) as progress:
-        for start in range(0, len(texts), 1000):
-            part = [texts[number] for number in range(start, min(start + 1000, len(texts)))]
-            hashed = [[zlib.crc32(shingle.encode()) for shingle in shingles(text)] for text in part]
-            for number, one in enumerate(MinHash.bulk(hashed, num_perm=_PERMUTATIONS, seed=1, hashfunc=int), start):
-                sketches[number] = one.hashvalues
-            progress.update(len(part))
-    return Sketched(texts, sketches)
-
-
-def near_duplicates(ours: Sketched, others: Sketched, threshold: float) -> set[int]:
-    """Indices of those of `ours` that nearly stand in `others` too.
-
-    Args:
-        threshold: Jaccard similarity of the two sets of shingles, in [0.1, 1], from which two texts are near-duplicates.
-
-    MinHash with locality-sensitive hashing proposes and the exact similarity decides, so that no text is dropped that
-    should stay. Two texts are proposed where they agree in all r rows of one of b bands, which at the threshold t fails
-    with probability (1 - t^r)^b: r is the largest for which that is below 1e-4. (datasketch's own index keeps every band
-    of every text in dictionaries, about 16 KiB a text; here one band is looked at after the other.)
+    Example:
+        >>> words("It was good, really."), words("我看了 Titanic，很好。")
+        (['It', 'was', 'good,', 'really.'], ['我', '看', '了', 'Titanic，', '很', '好。'])
     """
-    shapes = [(_PERMUTATIONS // rows, rows) for rows in range(1, _PERMUTATIONS // 2 + 1)]
-    bands, rows = [shape for shape in shapes if (1 - threshold ** shape[1]) ** shape[0] < 1e-4][-1]
-    found: set[int] = set()
-    compared: set[tuple[int, int]] = set()
-    for band in range(bands):
-        own, other = (_keys(side.sketches[:, band * rows : (band + 1) * rows]) for side in (ours, others))
-        order = np.argsort(other, kind="stable")
-        first, last = (np.searchsorted(other[order], own, side) for side in ("left", "right"))
-        for number in np.flatnonzero(last > first):
-            for candidate in order[first[number] : last[number]]:
-                pair = int(number), int(candidate)
-                if pair[0] in found or pair in compared:
-                    continue
-                compared.add(pair)
-                if _jaccard(_cached_shingles(ours.texts[pair[0]]), _cached_shingles(others.texts[pair[1]])) >= threshold:
-                    found.add(pair[0])
-    return found
+    if not _may_lack_spaces(text):
+        return text.split()
+    return [word for chunk in text.split() for word in _WORDS.findall(chunk)]
 
 
-def _keys(rows: np.ndarray) -> np.ndarray:
-    """One number for the values of a row; two rows with another value have hardly ever the same. (N, r) -> (N,)"""
-    keys = np.zeros(len(rows), dtype=np.uint64)
-    for column in rows.T:
-        keys = (keys ^ column) * np.uint64(0x9E3779B97F4A7C15)
-        keys ^= keys >> np.uint64(29)
-    return keys
+def word_ends(text: str) -> Iterator[int]:
+    """Where each word of `text` ends."""
+    lacking = _may_lack_spaces(text)
+    for chunk in _CHUNK.finditer(text):
+        yield from (word.end() for word in _WORDS.finditer(text, *chunk.span())) if lacking else (chunk.end(),)
 
 
-_cached_shingles = lru_cache(maxsize=2_000)(shingles)
+def cut_words(text: str, count: int) -> str:
+    """The first `count` words of `text`, white space as it was."""
+    return text[: max(islice(word_ends(text), count), default=0)]
 
 
-def _jaccard(one: set[str], other: set[str]) -> float:
-    return len(one & other) / len(one | other)
+def terms(text: str) -> list[str]:
+    """The words of `text` without punctuation, which parts words here as white space does.
+
+    Example:
+        >>> terms("It wasn't good."), terms("我看了 Titanic，很好。")
+        (['It', 'wasn', 't', 'good'], ['我', '看', '了', 'Titanic', '很', '好'])
+    """
+    return _TERMS.findall(spaced(text))
+
+
+def spaced(text: str) -> str:
+    """`text` with a space on each side of each letter of a script without spaces, for whatever knows words by spaces."""
+    return _LETTERS.sub(r" \g<0> ", text) if _may_lack_spaces(text) else text
+
+
+def _may_lack_spaces(text: str) -> bool:
+    """Whether `text` may hold letters of a script without spaces: a quick answer, since most texts hold none."""
+    return not text.isascii() and _MAY_LACK_SPACES.search(text) is not None

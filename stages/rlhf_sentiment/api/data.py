@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 from datasets import Dataset
 
+from ..duplicates import sketched
 from ..files import files_at
 from ..intake import Intake
 from ..messages import one_line, shown
@@ -12,7 +13,6 @@ from ..records import Row
 from ..run import StageError
 from ..shapes import PREFERENCES
 from ..tables import apart, pairs_from_labels, pairs_given, pairs_there, splits_of
-from ..text import sketched
 from .config import RLHFConfig
 
 
@@ -65,7 +65,7 @@ class PreferenceDataProcessor:
             else:
                 pairs += pairs_given(source, table, data, "pairs", split)
         held_out = [row["prompt"] + row[side] for row in pairs if row["split"] != "train" for side in ("chosen", "rejected")]
-        kept = apart(pairs, "train", sketched(held_out, "near-duplicates"), data.near_duplicate)
+        kept, _ = apart(pairs, "train", sketched(held_out, "near-duplicates"), data.near_duplicate)
         self.files = {file.name: fates for file, fates in zip(files, source.files.values(), strict=True)}
         self.dropped = pd.DataFrame(source.dropped, columns=["file", "row", "reason"])
         for name, fates in self.files.items():
