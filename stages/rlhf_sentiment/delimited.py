@@ -107,7 +107,8 @@ def _style(look: Lines, ending: str, has_header: bool, limit: int) -> _Style:
     """How a table was written. A .csv without a comma in its first line is parted by semicolons or tabs, if these are there."""
     first = next(look(), Line(1, "", True)).text
     delimiter = next((one for one in ",;\t" if one in first), ",") if ending == ".csv" else "\t"
-    lines = [line.text.rstrip("\r\n").split(delimiter) for line in itertools.islice(look(), 1000) if '"' not in line.text]
+    plain = (line.text.rstrip("\r\n") for line in itertools.islice(look(), 1000) if '"' not in line.text)
+    lines = [[one[:100] for one in line.split(delimiter)] for line in plain]  # a label is short; long texts need no memory here
     widths = Counter(map(len, lines))
     width = max(widths, key=lambda one: (widths[one], one), default=0)
     values = [set(column) for column in zip(*(line for line in lines if len(line) == width), strict=True)]
