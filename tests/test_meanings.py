@@ -193,6 +193,28 @@ def test_other_preferences_stop(values: list[Any]) -> None:
     assert str(error.value).endswith("neither, such as data.preference_values: {a: [1], b: [2], tie: [0]}")
 
 
+def test_all_votes_of_a_row_are_listed() -> None:
+    source = meanings()
+    with pytest.raises(Fault, match=r"^preference is 0: not understood$"):
+        source.margin([0, 1, 1, None, 2])
+    with pytest.raises(StageError, match=r"its preferences are 0 \(1x\), 1 \(2x\), 2 \(1x\);"):
+        source.end_of_file("file")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"preference_values": {"a": [1], "b": ["1.0"], "tie": []}}, "data.preference_values: 1 cannot mean both a and b"),
+        ({"preference_values": {"a": ["x"], "b": ["y"], "tie": ["X"]}}, "data.preference_values: x cannot mean both a and tie"),
+        ({"labels": {"negative": [0], "positive": [False, 1]}}, "data.labels: 0 cannot mean both negative and positive"),
+        ({"columns": {"label": ["one", "two"]}}, "data.columns: label is one column; only preference can be a list"),
+    ],
+)
+def test_settings_that_contradict_themselves_are_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        meanings(**changes)
+
+
 def test_preferences_that_are_told_are_all_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     told = {"a": [1], "b": [2], "tie": [0, "both bad"]}
     assert read([["1", 2.0, 0, "Both bad", 1, 3, "a"]], "margin", preference_values=told) == [1, -1, 0, 0, 1]

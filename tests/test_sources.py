@@ -14,6 +14,7 @@ import yaml
 import prepare as stage
 from prepare import Prepared
 from rlhf_sentiment import grammar
+from rlhf_sentiment.card import card
 from rlhf_sentiment.files import files_at
 from rlhf_sentiment.intake import Intake
 from rlhf_sentiment.records import Row
@@ -362,6 +363,9 @@ def test_equal_scores_are_ties_and_make_no_pair(raw: Path) -> None:
         "chosen and rejected have the same score, 8": 30,
         "rejected has a higher score, 9, than chosen, 8": 30,
     }
+    said = card(prepared.tables, prepared.metrics, settings())
+    assert "| file | read | kept | rejected | duplicates | overlaps | ties |" in said
+    assert r"| pairs\_jsonl | 120 | 60 | 60 | 0 | 0 | 30 |" in said
     ranked = [
         {"prompt": row["prompt"], "completions": [row["chosen"], row["rejected"], "so so"], "scores": [2, 1 + n % 2, 1 + n % 2]}
         for n, row in enumerate(rows)
