@@ -163,11 +163,8 @@ class Intake:
                 self._columns["votes"][same] += _votes(ready.record)
                 return fate, fate, f"duplicate: a vote on the pair of row {self._voted[same][1]}, and counted there"
             other = same is not None and self._columns["label"][same] != ready.label
-            return (
-                fate,
-                fate,
-                f"{fate}, with the other {'label' if self._kind is Labelled else 'preference'}" if other else fate,
-            )
+            said = f", with the other {'label' if self._kind is Labelled else 'preference'}" if other else ""
+            return fate, fate, fate + said
         column = self._data.columns.get("id", "id")
         name = row.get(str(column)) if column is not None else None
         if name not in (None, "") and shape.name != "votes":
@@ -233,8 +230,8 @@ class Intake:
             counts["rows_rejected"] += 1
             counts["ties"] += 1
         self.table = self.table.drop(index=ties)
-        for name, key in self._keys.items():
-            if ties and self.files[key]["rows_kept"] == 0:
+        for name in dict.fromkeys(self._voted[place][0] for place in ties):
+            if self.files[self._keys[name]]["rows_kept"] == 0:
                 raise StageError(f"{name}: no row can be used: {self._why(name)}")
 
 
