@@ -9,6 +9,7 @@ logarithms. Where one is above 1.15, the exit status is 1.
 """
 
 import argparse
+import gzip
 import json
 import random
 import resource
@@ -29,6 +30,7 @@ sys.path.insert(0, str(ROOT / "stages"))
 from rlhf_sentiment import text  # noqa: E402 (the line before finds it)
 from rlhf_sentiment.duplicates import near_duplicates, sketched  # noqa: E402
 from rlhf_sentiment.files import files_at  # noqa: E402
+from rlhf_sentiment.formats import rows_of  # noqa: E402
 from rlhf_sentiment.intake import Intake  # noqa: E402
 from rlhf_sentiment.judge import Judge  # noqa: E402
 from rlhf_sentiment.settings.data import DataSettings  # noqa: E402
@@ -75,10 +77,21 @@ def votes(rows: int) -> Path:
     return folder / "votes.jsonl"
 
 
+def one_line(letters: int) -> Path:
+    """A compressed file that unpacks to one line of as many letters."""
+    file = Path(tempfile.mkdtemp()) / "line.jsonl.gz"
+    with gzip.open(file, "wb") as lines:
+        for _ in range(letters // 1_000_000):
+            lines.write(b"a" * 1_000_000)
+    return file
+
+
+def settings() -> DataSettings:
+    return DataSettings.model_validate(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["data"])
+
+
 def take_in(file: Path) -> None:
-    settings = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["data"]
-    data = DataSettings.model_validate(settings)
-    Intake(files_at(str(file), "benchmark"), ("votes",), data, "benchmark", 0, 0.0)
+    Intake(files_at(str(file), "benchmark"), ("votes",), settings(), "benchmark", 0, 0.0)
 
 
 def teach(count: int) -> None:
@@ -100,6 +113,7 @@ CASES = {
     "boilerplate above": Case(4_000, lambda n: boilerplate(n, 18), compare),
     "one long text": Case(200_000, lambda n: " ".join(f"w{place}" for place in range(n)), lambda one: sketched([one])),
     "votes": Case(40_000, votes, take_in),
+    "one long line": Case(500_000_000, one_line, lambda file: list(rows_of(file, settings()))),
 }
 
 

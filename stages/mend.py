@@ -2,6 +2,7 @@
 
 DVC writes dvc.lock and .dvc/tmp/rwlock in place. A dvc.lock that DVC cannot read is restored from git: stages that have run
 since come back from DVC's run cache, or from their checkpoints. Such an rwlock is removed: it only says who is at work.
+A params.yaml that cannot be settings is refused, before DVC reads it.
 """
 
 from rlhf_sentiment.start import one_line_errors  # isort: split
@@ -17,9 +18,10 @@ from dvc.rwlock import SCHEMA as RWLOCK_SCHEMA
 from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from dvc.utils.strictyaml import load
 
+from rlhf_sentiment.config import read_yaml
 from rlhf_sentiment.run import StageError, writing
 
-LOCK, RWLOCK = Path("dvc.lock"), Path(".dvc/tmp/rwlock")
+PARAMS, LOCK, RWLOCK = Path("params.yaml"), Path("dvc.lock"), Path(".dvc/tmp/rwlock")
 
 
 def main() -> None:
@@ -27,6 +29,8 @@ def main() -> None:
         prog="python stages/mend.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args()
     with one_line_errors("mend"):
+        if PARAMS.exists():
+            read_yaml(PARAMS)  # dvc reads it before any stage does, and would expand aliases that multiply
         if LOCK.exists() and not is_readable(read_lock, LOCK):
             print(f"mend: {LOCK} was damaged, as by a dvc that was killed; {mend_lock()}")
         if RWLOCK.exists() and not is_readable(read_rwlock, RWLOCK):

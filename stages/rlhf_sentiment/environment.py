@@ -113,8 +113,9 @@ def record(stage: str) -> None:
 def changes(stage: str, pins: Path = Path("requirements.txt")) -> list[str]:
     """A line for each library that is not what the stage's last run here had, or, where it has none, what is pinned."""
     try:
-        before, had = json.loads((_FOLDER / f"{stage}.json").read_text(encoding="utf-8"))["libraries"], "the last run here had"
-    except (OSError, ValueError, KeyError, TypeError):
+        before = dict(json.loads((_FOLDER / f"{stage}.json").read_text(encoding="utf-8"))["libraries"])
+        had = "the last run here had"
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         lines = pins.read_text(encoding="utf-8").splitlines() if pins.is_file() else []
         pinned = (line.split()[0].split(";")[0].partition("==") for line in lines if line[:1].isalpha() and "==" in line)
         before, had = {name: number for name, _, number in pinned}, "requirements.txt pins"
