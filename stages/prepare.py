@@ -115,43 +115,44 @@ def prepare(params: Params) -> Prepared:
     intakes: dict[str, Intake] = {}  # by the setting that names the source
     own_judge = params.judge.source not in ("data", data.source)
 
-    # 1. The source, each of whose rows is kept or has a reason why not, and the tables that it makes.
+    # 1. The sources, each of whose rows is kept or has a reason why not.
     name, files = source_of(data)
+    if name != "synthetic":
+        wanted, share = (*PREFERENCES, "labelled"), 0.0 if own_judge else 0.5
+        intakes["data.source"] = source = Intake(files, wanted, data, "data.source", data.prompt_words, share)
+        if source.shape != "labelled" and not own_judge:
+            lacks = "no labels, so that no judge can learn from it; set judge.source"
+            raise StageError(f"{name} holds {source.shape} and {lacks}")
+    if data.corpus:
+        intakes["data.corpus"] = Intake(files_at(data.corpus, "data.corpus"), ("plain",), plain, "data.corpus", 0, 0.0)
+    if data.prompts:
+        intakes["data.prompts"] = Intake(files_at(data.prompts, "data.prompts"), ("prompts",), plain, "data.prompts", 0, 0.0)
+    if own_judge and params.judge.source != "synthetic":
+        judges = files_of_judge(params.judge.source)
+        intakes["judge.source"] = Intake(judges, ("labelled",), plain, "judge.source", 0, 1.0)
+
+    # 2. The tables that the source makes; texts for the base model, and prompts, may come from elsewhere.
     if name == "synthetic":
         sizes.take_whole()
         shape, tables = "grammar", synthetic.tables(ledger, data, sizes)
     else:
-        source = asked = Intake(
-            files, (*PREFERENCES, "labelled"), data, "data.source", data.prompt_words, 0.0 if own_judge else 0.5
-        )
         shape = source.shape
-        if shape != "labelled" and not own_judge:
-            raise StageError(f"{name} holds {shape} and no labels, so that no judge can learn from it; set judge.source")
         labels = shape == "labelled"
         tables = from_labels(source, data, sizes, not own_judge) if labels else from_preferences(source, data, sizes)
-        intakes["data.source"] = source
-
-    # 2. Texts for the base model, and prompts, from elsewhere.
     if data.corpus:
-        texts = Intake(files_at(data.corpus, "data.corpus"), ("plain",), plain, "data.corpus", 0, 0.0)
-        sizes.share_out(len(train := splits_of(texts)["train"]), {"corpus_texts": len(train)})
-        tables["corpus"] = corpus_of(texts, train, data, sizes)
-        intakes["data.corpus"] = texts
+        texts = splits_of(intakes["data.corpus"])["train"]
+        sizes.share_out(len(texts), {"corpus_texts": len(texts)})
+        tables["corpus"] = corpus_of(intakes["data.corpus"], texts, data, sizes)
     if data.prompts:
-        asked = Intake(files_at(data.prompts, "data.prompts"), ("prompts",), plain, "data.prompts", 0, 0.0)
-        tables["prompts"] = prompts_of(asked, data, sizes)
-        intakes["data.prompts"] = asked
+        tables["prompts"] = prompts_of(intakes["data.prompts"], data, sizes)
 
     # 3. The judge's texts: of the half that is its alone, or of a source of its own.
     if (params.judge.source if own_judge else name) == "synthetic":
         sizes.take_whole("labelled_texts", "labelled_held_out")
         tables["labelled"] = synthetic.labelled(ledger, sizes)
-    elif own_judge:
-        judges = Intake(files_of_judge(params.judge.source), ("labelled",), plain, "judge.source", 0, 1.0)
-        tables["labelled"] = labelled(judges, data, [], sizes)
-        intakes["judge.source"] = judges
     else:
-        tables["labelled"] = labelled(source, data, [row for row in tables["prompts"] if row["split"] == "test"], sizes)
+        test_prompts = [] if own_judge else [row for row in tables["prompts"] if row["split"] == "test"]
+        tables["labelled"] = labelled(intakes["judge.source"] if own_judge else source, data, test_prompts, sizes)
 
     later = asked_later(params, sizes)
     sizes.refuse(name)
@@ -175,8 +176,8 @@ def prepare(params: Params) -> Prepared:
             counted[f"{file} as {setting.replace('.', '_')}" if file in counted else file] = fates
     pairs = about_pairs(tables["preferences"]) | {"flipped": flipped}
     if not 0.4 <= pairs["chosen_longer"] <= 0.6:
-        share = f"the chosen response is the longer one in {pairs['chosen_longer']:.0%} of the training pairs"
-        warn("prepare", f"{share}; a reward model can learn length from them (metrics/reward.json measures it)")
+        often = f"the chosen response is the longer one in {pairs['chosen_longer']:.0%} of the training pairs"
+        warn("prepare", f"{often}; a reward model can learn length from them (metrics/reward.json measures it)")
     metrics: Row = {
         "source": name,
         "shape": shape,
@@ -185,7 +186,9 @@ def prepare(params: Params) -> Prepared:
         "files": counted,
         "sizes": sizes.came_to | later,
         "pairs": pairs,
-        "prompts_too_long": 0 if name == "synthetic" else prompts_too_long(asked, data),
+        "prompts_too_long": prompts_too_long(asked, data)
+        if (asked := intakes.get("data.prompts" if data.prompts else "data.source"))
+        else 0,
         "dropped": {table: made[table] - len(tables[table]) for table in TABLES},
         "dropped_unsure": unsure.total(),
         "splits": {table: dict(sorted(Counter(row["split"] for row in tables[table]).items())) for table in TABLES},
