@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Where `local-data` finds data/ and models/.
 SHARED ?= ../shared
 
-.PHONY: setup repro test verify lint format local-data pins clean
+.PHONY: setup repro test thorough verify lint format local-data pins clean
 
 setup: $(VENV)/.installed
 
@@ -26,6 +26,10 @@ repro: setup
 
 test: setup
 	pytest
+
+# With those tests, too, that repeat on other inputs what `test` has seen on one.
+thorough: setup
+	pytest -m ""
 
 # The same commit gives the same bytes: the tiny world twice, in two folders and two environments, and twice with one thread.
 verify: setup

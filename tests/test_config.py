@@ -134,6 +134,16 @@ def test_a_wrong_setting_is_named_with_what_would_be_right(tmp_path: Path, key: 
     assert len(message.splitlines()) == 1
 
 
+def test_all_that_asks_for_too_much_is_in_one_line(tmp_path: Path) -> None:
+    tree = changed("evaluate.num_samples", 21)
+    tree["ppo"]["batch_size"] = 64
+    tree["sft"]["max_length"] = 161
+    assert refusal(tmp_path, tree) == (
+        "params.yaml: settings: ppo.batch_size (64) must be at most data.prompts_train (32); evaluate.num_samples (21) must be "
+        "at most data.prompts_test (20); sft.max_length (161) must be at most base.context (160)"
+    )
+
+
 def test_a_missing_key_is_named(tmp_path: Path) -> None:
     tree = tiny_params()
     del tree["ppo"]["lam"]

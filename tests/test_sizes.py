@@ -118,6 +118,7 @@ def test_prompts_that_open_nearly_all_texts_are_told(tmp_path: Path, monkeypatch
 
 
 def test_the_grammar_wants_whole_numbers() -> None:
-    for share in (None, 0.5):
-        with pytest.raises(ValueError, match=r"data\.pairs: the grammar writes as many rows as are asked for; give a whole"):
-            data(source="synthetic", pairs=share)
+    with pytest.raises(
+        ValueError, match=r"data\.sft_rows, data\.pairs: the grammar writes as many rows as are asked for; give"
+    ):
+        data(source="synthetic", pairs=None, sft_rows=0.5)

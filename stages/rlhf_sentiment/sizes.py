@@ -8,7 +8,7 @@ texts, and an empty count means every one.
 
 from .run import StageError
 from .settings.counts import number_of
-from .settings.data import PROPORTIONS, WHOLE, DataSettings
+from .settings.data import PROPORTIONS, DataSettings, whole_numbers
 
 IN_TWOS = ("sft_rows", "labelled_texts", "labelled_held_out")  # half of each sentiment
 
@@ -61,11 +61,10 @@ class Sizes:
         Raises:
             StageError: one is no whole number.
         """
-        for name in names or PROPORTIONS:
-            number = getattr(self.data, name)
-            if not isinstance(number, int):
-                raise StageError(f"data.{name}: {WHOLE}")
-            self.came_to[name] = number
+        names = names or tuple(PROPORTIONS)
+        if faults := whole_numbers(self.data, *names):
+            raise StageError(faults[0])
+        self.came_to |= {name: getattr(self.data, name) for name in names}
 
     def lacks(self, setting: str, asked: object, fitting: int) -> None:
         """Note that a setting asks for more than there is."""

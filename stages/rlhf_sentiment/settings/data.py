@@ -22,7 +22,6 @@ PROPORTIONS = {
     "prompts_validation": 128,
     "prompts_test": 600,
 }
-WHOLE = "the grammar writes as many rows as are asked for; give a whole number"
 Meaning = Annotated[list[int | float | bool | str], Field(min_length=1)]
 Column = Literal[
     "id", "text", "label", "rating", "prompt", "messages", "chosen", "rejected", "completions", "scores", "ranks",
@@ -157,7 +156,12 @@ class DataSettings(Settings):
         if self.source == "synthetic":
             if self.corpus or self.prompts:
                 raise ValueError("data.corpus and data.prompts go with other sources than synthetic; set them to null")
-            for name in PROPORTIONS:
-                if not isinstance(getattr(self, name), int):
-                    raise ValueError(f"data.{name}: {WHOLE}")
+            if faults := whole_numbers(self, *PROPORTIONS):
+                raise ValueError(faults[0])
         return self
+
+
+def whole_numbers(data: DataSettings, *names: str) -> list[str]:
+    """What is wrong with counts of rows that the grammar writes: they should be whole numbers. Nothing, or one line."""
+    wrong = [f"data.{name}" for name in names if not isinstance(getattr(data, name), int)]
+    return [f"{', '.join(wrong)}: the grammar writes as many rows as are asked for; give whole numbers"] if wrong else []

@@ -10,7 +10,7 @@ from ..config import Device, Seed, Settings
 from .base import BaseSettings
 from .checkpoints import CheckpointEvery
 from .counts import Asked
-from .data import WHOLE, DataSettings
+from .data import DataSettings, whole_numbers
 from .evaluate import EvaluateSettings
 from .generation import GenerationSettings
 from .judge import JudgeSettings
@@ -40,32 +40,28 @@ class Params(Settings):
     def _sections_agree(self) -> Self:
         if (file := self.evaluate.prompts_file) and not isfile(file):
             raise ValueError(f"evaluate.prompts_file: {file}: no such file of prompts{whence(file)}")
-        if self.evaluate.shown_samples > self.evaluate.listed_prompts:
-            raise ValueError(
-                f"evaluate.shown_samples ({self.evaluate.shown_samples}) must be at most "
-                f"evaluate.listed_prompts ({self.evaluate.listed_prompts})"
-            )
-        needs: list[tuple[str, Asked, str, Asked]] = [
+        limits: list[tuple[str, Asked, str, Asked]] = [
             ("ppo.batch_size", self.ppo.batch_size, "data.prompts_train", self.data.prompts_train),
             ("ppo.validation_prompts", self.ppo.validation_prompts, "data.prompts_validation", self.data.prompts_validation),
+            ("evaluate.shown_samples", self.evaluate.shown_samples, "evaluate.listed_prompts", self.evaluate.listed_prompts),
         ]
         if self.evaluate.prompts_file is None:
-            needs.append(("evaluate.num_samples", self.evaluate.num_samples, "data.prompts_test", self.data.prompts_test))
-        for name, asked, limit, most in needs:
-            if isinstance(asked, int) and isinstance(most, int) and asked > most:  # `prepare` knows what others come to
-                raise ValueError(f"{name} ({asked}) must be at most {limit} ({most})")
-        if "synthetic" in (self.data.source, self.judge.source):
-            for count in ("labelled_texts", "labelled_held_out"):
-                if not isinstance(getattr(self.data, count), int):
-                    raise ValueError(f"data.{count}: {WHOLE}")
+            limits.append(("evaluate.num_samples", self.evaluate.num_samples, "data.prompts_test", self.data.prompts_test))
         if self.base.model == "scratch":  # the model's positions are known: a prompt has at least one token
-            lengths = {
+            positions = {
                 "sft.max_length": self.sft.max_length,
                 "reward.max_length": self.reward.max_length,
                 "ppo.max_new_tokens + 1": self.ppo.max_new_tokens + 1,
                 "generation.max_new_tokens + 1": self.generation.max_new_tokens + 1,
             }
-            for name, length in lengths.items():
-                if length > self.base.context:
-                    raise ValueError(f"{name} ({length}) must be at most base.context ({self.base.context})")
+            limits += [(name, tokens, "base.context", self.base.context) for name, tokens in positions.items()]
+        beyond = [
+            f"{name} ({asked}) must be at most {limit} ({most})"
+            for name, asked, limit, most in limits
+            if isinstance(asked, int) and isinstance(most, int) and asked > most  # `prepare` knows what others come to
+        ]
+        if "synthetic" in (self.data.source, self.judge.source):
+            beyond += whole_numbers(self.data, "labelled_texts", "labelled_held_out")
+        if beyond:
+            raise ValueError("; ".join(beyond))
         return self
