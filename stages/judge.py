@@ -41,7 +41,8 @@ def main(params: Params) -> str:
     cut = judge.positive([cut_words(text, settings.cut_words) for text in held_out])
     negated = np.array([is_negated(text) for text in held_out])
     classifier = examine_both(whole, cut, truth)
-    classifier["accuracy_negated"] = examine(whole[negated], truth[negated])["accuracy"] if negated.any() else 0.0
+    if negated.any():
+        classifier["accuracy_negated"] = examine(whole[negated], truth[negated])["accuracy"]
     metrics = {
         "texts": len(texts["train"]),
         "texts_held_out": len(held_out),
@@ -51,7 +52,8 @@ def main(params: Params) -> str:
         "strongest": {side: ", ".join(terms) for side, terms in judge.strongest(12).items()},
     }
     write_metrics("metrics/judge.json", metrics)
-    return "accuracy {accuracy:.3f}, cut {accuracy_cut:.3f}, negated {accuracy_negated:.3f}".format(**classifier)
+    told = f"accuracy {classifier['accuracy']:.3f}, cut {classifier['accuracy_cut']:.3f}"
+    return told + (f", negated {classifier['accuracy_negated']:.3f}" if negated.any() else "")
 
 
 if __name__ == "__main__":

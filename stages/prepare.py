@@ -156,8 +156,8 @@ def prepare(params: Params) -> Prepared:
 
     later = asked_later(params, sizes)
     sizes.refuse(name)
-    tables["preferences"], flipped = turned_round(tables["preferences"], data)
-    flipped += ledger.flipped
+    if name != "synthetic":
+        tables["preferences"] = turned_round(tables["preferences"], data)
 
     # 4. Apart: what trains from what is held out, the judge's lessons from the pairs, its exam from both.
     made = {table: len(rows) for table, rows in tables.items()}
@@ -174,7 +174,8 @@ def prepare(params: Params) -> Prepared:
     for setting, intake in intakes.items():
         for file, fates in intake.files.items():
             counted[f"{file} as {setting.replace('.', '_')}" if file in counted else file] = fates
-    pairs = about_pairs(tables["preferences"]) | {"flipped": flipped}
+    flipped = [row.pop("flipped", False) for row in tables["preferences"]]
+    pairs = about_pairs(tables["preferences"]) | {"flipped": sum(flipped)}
     if not 0.4 <= pairs["chosen_longer"] <= 0.6:
         often = f"the chosen response is the longer one in {pairs['chosen_longer']:.0%} of the training pairs"
         warn("prepare", f"{often}; a reward model can learn length from them (metrics/reward.json measures it)")
@@ -198,17 +199,18 @@ def prepare(params: Params) -> Prepared:
 
 def asked_later(params: Params, sizes: Sizes) -> dict[str, int]:
     """What the counts of prompts in `ppo` and `evaluate` come to; `sizes.short` says which ask for more than there are."""
-    asked: dict[str, tuple[Asked, int]] = {
-        "ppo.batch_size": (params.ppo.batch_size, sizes["prompts_train"]),
-        "ppo.validation_prompts": (params.ppo.validation_prompts, sizes["prompts_validation"]),
+    asked: dict[str, tuple[Asked, int, int]] = {  # what is asked for, the least that works, the most that there is
+        "ppo.batch_size": (params.ppo.batch_size, 2, sizes["prompts_train"]),
+        "ppo.validation_prompts": (params.ppo.validation_prompts, 1, sizes["prompts_validation"]),
     }
     if params.evaluate.prompts_file is None:
-        asked["evaluate.num_samples"] = (params.evaluate.num_samples, sizes["prompts_test"])
+        asked["evaluate.num_samples"] = (params.evaluate.num_samples, 2, sizes["prompts_test"])
     came_to = {}
-    for setting, (count, most) in asked.items():
-        came_to[setting.replace(".", "_")] = number_of(count, most)
-        if not 0 < number_of(count, most) <= most:
-            sizes.lacks(setting, count, most)
+    for setting, (count, least, most) in asked.items():
+        number = max(number_of(count, most), least)
+        came_to[setting.replace(".", "_")] = number
+        if number > most:
+            sizes.lacks(setting, count, most if most >= least else 0)
     return came_to
 
 

@@ -49,7 +49,7 @@ def main(params: Params) -> str:
     rollout = usual | {"temperature": ppo["temperature"], "max_new_tokens": ppo["max_new_tokens"], "top_p": 1.0, "samples": 1}
     given = read_prompts(asked.prompts_file) if asked.prompts_file else test_prompts()
     fitting = that_fit(given, max(usual["max_new_tokens"], rollout["max_new_tokens"]))
-    prompts = fitting[: number_of(asked.num_samples, len(given))]
+    prompts = fitting[: max(number_of(asked.num_samples, len(given)), 2)]
     if len(prompts) < 2:
         raise StageError(
             f"{asked.prompts_file or 'data/prepared/prompts.jsonl'}: {len(prompts)} of {len(given)} prompts leave the model "

@@ -77,6 +77,14 @@ def test_ranks_cross_where_nothing_else_helps() -> None:
     assert set(match(positive, negative)) == {(0, 1), (1, 0), (2, 3), (3, 2)}
 
 
+def test_openings_are_given_up_where_they_leave_one_side_the_longer() -> None:
+    """A third of the negative texts open as the positive ones do, which are a little longer."""
+    rng = random.Random(0)
+    positive = [words(rng.randint(10, 22), "The film was") for _ in range(300)]
+    negative = [words(rng.randint(8, 20), rng.choice(("The film was", "I saw", "It is"))) for _ in range(300)]
+    assert 0.4 <= lean(positive, negative) <= 0.6
+
+
 def test_what_cannot_be_balanced_is_paired_all_the_same() -> None:
     positive, negative = (
         [words(count, f"{side}{count}") for count in counts] for side, counts in (("p", (70, 80, 90)), ("n", (5, 6, 7)))

@@ -241,6 +241,16 @@ def test_nobody_turns_the_pairs_of_brought_labels_round(made: Path) -> None:
     assert straight.metrics["pairs"]["flipped"] == 0
 
 
+def test_what_is_exchanged_is_counted_in_the_table_as_it_ends(made: Path) -> None:
+    rows = rows_of(made / "train.jsonl")
+    write(made / "train.jsonl", rows + [{**row, "text": f"{row['text']} So."} for row in rows_of(made / "test.jsonl")])
+    asked = {"pairs": 0.9, "pairs_held_out": 2, "prompts_test": 4}
+    tables = [prepare(settings(**asked, flipped_pairs=share)) for share in (0.0, 0.4)]
+    assert tables[1].metrics["dropped"]["preferences"] > 0
+    sides = [{row["prompt"] + row["chosen"] for row in one.tables["preferences"]} for one in tables]
+    assert tables[1].metrics["pairs"]["flipped"] == len(sides[0] - sides[1])
+
+
 def test_only_training_pairs_of_the_grammar_have_annotators_who_err() -> None:
     sizes = dict.fromkeys(("corpus_texts", "sft_rows", "labelled_texts", "labelled_held_out", "prompts_train"), 20)
     data = settings(**sizes, source="synthetic", pairs=200, pairs_held_out=50, disagreement=0.3)

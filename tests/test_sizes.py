@@ -33,6 +33,13 @@ def test_a_count_is_a_number_a_share_or_all() -> None:
     assert [number_of(asked, 100) for asked in (7, 0.29, 0.5, None)] == [7, 29, 50, 100]
 
 
+def test_shares_of_few_prompts_are_enough_to_work_with(made: None) -> None:
+    counts = {"prompts_validation": 4, "prompts_test": 10}
+    prepared = prepare.prepare(prepare_params(data(**EMPTY | counts), num_samples=0.02, validation_prompts=0.1))
+    sizes = prepared.metrics["sizes"]
+    assert (sizes["evaluate_num_samples"], sizes["ppo_validation_prompts"]) == (2, 1)
+
+
 def test_the_proportions_are_those_of_params_yaml() -> None:
     told = yaml.safe_load((ROOT / "params.yaml").read_text())["data"]
     assert {name: told[name] for name in PROPORTIONS} == PROPORTIONS
@@ -64,7 +71,7 @@ def test_a_share_is_of_what_the_source_has_for_it() -> None:
 def test_a_part_below_one_row_is_one_row() -> None:
     sizes = Sizes(data(**EMPTY | {"sft_rows": 0.01}))
     sizes.share_out(12, {"sft_rows": 12, "pairs_held_out": 6, "prompts_validation": 12}, {"pairs_held_out": 2})
-    assert sizes.came_to == {"sft_rows": 2, "pairs_held_out": 5, "prompts_validation": 1}
+    assert sizes.came_to == {"sft_rows": 2, "pairs_held_out": 4, "prompts_validation": 1}
     assert not sizes.short
 
 

@@ -14,6 +14,7 @@ from .text import normalised, terms, words
 OPENINGS = (4, 3, 2, 1)  # words that two texts open with alike, the most first
 CLOSE = 1.25  # lengths are close where the longer is at most this times the shorter
 LEAN = 0.04  # share of the pairs by which one side may be the longer more often than the other
+FAR = 0.2  # share of the pairs, so far from a balance that openings are given up for one
 TRIES = 6
 
 Pair = tuple[int, int]  # the indices of a positive and of a negative text
@@ -31,7 +32,11 @@ def match(positive: Sequence[str], negative: Sequence[str], uses: int = 1) -> Pa
     openings = tuple([terms(normalised(text))[: OPENINGS[0]] for text in side] for side in (positive, negative))
     lengths = [len(words(text)) for text in positive], [len(words(text)) for text in negative]
     best, least, start = Pairs(), float("inf"), 0
-    for _ in range(TRIES):  # texts that only one side has so long lean at the end; the others can lean against them
+    for number in range(TRIES + 1):  # texts that only one side has so long lean at the end; the others can lean against them
+        if number == TRIES:
+            if least <= FAR * len(best):
+                break
+            openings, start = ([[]] * len(positive), [[]] * len(negative)), 0  # then only lengths count
         pairs = _matched(openings, lengths, uses, start)
         lean = _lean(pairs, lengths)
         if abs(lean) < least:

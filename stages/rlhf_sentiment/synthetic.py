@@ -36,7 +36,6 @@ def tables(ledger: "Ledger", data: DataSettings, sizes: Sizes) -> dict[str, list
     # reward model is right.
     preferences = ledger.take("preferences, train", sizes["pairs"], pair(data.disagreement), "train")
     preferences += ledger.take("preferences, validation", sizes["pairs_held_out"], pair(0.0), "validation")
-    ledger.flipped = sum(row.pop("flipped") for row in preferences)
 
     # 4. Prompts: PPO and every choice of a setting see train and validation; only `sample` reads test.
     prompts = ledger.take("prompts, train", sizes["prompts_train"], prompt, "train")
@@ -105,7 +104,6 @@ class Ledger:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.kept = 0
-        self.flipped = 0  # pairs that train, with the worse response chosen
         self.dropped: list[Row] = []
 
     def take(self, name: str, count: int, draw: Callable[[random.Random], Row], split: str) -> list[Row]:

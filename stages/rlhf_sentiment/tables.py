@@ -7,9 +7,11 @@ and what opens as a new test prompt, or nearly equals a new text that it must no
 
 import hashlib
 import math
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
+from os.path import commonprefix
 from statistics import mean, median
 
 import pandas as pd
@@ -21,7 +23,7 @@ from .records import Row
 from .settings.data import DataSettings
 from .shapes import Plain, Ranked
 from .sizes import Sizes
-from .text import cut_words, digest_of, normalised, place_of, word_ends, words
+from .text import digest_of, normalised, place_of, word_ends, words
 
 Tables = dict[str, list[Row]]
 
@@ -242,15 +244,14 @@ def pairs_given(source: Intake, table: pd.DataFrame, data: DataSettings, name: s
     return rows
 
 
-def turned_round(pairs: Sequence[Row], data: DataSettings) -> tuple[list[Row], int]:
-    """The pairs with a share `data.flipped_pairs` of those that train exchanged, and how many: label noise, where asked for."""
-    rows, count = [], 0
+def turned_round(pairs: Sequence[Row], data: DataSettings) -> list[Row]:
+    """The pairs with a share `data.flipped_pairs` of those that train exchanged, which are marked: noise, where asked for."""
+    rows = []
     for row in pairs:
         place = place_of(row["prompt"] + row["chosen"], f"{data.seed}/flipped/")
         turns = row["split"] == "train" and place < data.flipped_pairs
-        rows.append({**row, "chosen": row["rejected"], "rejected": row["chosen"]} if turns else row)
-        count += turns
-    return rows, count
+        rows.append(row | {"chosen": row["rejected"], "rejected": row["chosen"], "flipped": True} if turns else row)
+    return rows
 
 
 def about_pairs(pairs: Sequence[Row]) -> Row:
@@ -294,12 +295,30 @@ def apart(rows: list[Row], split: str, others: Sketched, threshold: float, toget
 
 def not_opening(rows: list[Row], split: str, prompts: Sequence[str], together: int = 1) -> list[Row]:
     """The rows without those of `split` that have a text which begins with one of `prompts`, word for word."""
-    taken = {normalised(prompt) for prompt in prompts}
-    counts = sorted({len(words(prompt)) for prompt in taken})
+    taken = sorted({normalised(prompt) for prompt in prompts})
     gone = {
         number // together
         for number, row in enumerate(rows)
-        for text in map(normalised, texts_of(row))
-        if row["split"] == split and any(cut_words(text, count) in taken for count in counts)
+        if row["split"] == split and any(_opens(normalised(text), taken) for text in texts_of(row))
     }
     return [row for number, row in enumerate(rows) if row["split"] != split or number // together not in gone]
+
+
+def _opens(text: str, prompts: Sequence[str]) -> bool:
+    """Whether `text` begins with one of `prompts`, which are sorted, and a word ends there.
+
+    Every beginning of a text stands before it in the order, and what stands between the two begins so, too. So either the last
+    prompt that is not after the text is a beginning, or no beginning is longer than what the two have in common.
+    """
+    ends: set[int] | None = None
+    start = text
+    while start and (place := bisect_right(prompts, start)):
+        last = prompts[place - 1]
+        common = commonprefix([last, start])  # noqa: RUF071 (of letters, not of paths)
+        if common == last:
+            ends = ends or set(word_ends(text))
+            if len(last) in ends:
+                return True
+            common = last[:-1]
+        start = common
+    return False

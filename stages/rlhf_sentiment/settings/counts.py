@@ -33,12 +33,12 @@ EvenCount = Annotated[Asked, counting(2, even=True)]
 
 
 def number_of(asked: Asked, there: int) -> int:
-    """How many a count comes to where `there` are there: a whole number is itself, empty is all of them.
+    """How many a count comes to where `there` are there: a whole number is itself, empty is all, a share at least one.
 
     Example:
         >>> number_of(40, 10), number_of(0.25, 10), number_of(None, 10)
         (40, 2, 10)
     """
     if isinstance(asked, float):
-        return math.floor(asked * there + 1e-9)  # 0.29 * 100 is below 29 in floating point
+        return max(math.floor(asked * there + 1e-9), 1)  # 0.29 * 100 is below 29 in floating point
     return there if asked is None else asked

@@ -1,6 +1,9 @@
 """The section `data`: where text comes from, how it is read, and how much of it is used."""
 
 import itertools
+import re
+import unicodedata
+from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, PlainValidator, model_validator
@@ -22,6 +25,7 @@ PROPORTIONS = {
     "prompts_validation": 128,
     "prompts_test": 600,
 }
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]{1,9})?")
 Meaning = Annotated[list[int | float | bool | str], Field(min_length=1)]
 Column = Literal[
     "id", "text", "label", "rating", "prompt", "messages", "chosen", "rejected", "completions", "scores", "ranks",
@@ -41,12 +45,13 @@ Named = Annotated[str | int | list[str | int] | None, PlainValidator(_column)]
 
 
 def plainly(label: Any) -> str:
-    """A label without what files do to it: 1, 1.0, True and "1" are one, and so are Pos and pos."""
-    try:
-        number = float(label)
-        return str(int(number)) if number.is_integer() else str(number)
-    except (TypeError, ValueError, OverflowError):
-        return str(label).strip().casefold()
+    """A label without what files do to it: 1, 1.0, True and "1" are one, and so are Pos and pos, and an accent in one letter
+    or two."""
+    text = str(int(label) if isinstance(label, bool) else label)
+    text = unicodedata.normalize("NFC", text).strip().casefold()
+    if not _NUMBER.fullmatch(text) or abs((number := Decimal(text)).adjusted()) > 40:
+        return text
+    return f"{number.normalize():f}" if number else "0"
 
 
 def _source(source: str) -> str:
@@ -154,6 +159,8 @@ class DataSettings(Settings):
                 if both := {*map(plainly, ones)} & {*map(plainly, others)}:
                     raise ValueError(f"data.{name}: {listed(sorted(both))} cannot mean both {one} and {other}")
         if self.source == "synthetic":
+            if self.flipped_pairs:
+                raise ValueError("data.flipped_pairs is of brought data; the pairs of the grammar have data.disagreement")
             if self.corpus or self.prompts:
                 raise ValueError("data.corpus and data.prompts go with other sources than synthetic; set them to null")
             if faults := whole_numbers(self, *PROPORTIONS):
