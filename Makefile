@@ -27,13 +27,13 @@ repro: setup
 test: setup
 	pytest
 
-# With those tests, too, that repeat on other inputs what `test` has seen on one.
+# With the tests that repeat at length, on other settings, what `test` has seen once.
 thorough: setup
 	pytest -m ""
 
 # The same commit gives the same bytes: the tiny world twice, in two folders and two environments, and twice with one thread.
 verify: setup
-	pytest tests/test_verify.py
+	pytest -m "" tests/test_verify.py
 
 lint: setup
 	ruff check .

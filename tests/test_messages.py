@@ -264,7 +264,7 @@ def test_answers_prompts_and_names_are_inert_in_the_report_the_card_and_the_term
     rows = [{"prompt": HOSTILE, "chosen": HOSTILE, "rejected": HOSTILE, "split": "train"}]
     tables: Tables = {"preferences": rows, "labelled": [{"text": f"line\n{HOSTILE}", "label": 1, "split": "test"}]}
     metrics = {
-        "source": HOSTILE, "shape": "labelled", "preferred_for": HOSTILE, "judge_source": HOSTILE,
+        "pairs": {"flipped": 0}, "source": HOSTILE, "shape": "labelled", "preferred_for": HOSTILE, "judge_source": HOSTILE,
         "files": {HOSTILE: {"read": 1, "kept": 1, "rejected": 0, "duplicates": 0, "overlaps": 0}},
         "splits": {"preferences": {"train": 1}}, "dropped": {"preferences": 0},
     }  # fmt: skip

@@ -3,6 +3,8 @@
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from .conftest import World, checkout, outs, tiny_params
 
 FOLDERS = ("data", "models", "metrics", "plots", "reports")
@@ -37,6 +39,7 @@ def test_a_second_clone_elsewhere_gives_the_same_bytes(finished_world: World, tm
     assert SECRET not in said
 
 
+@pytest.mark.thorough
 def test_one_thread_gives_the_same_bytes_as_itself(tmp_path: Path) -> None:
     """Two runs at once, each with one thread."""
     worlds = [checkout(tmp_path / name, tiny_params(), {"OMP_NUM_THREADS": "1"}) for name in ("one", "two")]

@@ -218,7 +218,7 @@ def test_your_own_prompts_and_another_judge(world: World) -> None:
     world.set("evaluate.prompts_file", "prompts/mine.txt")
     world.set("evaluate.samples_per_prompt", 4)
     world.set("evaluate.judges", ["classifier", "models/pretrained/stars.v2"])
-    assert world.stages_run(world.run("dvc", "repro")) == ["check", "base", "sample", "evaluate"]
+    assert world.stages_run(world.run("dvc", "repro")) == ["check", "prepare", "base", "sample", "evaluate"]
     result = json.loads((world / "metrics/evaluation.json").read_text())
     assert result["judges"].keys() == {"classifier", "stars_v2"}
     assert result["kappa"].keys() == {"classifier_stars_v2"}
@@ -383,7 +383,7 @@ def test_compare_says_what_the_stage_said(world: World) -> None:
         (
             "evaluate",
             lambda w: w.set("evaluate.judges", ["classifier", "models/pretrained/none"]),
-            "models/pretrained/none is missing; put a model",
+            "models/pretrained/none is missing; put it there",
         ),
         (
             "sample",
@@ -417,7 +417,7 @@ def test_compare_says_what_the_stage_said(world: World) -> None:
             ),
             "data/samples: the models answered different prompts",
         ),
-        ("base", lambda w: w.set("base.model", "models/pretrained/none"), "models/pretrained/none is missing; put a model"),
+        ("base", lambda w: w.set("base.model", "models/pretrained/none"), "models/pretrained/none is missing; put it there"),
         (
             "ppo",
             lambda w: (w / "models/sft/model.safetensors").write_bytes(b"\2" + b"\0" * 7 + b"{}"),

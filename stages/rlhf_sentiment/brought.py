@@ -3,6 +3,7 @@ git or DVC tracks."""
 
 import os
 from collections.abc import Sequence
+from os.path import isfile
 from pathlib import Path
 
 from .messages import warn
@@ -24,7 +25,7 @@ def whence(path: str | Path) -> str:
     """What a message adds on an input that is missing: what brings it, where DVC tracks it, or why a copy lacks it."""
     for one in (Path(path), *Path(path).parents):
         tracked = Path(f"{one}.dvc")
-        if tracked.is_file():
+        if isfile(tracked):  # also where the name is too long for a file's
             return f"; `dvc pull {tracked}` brings it"
     lacks = "; a queued or --temp experiment has only what git or DVC tracks: `dvc add` it (docs/data.md)"
     return lacks if in_copy() else ""
