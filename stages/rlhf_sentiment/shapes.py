@@ -124,7 +124,8 @@ def recognise(columns: Iterable[str], wanted: Sequence[str], meanings: Meanings)
             if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
                 raise Fault("holds half a surrogate pair, which UTF-8 has not")
         if taken.get("prompt") == "instruction" and not is_missing(known.get("input")):  # Alpaca's rows ask in two columns
-            known["prompt"] = f"{text_of(known['prompt'], 'prompt')}\n\n{text_of(known['input'], 'input')}"
+            known["instruction"] = text_of(known["prompt"], "prompt")
+            known["prompt"] = f"{known['instruction']}\n\n{text_of(known['input'], 'input')}"
         return SHAPES[name].read(known, meanings)
 
     return Shape(name, read)
@@ -165,7 +166,8 @@ def _texts_in(value: Any) -> Iterator[str]:
 
 def preference(row: Row, meanings: Meanings) -> Ranked:
     """A chosen and a rejected response."""
-    prompt, responses = split(row.get("prompt"), ["chosen", "rejected"], [row.get("chosen"), row.get("rejected")])
+    names = ["chosen", "rejected"]
+    prompt, responses = split(row.get("prompt"), names, [row.get(name) for name in names], row.get("instruction"))
     if responses[0] == responses[1]:
         raise Fault("chosen is equal to rejected")
     better, worse = number_of(row.get("chosen_score")), number_of(row.get("rejected_score"))
@@ -181,7 +183,7 @@ def preference(row: Row, meanings: Meanings) -> Ranked:
 def votes(row: Row, meanings: Meanings) -> Ranked:
     """Two responses and what one annotator or several preferred; a tie is for neither."""
     names = ["response_a", "response_b"]
-    prompt, responses = split(row.get("prompt"), names, [row.get(name) for name in names])
+    prompt, responses = split(row.get("prompt"), names, [row.get(name) for name in names], row.get("instruction"))
     if responses[0] == responses[1]:
         raise Fault("response_a is equal to response_b")
     if "won_a" in row and "preference" not in row:
@@ -202,7 +204,7 @@ def completions(row: Row, meanings: Meanings) -> Ranked:
     if all(isinstance(one, dict) for one in given):
         scores, ranks = ([one.get(name) for one in given] for name in ("score", "rank"))
         given = [next((one[name] for name in ("text", "response", "content") if name in one), None) for one in given]
-    prompt, responses = split(prompt_of(row.get("prompt")), ["completion"] * len(given), given)
+    prompt, responses = split(prompt_of(row.get("prompt")), ["completion"] * len(given), given, row.get("instruction"))
     if len(set(responses)) < len(responses):
         raise Fault("two completions are the same text")
     worth = _numbers(scores) or [-rank for rank in _numbers(ranks)]
@@ -220,7 +222,7 @@ def labelled(row: Row, meanings: Meanings) -> Labelled:
     elif "messages" in row:
         prompt, (response,) = split(None, ["messages"], [row["messages"]])
     elif row.get("prompt") is not None and "response" in row:
-        prompt, (response,) = split(row["prompt"], ["response"], [row["response"]])
+        prompt, (response,) = split(row["prompt"], ["response"], [row["response"]], row.get("instruction"))
     else:
         raise Fault("no text")
     if not is_missing(row.get("label")):
