@@ -397,6 +397,55 @@ def test_scores_beside_a_pair_can_be_ignored() -> None:
     assert become(row, columns=ignored) == Ranked("It", [" a", " b"], [1, 0])
 
 
+AB = {"prompt": "It", "response_a": "a", "response_b": "b"}
+
+
+@pytest.mark.parametrize(
+    ("row", "said", "columns", "record"),
+    [
+        (
+            {"instruction": "It", "question": "Is", "output": "a", "label": 1},
+            "instruction, question are each read as prompt: say which is, such as data.columns: {prompt: instruction}",
+            {"prompt": "question"},
+            Labelled("Is", " a", 1),
+        ),
+        (
+            {"text": "A film", "label": 0, "sentiment": "positive"},
+            "label, sentiment are each read as label: say which is, such as data.columns: {label: label}",
+            {"label": "sentiment"},
+            Labelled("", "A film", 1),
+        ),
+        (
+            AB | {"chosen": "a", "rejected": "b"},
+            "chosen may be a text, or a vote for response_a or response_b: say which, by data.columns: {chosen: chosen} or "
+            "{preference: chosen}",
+            {"preference": "chosen"},
+            Ranked("It", [" a", " b"], [1, 0]),
+        ),
+        (
+            AB | {"chosen": "b", "rejected": "c"},
+            "chosen may be a text, or a vote for response_a or response_b",
+            {"chosen": "chosen"},
+            Ranked("It", [" b", " c"], [1, 0]),
+        ),
+        (
+            {"prompt": "It", "response_0": "a", "response_1": "b", "response_2": "c", "preference": "b"},
+            "response_0 stands beside response_1, so that this may be the first or the second: say which is which, such as "
+            "data.columns: {response_a: response_0, response_b: response_1}",
+            {"response_a": "response_0", "response_b": "response_1"},
+            Ranked("It", [" a", " b"], [-1, 0]),
+        ),
+    ],
+)
+def test_a_column_that_can_be_read_in_two_ways_is_refused_unless_told(
+    row: Row, said: str, columns: dict[str, str], record: Record
+) -> None:
+    with pytest.raises(Fault) as fault:
+        recognise(row, ALL, Meanings(settings(), "data.source"))
+    assert str(fault.value).startswith(said)
+    assert become(row, columns=columns) == record
+
+
 def test_a_named_column_decides_between_two_shapes() -> None:
     row = {"prompt": "It", "chosen": "a", "rejected": "b", "text": "A film", "label": 1}
     assert isinstance(become(row), Ranked)

@@ -19,13 +19,13 @@ preferences mean is in meanings.py.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple, get_args
 
 from .dialogue import prompt_of, speaker, split, text_of, transcript
 from .faults import TIE, Fault
 from .meanings import Meanings, is_missing, number_of
-from .messages import shown
+from .messages import listed, shown
 from .prompts import TURN
 from .records import Row
 from .settings.data import Column, DataSettings
@@ -90,21 +90,28 @@ class Shape(NamedTuple):
     read: Callable[[Row], Record]
 
 
-def recognise(columns: Iterable[str], wanted: Sequence[str], meanings: Meanings) -> Shape | None:
+def recognise(columns: Collection[str], wanted: Sequence[str], meanings: Meanings) -> Shape | None:
     """The shape of rows with these columns, or None.
 
     Args:
         wanted: names of shapes, the likeliest first. One that needs a column named in `data.columns` goes before all.
         meanings: the settings that say which column is which, and what labels and preferences mean.
+
+    Raises:
+        Fault: a column can be read in two ways.
     """
     data = meanings.data
     names = _renamed(data)
-    theirs = {ours for column in columns if (ours := _ours(column, names))}
-    fitting = [(name, needed) for name in wanted for needed in SHAPES[name].columns if needed <= theirs]
+    theirs: dict[str, list[str]] = {}  # our name -> the columns that are read as it
+    for column in columns:
+        if ours := _ours(column, names):
+            theirs.setdefault(ours, []).append(column)
+    fitting = [(name, needed) for name in wanted for needed in SHAPES[name].columns if needed <= theirs.keys()]
     if not fitting:
         return None
     told = {"votes" if isinstance(column, list) else ours for ours, column in data.columns.items() if column is not None}
-    name, _ = min(fitting, key=lambda one: not one[1] & told)  # the first of those that fit equally
+    name, needed = min(fitting, key=lambda one: not one[1] & told)  # the first of those that fit equally
+    _check(needed, theirs, columns, told)
 
     def read(row: Row) -> Record:
         known: Row = {}
@@ -129,6 +136,38 @@ def recognise(columns: Iterable[str], wanted: Sequence[str], meanings: Meanings)
         return SHAPES[name].read(known, meanings)
 
     return Shape(name, read)
+
+
+def _check(needed: set[str], theirs: dict[str, list[str]], columns: Collection[str], told: set[str]) -> None:
+    """
+    Args:
+        needed: our names of the columns that a shape has.
+        theirs: our name -> the columns that are read as it.
+        columns: all columns.
+        told: our names that `data.columns` tells.
+
+    Raises:
+        Fault: a column that the shape needs can be read in two ways.
+    """
+    plain = [column.strip().casefold() for column in columns]
+    for ours in sorted(needed - told - {"votes"}):
+        first, *others = theirs[ours]
+        if others:
+            raise Fault(
+                f"{listed(theirs[ours])} are each read as {ours}: say which is, such as data.columns: {{{ours}: {first}}}"
+            )
+        zeroth = re.sub("1$", "0", first.strip())
+        if ours == "response_a" and zeroth != first.strip() and zeroth.casefold() in plain:
+            raise Fault(
+                f"{zeroth} stands beside {first}, so that this may be the first or the second: say which is which, "
+                f"such as data.columns: {{response_a: {zeroth}, response_b: {first}}}"
+            )
+    if "chosen" in needed - told and {"response_a", "response_b"} <= theirs.keys():
+        (chosen,), (a, *_), (b, *_) = (theirs[ours] for ours in ("chosen", "response_a", "response_b"))
+        raise Fault(
+            f"{chosen} may be a text, or a vote for {a} or {b}: say which, by data.columns: {{chosen: {chosen}}} or "
+            f"{{preference: {chosen}}}"
+        )
 
 
 def _renamed(data: DataSettings) -> dict[str, str]:
