@@ -18,6 +18,7 @@ Labelled and plain texts become one line; prompts and responses keep their lines
 preferences mean is in meanings.py.
 """
 
+import json
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple, get_args
@@ -122,6 +123,8 @@ def recognise(columns: Collection[str], wanted: Sequence[str], meanings: Meaning
                 known.setdefault(ours, []).append(value)
             elif ours and (ours not in known or column == ours):
                 known[ours], taken[ours] = value, column.strip().casefold()
+        if name == "votes":
+            known |= _decoded({ours: known[ours] for ours in ("prompt", "response_a", "response_b") if ours in known})
         for text in _texts_in(known):
             if len(text) > data.max_characters:
                 detail = f"{len(text)} characters, more than data.max_characters {data.max_characters}"
@@ -198,6 +201,19 @@ def _texts_in(value: Any) -> Iterator[str]:
             yield one
         elif isinstance(one, list | tuple | dict):
             rest.extend(one.values() if isinstance(one, dict) else one)
+
+
+def _decoded(parts: Row) -> Row:
+    """The prompt and the responses as texts, where each is a JSON list of one text, as in LMSYS's files; else as they are."""
+    if not all(isinstance(value, str) and value.lstrip().startswith("[") for value in parts.values()):
+        return parts
+    try:
+        lists = [json.loads(value) for value in parts.values()]
+    except (ValueError, RecursionError):
+        return parts
+    if not all(len(one) == 1 and isinstance(one[0], str) for one in lists):
+        return parts
+    return dict(zip(parts, (text for (text,) in lists), strict=True))
 
 
 # Each of the readers below takes a row with our names of its columns.
