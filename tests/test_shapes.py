@@ -121,6 +121,18 @@ TALK = "\n\nHuman: Hi\n\nAssistant: Yes?\n\nHuman: Why?\n\nAssistant:"
             },
             Ranked("It", [" a", " b"], [-1, 0]),
         ),
+        (  # LMSYS's lists in texts, each of one turn
+            {"prompt": '["It\\nis"]', "response_a": '["a"]', "response_b": '[ "b"]', "winner": "tie"},
+            Ranked("It\nis", [" a", " b"], [0, 0]),
+        ),
+        (
+            {"prompt": '["It"]', "response_a": '["a"]', "response_b": "b", "winner": "tie"},
+            Ranked('["It"]', [' ["a"]', " b"], [0, 0]),
+        ),
+        (
+            {"prompt": '["It"]', "response_a": '["a"]', "response_b": '["b", "c"]', "winner": "tie"},
+            Ranked('["It"]', [' ["a"]', ' ["b", "c"]'], [0, 0]),
+        ),
         (
             {"prompt": "It", "chosen": "a", "rejected": "b", "score_chosen": 7, "score_rejected": None},
             Ranked("It", [" a", " b"], [1, 0]),
@@ -180,6 +192,10 @@ def test_a_row_becomes_a_record(row: Row, record: Record) -> None:
             {"prompt": "What?", "chosen": [user("Who?"), assistant("a")], "rejected": [user("Who?"), assistant("b")]},
             "the prompt does not stand before the response in the messages of chosen",
         ),
+        (
+            {"prompt": "What?", "chosen": "Human: What?\nAssistant: a", "rejected": "Human: What?\nAssistant: b"},
+            "the prompt stands inside the response in a form that is not understood",
+        ),
         ({"prompt": "It", "response_a": "a", "response_b": "b", "preference": []}, "no preference"),
         ({"prompt": "It", "response_a": "a", "response_b": "a", "preference": "a"}, "response_a is equal to response_b"),
         ({"prompt": "It", "completions": ["a", "b"], "scores": [1, 1]}, "all completions are tied"),
@@ -215,6 +231,7 @@ def test_a_row_becomes_a_record(row: Row, record: Record) -> None:
         ({"text": "A film", "label": 10**400}, "label is 1000"),
         ({"text": "A film", "rating": 10**400}, "rating is 1000"),
         ({"text": "A\0film", "label": 1}, "holds a NUL byte"),
+        ({"prompt": '["It"]', "answer_a": '["a"]', "answer_b": '["\\u0000"]', "winner": "a"}, "holds a NUL byte"),
         ({"text": "A \ud83d film", "label": 1}, "holds half a surrogate pair"),
         ({"text": "x" * 100_001, "label": 1}, "100001 characters, more than data.max_characters 100000"),
     ],
@@ -266,6 +283,14 @@ KIND = {"role": "system", "content": "Be kind."}
         # Plain texts that all begin with the prompt.
         ("The film was ", ["The film was a", "The  film was b"], "The film was"),
         ("What is it?", ["What is it?\n\na", "What is it? b"], "What is it?"),
+        ("What\n\nis it?", ["What is it? a", "What is\nit?\nb"], "What\n\nis it?"),
+        # A prompt that is said again inside the response, of whatever form.
+        ([user("Hi there")], [f"Hi there {side}" for side in "ab"], HI),
+        (HI, [f"Hi there {side}" for side in "ab"], HI),
+        ([user("Hi there")], [[user("Hi there"), assistant(f"Hi there {side}")] for side in "ab"], HI),
+        ("Hi there", [assistant(f"Hi there\n{side}") for side in "ab"], HI),
+        ("Hi there", [f"{HI} Hi there {side}" for side in "ab"], HI),
+        ([user("Hi there")], [f"Human: Hi there\nAssistant: {side}" for side in "ab"], HI),
     ],
 )
 def test_the_prompt_stands_once(prompt: Any, sides: list[Any], becomes: str) -> None:
@@ -284,10 +309,48 @@ def test_the_prompt_stands_once(prompt: Any, sides: list[Any], becomes: str) -> 
         ("The film was", [" The film wasted my time", " The film was bad"]),  # in the middle of a word
         ("Hi", [" Hi there", " Hi you"]),  # one word may begin any answer
         ("Film 1", [" Film 10 is good", " Film 1 is bad"]),
+        ("The film", [" is this: The film and no more", " has a title: The film"]),  # after what is no speaker's mark
+        ("I love", [" a person I love", " this human. I love it"]),
     ],
 )
 def test_what_may_be_no_prompt_stays(prompt: str, sides: list[str]) -> None:
     assert become({"prompt": prompt, "chosen": sides[0], "rejected": sides[1]}) == Ranked(prompt, sides, [1, 0])
+
+
+@pytest.mark.parametrize("joined", ["Sum up.\n\nA film", "Sum up.\nA film", "Sum up. A film", "Sum up."])
+def test_an_instruction_and_its_input_stand_once(joined: str) -> None:
+    asked = {"instruction": "Sum up.", "input": "A film"}
+    row = asked | {"chosen": f"{joined} a", "rejected": f"{joined}\nb"}
+    assert become(row) == Ranked("Sum up.\n\nA film", [" a", " b"], [1, 0])
+    assert become(asked | {"output": f"{joined} a", "label": 1}) == Labelled("Sum up.\n\nA film", " a", 1)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "Human: {}\nAI: ",
+        "User: {}\n\nAssistant: ",
+        "### Human: {}### Assistant: ",
+        "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n",
+        "<|im_start|>system\nYou are kind, and you always say so.<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n",
+        "<|start_header_id|>user<|end_header_id|>\n\n{}<|eot_id|>",
+        "[INST] {} [/INST]",
+        "Question: {}\nAnswer: ",
+        "Customer: {}\nAgent: ",
+    ],
+)
+@pytest.mark.parametrize("prompt", ["What is it?", [user("What is it?")], "What\nis it?"])
+def test_a_prompt_inside_another_form_of_transcript_is_a_fault(form: str, prompt: Any) -> None:
+    sides = [form.format("What is it?") + side for side in "ab"]
+    rows = [
+        {"prompt": prompt, "chosen": sides[0], "rejected": sides[1]},
+        {"prompt": prompt, "completions": sides, "scores": [2, 1]},
+        {"prompt": prompt, "response": sides[0], "label": 1},
+    ]
+    for row in rows:
+        with pytest.raises(Fault, match=r"^the prompt stands inside the response in a form that is not understood$"):
+            become(row)
+    assert isinstance(become(rows[0] | {"rejected": "b"}), Ranked), "one side alone quotes it"
 
 
 def test_rows_that_lack_a_column_or_nest_deeply_are_faults() -> None:
@@ -345,6 +408,55 @@ def test_scores_beside_a_pair_can_be_ignored() -> None:
     row = {"prompt": "It", "chosen": "a", "rejected": "b", "chosen_score": 1, "rejected_score": 2}
     ignored = {"chosen_score": None, "rejected_score": None}
     assert become(row, columns=ignored) == Ranked("It", [" a", " b"], [1, 0])
+
+
+AB = {"prompt": "It", "response_a": "a", "response_b": "b"}
+
+
+@pytest.mark.parametrize(
+    ("row", "said", "columns", "record"),
+    [
+        (
+            {"instruction": "It", "question": "Is", "output": "a", "label": 1},
+            "instruction, question are each read as prompt: say which is, such as data.columns: {prompt: instruction}",
+            {"prompt": "question"},
+            Labelled("Is", " a", 1),
+        ),
+        (
+            {"text": "A film", "label": 0, "sentiment": "positive"},
+            "label, sentiment are each read as label: say which is, such as data.columns: {label: label}",
+            {"label": "sentiment"},
+            Labelled("", "A film", 1),
+        ),
+        (
+            AB | {"chosen": "a", "rejected": "b"},
+            "chosen may be a text, or a vote for response_a or response_b: say which, by data.columns: {chosen: chosen} or "
+            "{preference: chosen}",
+            {"preference": "chosen"},
+            Ranked("It", [" a", " b"], [1, 0]),
+        ),
+        (
+            AB | {"chosen": "b", "rejected": "c"},
+            "chosen may be a text, or a vote for response_a or response_b",
+            {"chosen": "chosen"},
+            Ranked("It", [" b", " c"], [1, 0]),
+        ),
+        (
+            {"prompt": "It", "response_0": "a", "response_1": "b", "response_2": "c", "preference": "b"},
+            "response_0 stands beside response_1, so that this may be the first or the second: say which is which, such as "
+            "data.columns: {response_a: response_0, response_b: response_1}",
+            {"response_a": "response_0", "response_b": "response_1"},
+            Ranked("It", [" a", " b"], [-1, 0]),
+        ),
+    ],
+)
+def test_a_column_that_can_be_read_in_two_ways_is_refused_unless_told(
+    row: Row, said: str, columns: dict[str, str], record: Record
+) -> None:
+    with pytest.raises(Fault) as fault:
+        recognise(row, ALL, Meanings(settings(), "data.source"))
+    assert str(fault.value).startswith(said)
+    assert become(row, columns=columns) == record
 
 
 def test_a_named_column_decides_between_two_shapes() -> None:

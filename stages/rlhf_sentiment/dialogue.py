@@ -16,6 +16,10 @@ from .text import cleaned_lines, words
 
 SPEAKERS = {"user": "Human", "human": "Human", "assistant": "Assistant", "system": "System"}
 _SYSTEM = re.compile(r"\n\nSystem: .*?(?=\n\nHuman: )", re.DOTALL)
+_SPACE = re.compile(r"\s*")
+# What stands before a prompt in other forms of transcripts: a speaker's mark, such as "User:", "[INST]" or "<|im_start|>user".
+_ASKER = "human|user|customer|client|person|student|question|query|q|instruction|input|prompt|inst|sys"
+_MARK = re.compile(rf"(?:[>\[#|]\s?(?:{_ASKER})\b|\b(?:{_ASKER})\s?[:>\]|*])\W{{0,20}}(?:<\|\w+\|>)?\W{{0,20}}$", re.IGNORECASE)
 
 
 def text_of(value: Any, name: str, clean: Callable[[str], str] = cleaned_lines) -> str:
@@ -62,18 +66,19 @@ def speaker(message: Any) -> str:
     return SPEAKERS[role]
 
 
-def split(prompt: Any, names: Sequence[str], sides: Sequence[Any]) -> tuple[str, list[str]]:
+def split(prompt: Any, names: Sequence[str], sides: Sequence[Any], instruction: str | None = None) -> tuple[str, list[str]]:
     """The prompt, and the responses without it.
 
     Args:
         prompt: a text, messages, or None where each side begins with it.
         names: of the sides, for messages.
         sides: responses, or prompt and response: texts, transcripts, a message or messages. A side that has the prompt too
-            loses it. The beginning of a plain text is only taken for the prompt where all sides begin with all of it, and it
+            loses it. The beginning of a response is only taken for the prompt where all sides begin with all of it, and it
             is more than one word: an answer may quote the question, or begin with the same word.
+        instruction: the part of the prompt that sides may have alone, if any.
 
     Raises:
-        Fault: there is no prompt or no response, or they do not fit together.
+        Fault: there is no prompt or no response, or they do not fit together, or the prompt would stand twice.
     """
     if prompt is None:
         parts = [_parts(side, name) for name, side in zip(names, sides, strict=True)]
@@ -84,7 +89,28 @@ def split(prompt: Any, names: Sequence[str], sides: Sequence[Any]) -> tuple[str,
         raise Fault("prompt is no text", f"prompt is {shown(prompt)}, not text")
     if any(before != parts[0][0] for before, _ in parts):
         raise Fault(f"{' and '.join(dict.fromkeys(names))} do not share their prompt".replace("response in ", ""))
-    return parts[0][0], [_response(response, name) for (_, response), name in zip(parts, names, strict=True)]
+    asked, responses = parts[0][0], [response for _, response in parts]
+    for opening in filter(None, (_question(asked), instruction)):
+        rests = [rest for response in responses if (rest := _without(opening, response)) is not None]
+        if len(rests) == len(responses) and len(words(opening)) > 1:
+            responses = rests
+            break
+        if all(_is_marked(opening, response) for response in responses):
+            raise Fault("the prompt stands inside the response in a form that is not understood")
+    return asked, [_response(response, name) for response, name in zip(responses, names, strict=True)]
+
+
+def _question(asked: str) -> str:
+    """What is asked last: the last words of the human in a transcript, or all of another prompt."""
+    if not asked.endswith(TURN.strip()):
+        return asked.strip()
+    return f"\n\n{asked.removesuffix(TURN.strip())}".rpartition("\n\nHuman: ")[2].strip()
+
+
+def _is_marked(prompt: str, text: str) -> bool:
+    """Whether `text` has the whole prompt after a speaker's mark."""
+    before = " ".join(text.split()).split(" ".join(prompt.split()))[:-1]
+    return any(_MARK.search(part) for part in before)
 
 
 def _response(text: str, name: str) -> str:
@@ -134,10 +160,7 @@ def _after(prompt: str | list[Any], names: Sequence[str], sides: Sequence[Any]) 
             parts.append((asked if is_talk and whole == talk else whole + TURN, response))
         else:
             parts.append((asked, (_without(asked, text) if is_talk else None) or text))
-    rests = [_without(asked, text) if before == asked else None for before, text in parts]
-    if is_talk or None in rests or len(words(asked)) == 1:
-        return parts
-    return [(asked, rest or "") for rest in rests]
+    return parts
 
 
 def _joined(asked: str, before: str) -> str | None:
@@ -158,11 +181,15 @@ def _joined(asked: str, before: str) -> str | None:
 
 
 def _without(prompt: str, text: str) -> str | None:
-    """What follows the prompt, where `text` begins with it and no word goes on there; else None."""
-    prompt, text = prompt.strip(), text.lstrip()
-    rest = text[len(prompt) :]
-    goes_on = rest and _is_word(prompt[-1]) and _is_word(rest[0])
-    return rest if text.startswith(prompt) and not goes_on else None
+    """What follows the prompt, where `text` begins with it, in any white space, and no word goes on there; else None."""
+    end = 0
+    for word in prompt.split():
+        start = end + len(_SPACE.match(text, end)[0])  # type: ignore[index]  # it always matches
+        if not text.startswith(word, start):
+            return None
+        end = start + len(word)
+    goes_on = end and end < len(text) and _is_word(text[end - 1]) and _is_word(text[end])
+    return None if goes_on else text[end:]
 
 
 def _is_word(letter: str) -> bool:

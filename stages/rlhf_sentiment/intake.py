@@ -271,7 +271,10 @@ def _recognised(file: File, wanted: Sequence[str], meanings: Meanings, setting: 
     shapes = Counter[str]()
     known: dict[str, Shape] = {}
     for columns, count in kinds.items():
-        shape = recognise(columns, wanted, meanings)
+        try:
+            shape = recognise(columns, wanted, meanings)
+        except Fault as fault:
+            raise StageError(f"{file.name}: {fault}") from None
         if shape is not None:
             known.setdefault(shape.name, shape)
             shapes[shape.name] += count

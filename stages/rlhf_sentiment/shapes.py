@@ -18,14 +18,15 @@ Labelled and plain texts become one line; prompts and responses keep their lines
 preferences mean is in meanings.py.
 """
 
+import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple, get_args
 
 from .dialogue import prompt_of, speaker, split, text_of, transcript
 from .faults import TIE, Fault
 from .meanings import Meanings, is_missing, number_of
-from .messages import shown
+from .messages import listed, shown
 from .prompts import TURN
 from .records import Row
 from .settings.data import Column, DataSettings
@@ -90,21 +91,28 @@ class Shape(NamedTuple):
     read: Callable[[Row], Record]
 
 
-def recognise(columns: Iterable[str], wanted: Sequence[str], meanings: Meanings) -> Shape | None:
+def recognise(columns: Collection[str], wanted: Sequence[str], meanings: Meanings) -> Shape | None:
     """The shape of rows with these columns, or None.
 
     Args:
         wanted: names of shapes, the likeliest first. One that needs a column named in `data.columns` goes before all.
         meanings: the settings that say which column is which, and what labels and preferences mean.
+
+    Raises:
+        Fault: a column can be read in two ways.
     """
     data = meanings.data
     names = _renamed(data)
-    theirs = {ours for column in columns if (ours := _ours(column, names))}
-    fitting = [(name, needed) for name in wanted for needed in SHAPES[name].columns if needed <= theirs]
+    theirs: dict[str, list[str]] = {}  # our name -> the columns that are read as it
+    for column in columns:
+        if ours := _ours(column, names):
+            theirs.setdefault(ours, []).append(column)
+    fitting = [(name, needed) for name in wanted for needed in SHAPES[name].columns if needed <= theirs.keys()]
     if not fitting:
         return None
     told = {"votes" if isinstance(column, list) else ours for ours, column in data.columns.items() if column is not None}
-    name, _ = min(fitting, key=lambda one: not one[1] & told)  # the first of those that fit equally
+    name, needed = min(fitting, key=lambda one: not one[1] & told)  # the first of those that fit equally
+    _check(needed, theirs, columns, told)
 
     def read(row: Row) -> Record:
         known: Row = {}
@@ -115,6 +123,8 @@ def recognise(columns: Iterable[str], wanted: Sequence[str], meanings: Meanings)
                 known.setdefault(ours, []).append(value)
             elif ours and (ours not in known or column == ours):
                 known[ours], taken[ours] = value, column.strip().casefold()
+        if name == "votes":
+            known |= _decoded({ours: known[ours] for ours in ("prompt", "response_a", "response_b") if ours in known})
         for text in _texts_in(known):
             if len(text) > data.max_characters:
                 detail = f"{len(text)} characters, more than data.max_characters {data.max_characters}"
@@ -124,10 +134,43 @@ def recognise(columns: Iterable[str], wanted: Sequence[str], meanings: Meanings)
             if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
                 raise Fault("holds half a surrogate pair, which UTF-8 has not")
         if taken.get("prompt") == "instruction" and not is_missing(known.get("input")):  # Alpaca's rows ask in two columns
-            known["prompt"] = f"{text_of(known['prompt'], 'prompt')}\n\n{text_of(known['input'], 'input')}"
+            known["instruction"] = text_of(known["prompt"], "prompt")
+            known["prompt"] = f"{known['instruction']}\n\n{text_of(known['input'], 'input')}"
         return SHAPES[name].read(known, meanings)
 
     return Shape(name, read)
+
+
+def _check(needed: set[str], theirs: dict[str, list[str]], columns: Collection[str], told: set[str]) -> None:
+    """
+    Args:
+        needed: our names of the columns that a shape has.
+        theirs: our name -> the columns that are read as it.
+        columns: all columns.
+        told: our names that `data.columns` tells.
+
+    Raises:
+        Fault: a column that the shape needs can be read in two ways.
+    """
+    plain = [column.strip().casefold() for column in columns]
+    for ours in sorted(needed - told - {"votes"}):
+        first, *others = theirs[ours]
+        if others:
+            raise Fault(
+                f"{listed(theirs[ours])} are each read as {ours}: say which is, such as data.columns: {{{ours}: {first}}}"
+            )
+        zeroth = re.sub("1$", "0", first.strip())
+        if ours == "response_a" and zeroth != first.strip() and zeroth.casefold() in plain:
+            raise Fault(
+                f"{zeroth} stands beside {first}, so that this may be the first or the second: say which is which, "
+                f"such as data.columns: {{response_a: {zeroth}, response_b: {first}}}"
+            )
+    if "chosen" in needed - told and {"response_a", "response_b"} <= theirs.keys():
+        (chosen,), (a, *_), (b, *_) = (theirs[ours] for ours in ("chosen", "response_a", "response_b"))
+        raise Fault(
+            f"{chosen} may be a text, or a vote for {a} or {b}: say which, by data.columns: {{chosen: {chosen}}} or "
+            f"{{preference: {chosen}}}"
+        )
 
 
 def _renamed(data: DataSettings) -> dict[str, str]:
@@ -160,12 +203,26 @@ def _texts_in(value: Any) -> Iterator[str]:
             rest.extend(one.values() if isinstance(one, dict) else one)
 
 
+def _decoded(parts: Row) -> Row:
+    """The prompt and the responses as texts, where each is a JSON list of one text, as in LMSYS's files; else as they are."""
+    if not all(isinstance(value, str) and value.lstrip().startswith("[") for value in parts.values()):
+        return parts
+    try:
+        lists = [json.loads(value) for value in parts.values()]
+    except (ValueError, RecursionError):
+        return parts
+    if not all(len(one) == 1 and isinstance(one[0], str) for one in lists):
+        return parts
+    return dict(zip(parts, (text for (text,) in lists), strict=True))
+
+
 # Each of the readers below takes a row with our names of its columns.
 
 
 def preference(row: Row, meanings: Meanings) -> Ranked:
     """A chosen and a rejected response."""
-    prompt, responses = split(row.get("prompt"), ["chosen", "rejected"], [row.get("chosen"), row.get("rejected")])
+    names = ["chosen", "rejected"]
+    prompt, responses = split(row.get("prompt"), names, [row.get(name) for name in names], row.get("instruction"))
     if responses[0] == responses[1]:
         raise Fault("chosen is equal to rejected")
     better, worse = number_of(row.get("chosen_score")), number_of(row.get("rejected_score"))
@@ -181,7 +238,7 @@ def preference(row: Row, meanings: Meanings) -> Ranked:
 def votes(row: Row, meanings: Meanings) -> Ranked:
     """Two responses and what one annotator or several preferred; a tie is for neither."""
     names = ["response_a", "response_b"]
-    prompt, responses = split(row.get("prompt"), names, [row.get(name) for name in names])
+    prompt, responses = split(row.get("prompt"), names, [row.get(name) for name in names], row.get("instruction"))
     if responses[0] == responses[1]:
         raise Fault("response_a is equal to response_b")
     if "won_a" in row and "preference" not in row:
@@ -202,7 +259,7 @@ def completions(row: Row, meanings: Meanings) -> Ranked:
     if all(isinstance(one, dict) for one in given):
         scores, ranks = ([one.get(name) for one in given] for name in ("score", "rank"))
         given = [next((one[name] for name in ("text", "response", "content") if name in one), None) for one in given]
-    prompt, responses = split(prompt_of(row.get("prompt")), ["completion"] * len(given), given)
+    prompt, responses = split(prompt_of(row.get("prompt")), ["completion"] * len(given), given, row.get("instruction"))
     if len(set(responses)) < len(responses):
         raise Fault("two completions are the same text")
     worth = _numbers(scores) or [-rank for rank in _numbers(ranks)]
@@ -220,7 +277,7 @@ def labelled(row: Row, meanings: Meanings) -> Labelled:
     elif "messages" in row:
         prompt, (response,) = split(None, ["messages"], [row["messages"]])
     elif row.get("prompt") is not None and "response" in row:
-        prompt, (response,) = split(row["prompt"], ["response"], [row["response"]])
+        prompt, (response,) = split(row["prompt"], ["response"], [row["response"]], row.get("instruction"))
     else:
         raise Fault("no text")
     if not is_missing(row.get("label")):
