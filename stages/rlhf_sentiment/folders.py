@@ -42,8 +42,8 @@ def class_folders(path: Path) -> list[tuple[str, Path]]:
     """The folders whose own folders are classes, each with its split; none, where `path` holds no such.
 
     Raises:
-        StageError: classes and splits stand side by side, or files of rows beside them; a split stands twice; a folder has
-            fewer than two classes; a class holds more than texts.
+        StageError: classes and splits stand side by side, or files of rows beside them, or a folder that holds classes and is
+            no split; a split stands twice; a folder has fewer than two classes; a class holds folders or files of rows.
     """
     above = [folder for folder in _folders(path) if folder.name.lower() in SPLITS]
     if not any(map(_classes, above)):
@@ -51,6 +51,7 @@ def class_folders(path: Path) -> list[tuple[str, Path]]:
             return []
         _refuse_others(path)
         return [("train", path)]
+    _refuse_deeper(path)
     if own := _classes(path):
         raise StageError(f"{path} holds {above[0].name}/ and {own[0].name}/, both with texts; move one of them out")
     _refuse_rows(path)
@@ -121,6 +122,15 @@ def _refuse_rows(path: Path) -> None:
             raise StageError(f"{path} holds {one.name} and folders of texts; keep one of them")
 
 
+def _refuse_deeper(path: Path) -> None:
+    """Refuse classes in a folder that is no split: they would go unread."""
+    for folder in _folders(path):
+        if folder.name.lower() not in SPLITS and _classes(folder) and not texts_in(folder):
+            raise StageError(
+                f"{folder} holds classes, and its name is no split's ({', '.join(SPLITS)}); rename it, or move it out of {path}"
+            )
+
+
 def _refuse_others(path: Path) -> None:
     """Refuse a folder of classes that holds more than them, and say what is left out."""
     classes = _classes(path)
@@ -128,6 +138,7 @@ def _refuse_others(path: Path) -> None:
         there = f"one class alone ({classes[0].name}/)" if classes else "no classes"
         raise StageError(f"{path} holds {there}; bring a folder for each class, such as pos/ and neg/, with its texts in it")
     _refuse_rows(path)
+    _refuse_deeper(path)
     for folder in classes:
         _refuse_rows(folder)
         with os.scandir(folder) as entries:
