@@ -145,6 +145,13 @@ def test_folders_that_are_not_clear_are_refused(files: dict[str, str | bytes], s
     assert len(str(error.value).splitlines()) == 1
 
 
+def test_files_of_a_class_that_are_no_texts_are_counted(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(TWO | {"pos/2.text": "c", "pos/3": "d", "pos/README": "e", "pos/.hidden": "f", "mixed/1.text": "g", "empty/.x": ""})
+    assert len(read("data/raw/made")) == 2
+    left = "1 files in mixed/ that are no .txt, 2 files in pos/ that are no .txt"
+    assert capsys.readouterr().err == f"prepare: data/raw/made: left out: {left}\n"
+
+
 def test_other_names_of_splits_are_known(raw: Path) -> None:
     for folder in ("training", "Val", "testing"):
         put({f"{folder}/{name}": text for name, text in TWO.items()})

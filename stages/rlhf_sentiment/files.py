@@ -67,7 +67,7 @@ def files_at(source: str, setting: str) -> list[File]:
         refuse_unprintable(Path(file.name))
     if not any(file.split == "train" for file in files):
         raise StageError(
-            f"{source} holds no train.* ({', '.join(ENDINGS)}, each also .gz or .zst), and no texts in folders by class "
+            f"{source} holds no train.* ({', '.join(ENDINGS)}, each also .gz or .zst), and no .txt files in folders by class "
             "(such as pos/ and neg/, or train/pos/ and train/neg/)"
         )
     return sorted(files, key=lambda file: list(SPLITS).index(file.split))

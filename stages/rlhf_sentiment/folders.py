@@ -35,6 +35,7 @@ from .settings.data import DataSettings
 
 UNLABELLED = ("unsup", "unlabelled", "unlabeled", "unsupervised")
 _TEXT = re.compile(r"(?!readme|\.).*\.txt(\.gz|\.zst)?", re.IGNORECASE | re.DOTALL)
+_SILENT = re.compile(r"readme|\.", re.IGNORECASE)  # nobody takes these for texts
 _RATED = re.compile(r".*_(\d{1,3})")
 
 
@@ -103,6 +104,12 @@ def texts_in(folder: Path) -> list[str]:
         return sorted(one.name for one in entries if _TEXT.fullmatch(one.name))
 
 
+def _others_in(folder: Path) -> int:
+    """How many files of a class are no texts, but for README and hidden files."""
+    with os.scandir(folder) as entries:
+        return sum(one.is_file() and not _TEXT.fullmatch(one.name) and not _SILENT.match(one.name) for one in entries)
+
+
 def _folders(path: Path) -> list[Path]:
     """The folders in a folder, but for those that programs leave behind, such as __MACOSX."""
     with os.scandir(path) as entries:
@@ -136,7 +143,9 @@ def _refuse_others(path: Path) -> None:
     classes = _classes(path)
     if len(classes) < 2:
         there = f"one class alone ({classes[0].name}/)" if classes else "no classes"
-        raise StageError(f"{path} holds {there}; bring a folder for each class, such as pos/ and neg/, with its texts in it")
+        raise StageError(
+            f"{path} holds {there}; bring a folder for each class, such as pos/ and neg/, with its .txt files in it"
+        )
     _refuse_rows(path)
     _refuse_deeper(path)
     for folder in classes:
@@ -151,8 +160,10 @@ def _refuse_others(path: Path) -> None:
     left = [
         f"{one.name}/ ({len(texts_in(one))} texts without a label, which data.corpus can name)"
         for one in _folders(path)
-        if one not in classes
+        if one not in classes and texts_in(one)
     ]
+    others = {one: _others_in(one) for one in _folders(path) if one in classes or not texts_in(one)}
+    left += [f"{count} files in {one.name}/ that are no .txt" for one, count in others.items() if count]
     left += [one.name for one in sorted(path.iterdir()) if one.is_file() and _TEXT.fullmatch(one.name)]
     if left:
         print(one_line(f"prepare: {path}: left out: {', '.join(left)}"), file=sys.stderr)
