@@ -136,6 +136,28 @@ def test_semicolons_or_tabs_part_a_csv_without_commas_in_its_header() -> None:
     assert table('text\tlabel\n"a, b\t1\n', "csv") == [('"a, b', "1")]
 
 
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ("a, b, c;1\nd;0\ne, f;1\n", [("a, b, c", "1"), ("d", "0"), ("e, f", "1")]),
+        ('"a, b";1\n"c, d";0\n"e";0\n', [("a, b", "1"), ("c, d", "0"), ("e", "0")]),
+        ("a; b,1\nc,0\nd;e;f,1\n", [("a; b", "1"), ("c", "0"), ("d;e;f", "1")]),
+        ("a, b; c\t1\nd\t0\n", [("a, b; c", "1"), ("d", "0")]),
+        ("a;b,1\n", [("a;b", "1")]),
+    ],
+)
+def test_what_parts_most_lines_alike_is_the_delimiter(text: str, rows: list[tuple[str, str]]) -> None:
+    assert table(text, "csv", columns=NUMBERS) == rows
+
+
+def test_rejected_rows_are_warned_of_before_the_labels_stop_the_stage(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = "".join(f"bad {number},0\ngood, {number},1\n" for number in range(20))
+    (raw / "a.csv").write_text("text,label\n" + rows)
+    with pytest.raises(StageError, match="no label is positive: its labels are '0'"):
+        Intake(files_at("data/raw/a.csv", "data.source"), ("labelled",), settings(), "data.source", 0, 0.0)
+    assert "20 of 40 rows are rejected; 20 of 20: has N fields, where the first line has N" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("ending", ["csv", "tsv"])
 def test_columns_by_number_are_of_a_file_without_a_header(ending: str) -> None:
     text = "a\n\nb,0,x\nc,1,y\nd,0\ne,1,z".replace(",", "," if ending == "csv" else "\t")

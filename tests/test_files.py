@@ -121,6 +121,63 @@ def test_files_belong_to_splits(raw: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("val.jsonl", "validation"),
+        ("Val-0.jsonl", "validation"),
+        ("eval.jsonl", "validation"),
+        ("evaluation_1.jsonl", "validation"),
+        ("testing.jsonl", "test"),
+        ("latest.jsonl", "train"),
+        ("contest_devices.jsonl", "train"),
+        ("train_test.jsonl", "train"),
+    ],
+)
+def test_names_of_splits_in_a_glob(raw: Path, name: str, split: str) -> None:
+    (raw / "g").mkdir()
+    for one in ("train.jsonl", name):
+        (raw / "g" / one).write_bytes(content("jsonl"))
+    assert {Path(file.name).name: file.split for file in files_at("data/raw/g/*.jsonl", "data.source")} == {
+        "train.jsonl": "train",
+        name: split,
+    }
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("holdout.jsonl", "holdout_test.jsonl", "held-out.jsonl", "reviews_held_out.jsonl", "HeldOut.jsonl", "unseen-2.jsonl"),
+        *("my_test.jsonl", "imdb.val.jsonl", "testData.jsonl", "unlabeledTestData.jsonl", "devset.jsonl", "a-dev_2.jsonl"),
+        *("test/part-0.jsonl", "val/a.jsonl"),
+    ],
+)
+def test_a_file_of_a_glob_that_looks_held_out_is_refused(raw: Path, name: str) -> None:
+    for one in ("train/a.jsonl", name if "/" in name else f"g/{name}"):
+        (raw / "g" / one).parent.mkdir(parents=True, exist_ok=True)
+        (raw / "g" / one).write_bytes(content("jsonl"))
+    with pytest.raises(StageError) as error:
+        files_at("data/raw/g/*/*.jsonl", "data.source")
+    base = Path(name).name
+    assert f"{name} looks held out, and would be of train; rename it to test-{base} or validation-{base}" in str(error.value)
+    if "/" in name:
+        assert files_at(f"data/raw/g/{Path(name).parent}/*.jsonl", "data.source")[0].split == "train", "its folder is named"
+
+
+def test_a_folder_of_files_knows_or_refuses_what_is_held_out(raw: Path) -> None:
+    (raw / "g").mkdir()
+    for name in ("train.jsonl", "val.jsonl"):
+        (raw / "g" / name).write_bytes(content("jsonl"))
+    assert [file.split for file in files_at("data/raw/g", "data.source")] == ["train", "validation"]
+    (raw / "g/holdout.jsonl").write_bytes(content("jsonl"))
+    with pytest.raises(StageError, match=r"holdout\.jsonl is no file train.*or call it test\.\* where it is held out$"):
+        files_at("data/raw/g", "data.source")
+    (raw / "g/holdout.jsonl").unlink()
+    (raw / "g/holdout").mkdir()
+    with pytest.raises(StageError, match="g/holdout is a folder without texts by class; nothing else is read"):
+        files_at("data/raw/g", "data.source")
+
+
 def spoiled(plain: bytes, line: int, by: bytes) -> bytes:
     lines = plain * 10
     return b"\n".join(by if number == line else one for number, one in enumerate(lines.split(b"\n"), start=1))

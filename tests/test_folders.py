@@ -118,6 +118,11 @@ BELOW: dict[str, str | bytes] = {f"train/{name}": text for name, text in TWO.ite
         (BELOW | {"test/1.txt": "c"}, "made/test holds no classes; bring a folder for each class, such as pos/ and neg/"),
         ({"pos/1.txt": "a"}, "made holds one class alone (pos/); bring a folder for each class"),
         ({"pos/1.txt": "a", "unsup/1.txt": "a"}, "made holds one class alone (pos/); bring a folder for each class"),
+        (
+            BELOW | {"holdout/pos/1.txt": "c", "holdout/neg/1.txt": "d"},
+            "made/holdout holds classes, and its name is no split's (",
+        ),
+        (TWO | {"unseen/pos/1.txt": "c", "unseen/neg/1.txt": "d"}, "made/unseen holds classes, and its name is no split's ("),
         (TWO | {"neg/deep/2.txt": "c"}, "made/neg/deep is a folder within a class; put its texts into data/raw/made/neg"),
         ({"pos/x/1.txt": "a", "neg/x/1.txt": "b"}, "made holds no train.* ("),
         ({f"test/{name}": text for name, text in TWO.items()}, "made holds no train.* ("),
@@ -138,6 +143,23 @@ def test_folders_that_are_not_clear_are_refused(files: dict[str, str | bytes], s
         read("data/raw/made")
     assert said in str(error.value)
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_files_of_a_class_that_are_no_texts_are_counted(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(TWO | {"pos/2.text": "c", "pos/3": "d", "pos/README": "e", "pos/.hidden": "f", "mixed/1.text": "g", "empty/.x": ""})
+    assert len(read("data/raw/made")) == 2
+    left = "1 files in mixed/ that are no .txt, 2 files in pos/ that are no .txt"
+    assert capsys.readouterr().err == f"prepare: data/raw/made: left out: {left}\n"
+
+
+def test_other_names_of_splits_are_known(raw: Path) -> None:
+    for folder in ("training", "Val", "testing"):
+        put({f"{folder}/{name}": text for name, text in TWO.items()})
+    assert [(Path(file.name).name, file.split) for file in files_at("data/raw/made", "data.source")] == [
+        ("training", "train"),
+        ("Val", "validation"),
+        ("testing", "test"),
+    ]
 
 
 def test_a_link_that_leads_nowhere_is_told(raw: Path) -> None:

@@ -321,8 +321,8 @@ def test_what_labels_mean_can_be_told_and_the_rest_is_left_out(raw: Path, capsys
     assert capsys.readouterr().err.splitlines() == [
         "prepare: warning: data/raw/reviews/train.jsonl: data.labels leaves out 1 (9x)",
         "prepare: warning: data/raw/reviews/test.jsonl: data.labels leaves out 1 (9x)",
-        "prepare: warning: data.labels names 7, which no row of data.source has",
         "prepare: warning: data/raw/reviews/test.jsonl: 9 of 69 rows are rejected; 9 of 9: data.labels does not name the label",
+        "prepare: warning: data.labels names 7, which no row of data.source has",
     ]
     assert {row["reason"] for row in plain.dropped} == {"label is 1: data.labels does not name it"}
     assert [fates["rows_rejected"] for fates in plain.metrics["files"].values()] == [9, 9]

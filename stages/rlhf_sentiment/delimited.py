@@ -104,9 +104,8 @@ class _Style(NamedTuple):
 
 
 def _style(look: Lines, ending: str, has_header: bool, limit: int) -> _Style:
-    """How a table was written. A .csv without a comma in its first line is parted by semicolons or tabs, if these are there."""
-    first = next(look(), Line(1, "", True)).text
-    delimiter = next((one for one in ",;\t" if one in first), ",") if ending == ".csv" else "\t"
+    """How a table was written."""
+    delimiter = _delimiter(look) if ending == ".csv" else "\t"
     plain = (line.text.rstrip("\r\n") for line in itertools.islice(look(), 1000) if '"' not in line.text)
     lines = [[one[:100] for one in line.split(delimiter)] for line in plain]  # a label is short; long texts need no memory here
     widths = Counter(map(len, lines))
@@ -117,6 +116,17 @@ def _style(look: Lines, ending: str, has_header: bool, limit: int) -> _Style:
     if delimiter == "\t":
         return next((way for way in ways if _was_quoted(look(), way, limit)), style._replace(quotes="none"))
     return next((way for way in ways if _can_be_read(look(), way, limit)), style)
+
+
+def _delimiter(look: Lines) -> str:
+    """What parts the columns of a .csv: of comma, semicolon and tab in its first line, the one that parts most lines alike."""
+    first = next(look(), Line(1, "", True)).text
+    bare = [re.sub(r'"[^"]*"', "", line.text) for line in itertools.islice(look(), 100)]
+
+    def alike(one: str) -> int:
+        return max(Counter(line.count(one) for line in bare if one in line).values(), default=0)
+
+    return max([one for one in ",;\t" if one in first] or [","], key=alike)
 
 
 def _was_quoted(lines: Iterator[Line], style: _Style, limit: int) -> bool:

@@ -1,5 +1,6 @@
 """The files that people bring, and the split that each is of: data files, folders of texts, and data sets of the hub."""
 
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -10,7 +11,7 @@ from datasets import disable_progress_bars, load_dataset, logging
 
 from .brought import whence
 from .folders import class_folders, loose_texts, texts_by_class, texts_in
-from .formats import ENDINGS, SPLITS, Numbered, cause_of, ending_of, refuse_unprintable, rows_of, split_of_name
+from .formats import ENDINGS, SPLITS, Numbered, cause_of, ending_of, looks_held_out, refuse_unprintable, rows_of, split_of_name
 from .progress import progress_bar
 from .records import Row
 from .run import StageError
@@ -35,14 +36,15 @@ def files_at(source: str, setting: str) -> list[File]:
     """The files of a folder, a file or a glob below data/raw, in the order train, validation, test.
 
     A folder has one train.* and at most one validation.* and test.*, or folders of texts by class, or, for `data.corpus`,
-    texts alone. Of a glob, a file whose name begins with train, validation or test is of that split, and every other is of
-    train. A file alone is of train.
+    texts alone. Of a glob, a file whose name begins with a split (a key of SPLITS) is of that split. Every other is of train,
+    but one whose name looks held out is refused. A file alone is of train.
 
     Args:
         setting: the setting that names the source, for messages.
 
     Raises:
-        StageError: there is none, or a data file that would go unread in silence, or no train file.
+        StageError: there is none, or a data file that would go unread in silence, or no train file; a file of a
+            glob looks held out, and its name does not begin with a split.
     """
     path = Path(source)
     if any(letter in source for letter in "*?[") and not path.exists():
@@ -65,7 +67,7 @@ def files_at(source: str, setting: str) -> list[File]:
         refuse_unprintable(Path(file.name))
     if not any(file.split == "train" for file in files):
         raise StageError(
-            f"{source} holds no train.* ({', '.join(ENDINGS)}, each also .gz or .zst), and no texts in folders by class "
+            f"{source} holds no train.* ({', '.join(ENDINGS)}, each also .gz or .zst), and no .txt files in folders by class "
             "(such as pos/ and neg/, or train/pos/ and train/neg/)"
         )
     return sorted(files, key=lambda file: list(SPLITS).index(file.split))
@@ -82,12 +84,23 @@ def _of_glob(path: Path, setting: str) -> list[File]:
         raise StageError(f"{setting} {path} is no glob: {error}") from None
     if not found:
         raise StageError(f"{setting} {path} matches no file ({', '.join(ENDINGS)}, each also .gz or .zst)")
+    fixed = len(list(itertools.takewhile(lambda part: not re.search(r"[*?[]", part), path.parts)))
+    for one in found:
+        if not split_of_name(one) and looks_held_out("/".join(one.parts[fixed:])):
+            raise StageError(
+                f"{one} looks held out, and would be of train; rename it to test-{one.name} or validation-{one.name}, or move "
+                f"it where {setting} does not match it"
+            )
     return [_file(one, split_of_name(one) or "train") for one in found]
 
 
 def _of_folder(path: Path) -> list[File]:
     """The files train.*, validation.* and test.* of a folder."""
-    unknown = sorted(one for one in path.iterdir() if split_of_name(one) and not ending_of(one) and one.suffix != ".dvc")
+    unknown = sorted(
+        one
+        for one in path.iterdir()
+        if (split_of_name(one) or (one.is_dir() and looks_held_out(one.name))) and not ending_of(one) and one.suffix != ".dvc"
+    )
     if unknown:
         what = (
             "a folder without texts by class"
@@ -101,10 +114,10 @@ def _of_folder(path: Path) -> list[File]:
     for one in sorted(one for one in path.iterdir() if ending_of(one)):
         split = split_of_name(one) if re.fullmatch(r"[a-z]+", one.name.split(".")[0]) else None
         if split is None or one.name.count(".") - one.name.endswith((".gz", ".zst")) != 1:
-            raise StageError(
-                f"{one} is no file train.*, validation.* or test.*; rename it, move it out of {path}, or name a glob such "
-                f"as {path}/*{''.join(one.suffixes[-2:])}"
-            )
+            glob = f"name a glob such as {path}/*{''.join(one.suffixes[-2:])}"
+            if not split_of_name(one) and looks_held_out(one.name):
+                glob = "call it test.* where it is held out"
+            raise StageError(f"{one} is no file train.*, validation.* or test.*; rename it, move it out of {path}, or {glob}")
         twin = next((file for file in files if file.split == split), None)
         if twin:
             raise StageError(f"{path} holds {Path(twin.name).name} and {one.name}; keep one of them, or name a glob")

@@ -35,6 +35,7 @@ from .settings.data import DataSettings
 
 UNLABELLED = ("unsup", "unlabelled", "unlabeled", "unsupervised")
 _TEXT = re.compile(r"(?!readme|\.).*\.txt(\.gz|\.zst)?", re.IGNORECASE | re.DOTALL)
+_SILENT = re.compile(r"readme|\.", re.IGNORECASE)  # nobody takes these for texts
 _RATED = re.compile(r".*_(\d{1,3})")
 
 
@@ -42,8 +43,8 @@ def class_folders(path: Path) -> list[tuple[str, Path]]:
     """The folders whose own folders are classes, each with its split; none, where `path` holds no such.
 
     Raises:
-        StageError: classes and splits stand side by side, or files of rows beside them; a split stands twice; a folder has
-            fewer than two classes; a class holds more than texts.
+        StageError: classes and splits stand side by side, or files of rows beside them, or a folder that holds classes and is
+            no split; a split stands twice; a folder has fewer than two classes; a class holds folders or files of rows.
     """
     above = [folder for folder in _folders(path) if folder.name.lower() in SPLITS]
     if not any(map(_classes, above)):
@@ -51,6 +52,7 @@ def class_folders(path: Path) -> list[tuple[str, Path]]:
             return []
         _refuse_others(path)
         return [("train", path)]
+    _refuse_deeper(path)
     if own := _classes(path):
         raise StageError(f"{path} holds {above[0].name}/ and {own[0].name}/, both with texts; move one of them out")
     _refuse_rows(path)
@@ -102,6 +104,12 @@ def texts_in(folder: Path) -> list[str]:
         return sorted(one.name for one in entries if _TEXT.fullmatch(one.name))
 
 
+def _others_in(folder: Path) -> int:
+    """How many files of a class are no texts, but for README and hidden files."""
+    with os.scandir(folder) as entries:
+        return sum(one.is_file() and not _TEXT.fullmatch(one.name) and not _SILENT.match(one.name) for one in entries)
+
+
 def _folders(path: Path) -> list[Path]:
     """The folders in a folder, but for those that programs leave behind, such as __MACOSX."""
     with os.scandir(path) as entries:
@@ -121,13 +129,25 @@ def _refuse_rows(path: Path) -> None:
             raise StageError(f"{path} holds {one.name} and folders of texts; keep one of them")
 
 
+def _refuse_deeper(path: Path) -> None:
+    """Refuse classes in a folder that is no split: they would go unread."""
+    for folder in _folders(path):
+        if folder.name.lower() not in SPLITS and _classes(folder) and not texts_in(folder):
+            raise StageError(
+                f"{folder} holds classes, and its name is no split's ({', '.join(SPLITS)}); rename it, or move it out of {path}"
+            )
+
+
 def _refuse_others(path: Path) -> None:
     """Refuse a folder of classes that holds more than them, and say what is left out."""
     classes = _classes(path)
     if len(classes) < 2:
         there = f"one class alone ({classes[0].name}/)" if classes else "no classes"
-        raise StageError(f"{path} holds {there}; bring a folder for each class, such as pos/ and neg/, with its texts in it")
+        raise StageError(
+            f"{path} holds {there}; bring a folder for each class, such as pos/ and neg/, with its .txt files in it"
+        )
     _refuse_rows(path)
+    _refuse_deeper(path)
     for folder in classes:
         _refuse_rows(folder)
         with os.scandir(folder) as entries:
@@ -140,8 +160,10 @@ def _refuse_others(path: Path) -> None:
     left = [
         f"{one.name}/ ({len(texts_in(one))} texts without a label, which data.corpus can name)"
         for one in _folders(path)
-        if one not in classes
+        if one not in classes and texts_in(one)
     ]
+    others = {one: _others_in(one) for one in _folders(path) if one in classes or not texts_in(one)}
+    left += [f"{count} files in {one.name}/ that are no .txt" for one, count in others.items() if count]
     left += [one.name for one in sorted(path.iterdir()) if one.is_file() and _TEXT.fullmatch(one.name)]
     if left:
         print(one_line(f"prepare: {path}: left out: {', '.join(left)}"), file=sys.stderr)

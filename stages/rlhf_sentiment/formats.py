@@ -30,7 +30,14 @@ from .settings.data import DataSettings
 # Where a row stands in its file (a number from 1, or the name of its text), and what it holds: the row, or why it is none.
 Numbered = tuple[int | str, Row | str]
 ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt")
-SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "dev": "validation", "test": "test"}
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev", "eval", "evaluation"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+_HELD_OUT = re.compile(
+    r"(?<![a-z])(test(ing)?|val(id(ation)?)?|dev(elopment)?|eval(uation)?|h[eo]ld[^a-z]?out|unseen)(set|data|split)?s?(?![a-z])"
+)
 LARGEST_WHOLE = 2**28  # bytes of a file that cannot be read as a stream
 _BLOCK = 2**20  # bytes
 
@@ -45,6 +52,11 @@ def split_of_name(path: Path) -> str | None:
     """The split that a file's name begins with, as in test.csv or train-00000-of-00002.parquet."""
     word = re.match(r"[a-z]*", path.name.lower())
     return SPLITS.get(word[0]) if word else None
+
+
+def looks_held_out(name: str) -> bool:
+    """Whether a word such as test, val or holdout stands anywhere in a name, as in my_test.csv, testData.tsv or held-out."""
+    return bool(_HELD_OUT.search(re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower()))
 
 
 def refuse_unprintable(path: Path) -> None:

@@ -99,11 +99,11 @@ class Intake:
                 self._prompts.update(self._columns["prompt"])
         self.table = pd.DataFrame({name: np.array(column) for name, column in self._columns.items()})
         self.table["split"] = pd.Categorical.from_codes(self._columns["split"], categories=pd.Index(SPLITS))
-        self._meanings.end_of_source(files[0].name if len(files) == 1 else setting)
         self._reject_ties()
         for name, kinds in self._kinds.items():
             if kinds.total() > MANY * self.files[self._keys[name]]["rows_read"]:
                 warn("prepare", f"{name}: {self._why(name)}")
+        self._meanings.end_of_source(files[0].name if len(files) == 1 else setting)  # rejected rows can be why it stops
 
     def record(self, number: int) -> Any:
         """The record in a row of the table: Labelled, Ranked or Plain, as the shape says; votes are scores."""
