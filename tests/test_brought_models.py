@@ -72,6 +72,15 @@ def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, 
     save_file(change(load_file(file)), file, metadata={"format": "pt"})
 
 
+def bring_and_save(folder: Path, result: Path) -> dict[str, Any]:
+    """What `base` does with a model: the configuration that it saves."""
+    train_tokenizer(["a warm film"] * 5, 270).save_pretrained(folder)
+    model, tokenizer = bring(str(folder), None)
+    give_pad_token(model, tokenizer)
+    save(model, tokenizer, result)
+    return json.loads((result / "config.json").read_text())
+
+
 def shard(folder: Path, name: str) -> None:
     """Give a model an index, which says that all its weights are in the file `name`."""
     weights = load_file(folder / "model.safetensors")
@@ -244,6 +253,19 @@ def test_a_model_that_is_made_without_end_is_stopped() -> None:
     with pytest.raises(StageError, match="mine asks for a model of more than 10 tensors"), _at_most(10, "mine"):
         torch.nn.ModuleList(torch.nn.Linear(1, 1) for _ in range(6))
     torch.nn.ModuleList(torch.nn.Linear(1, 1) for _ in range(6))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"eos_token_id": [0, 5]},
+    ],
+)
+def test_a_configuration_that_is_odd_and_harmless_is_mended(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """The model is then as one without those changes, from the first look to a reward model of it."""
+    plain = bring_and_save(write(tmp_path / "model", "gpt2", vocab_size=270), tmp_path / "plain")
+    reconfigure(tmp_path / "model", **changes)
+    assert bring_and_save(tmp_path / "model", tmp_path / "odd") == plain
 
 
 @pytest.mark.parametrize("name", ["config.json", "generation_config.json", "tokenizer_config.json"])
