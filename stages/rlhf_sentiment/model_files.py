@@ -29,6 +29,7 @@ _FOREIGN = {  # what stands in the names of weights -> what such a file is
     ".qweight": "they are quantised: save them as plain numbers",
     ".absmax": "they are quantised: save them as plain numbers",
 }
+_MOST_LABELS = 10_000
 _MASKS = 10**8  # numbers that a model may have beside its weights, such as masks and tables of positions
 _WRAPPERS = {r"(_orig_mod|_fsdp_wrapped_module)\.": "", r"^module\.": ""}  # in the names of weights that were saved inside
 
@@ -64,7 +65,8 @@ def look_at(folder: str, revision: str | None) -> dict[str, list[int]]:
     """Name -> shape of the tensors of a model that somebody brings, after a look at its files.
 
     Raises:
-        StageError: an adapter; an index that names something else than safetensors; more layers than tensors.
+        StageError: an adapter; an index that names something else than safetensors; more layers than tensors, or labels
+            without end.
     """
     if _find(folder, "adapter_config.json", revision):
         raise StageError(
@@ -80,7 +82,11 @@ def look_at(folder: str, revision: str | None) -> dict[str, list[int]]:
             f"{folder}/config.json names other weights, in transformers_weights; save the model with save_pretrained"
         )
     shapes = _shapes(folder, revision)
-    for key, value in _whole_numbers(tree):
+    numbers = list(_whole_numbers(tree))
+    for key, value in (*numbers, ("num_labels", len(tree.get("id2label") or ""))):
+        if key == "num_labels" and value > _MOST_LABELS:  # transformers would make a name for each
+            raise StageError(f"{folder}/config.json has {shown(value)} labels; at most {_MOST_LABELS:,} can be")
+    for key, value in numbers:
         if _LAYERS.fullmatch(key) and value > len(shapes):
             weights = f"{len(shapes)} tensors{such_as(shapes)}"
             raise StageError(f"{folder}/config.json: {key} is {shown(value)}, and the weights are {weights}")
