@@ -261,6 +261,8 @@ def test_a_model_that_is_made_without_end_is_stopped() -> None:
     "changes",
     [
         {"eos_token_id": [0, 5]},
+        {"output_attentions": True, "output_hidden_states": True},
+        {"return_dict": False},
     ],
 )
 def test_a_configuration_that_is_odd_and_harmless_is_mended(tmp_path: Path, changes: dict[str, Any]) -> None:

@@ -29,6 +29,7 @@ _FOREIGN = {  # what stands in the names of weights -> what such a file is
     ".qweight": "they are quantised: save them as plain numbers",
     ".absmax": "they are quantised: save them as plain numbers",
 }
+_USUAL = {"output_attentions": False, "output_hidden_states": False, "return_dict": True}  # what a call itself says
 _MOST_LABELS = 10_000
 _MASKS = 10**8  # numbers that a model may have beside its weights, such as masks and tables of positions
 _WRAPPERS = {r"(_orig_mod|_fsdp_wrapped_module)\.": "", r"^module\.": ""}  # in the names of weights that were saved inside
@@ -46,6 +47,7 @@ def from_pretrained(auto: Any, folder: str | Path, **options: Any) -> Any:
     revision = options.get("revision")
     try:
         if auto is not AutoTokenizer and not made:
+            options |= _USUAL
             shapes = look_at(str(folder), revision)
             if auto is not AutoConfig:
                 options |= told_by(auto, str(folder), revision, shapes)
@@ -100,7 +102,7 @@ def told_by(auto: Any, folder: str, revision: str | None, shapes: dict[str, list
         StageError: the configuration asks for far more than the weights hold.
     """
     told: dict[str, Any] = {}
-    config = AutoConfig.from_pretrained(folder, revision=revision, trust_remote_code=False)
+    config = AutoConfig.from_pretrained(folder, revision=revision, trust_remote_code=False, **_USUAL)
     pad_token, known = getattr(config, "pad_token_id", None), config.get_text_config().vocab_size
     if pad_token is not None and not 0 <= pad_token < known:  # `base` gives it the tokenizer's
         told["pad_token_id"] = config.pad_token_id = None
