@@ -32,7 +32,7 @@ from rlhf_sentiment.run import StageError, require
 from rlhf_sentiment.settings.base import BaseSettings
 from rlhf_sentiment.settings.checkpoints import CheckpointEvery
 from rlhf_sentiment.settings.report import ReportTo
-from rlhf_sentiment.tokens import encode, ending, letters
+from rlhf_sentiment.tokens import encode, ending, habits, letters
 from rlhf_sentiment.training import ByLengthTrainer, arguments, train
 
 READS = ["data/prepared/corpus.jsonl", "models/pretrained"]
@@ -136,13 +136,16 @@ def give_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
     = UNK it reads past letters that the tokenizer does not know.
 
     Raises:
-        StageError: the tokenizer has no EOS, or one that is a letter, or is another model's.
+        StageError: the tokenizer has no EOS, or a special token that is a letter, or is another model's.
     """
     if tokenizer.eos_token_id is None:
         raise StageError("the tokenizer has no EOS token, and nothing would end a response; name one in tokenizer_config.json")
-    for name in (tokenizer.eos_token, tokenizer.pad_token):
-        if name is not None and len(name) == 1 and not letters(tokenizer, name):
-            raise StageError(f"the tokenizer has the special token {shown(name)}, a letter that texts would lose; name another")
+    for token in tokenizer.convert_ids_to_tokens(sorted(habits(tokenizer).special)):
+        for name in (token, tokenizer.convert_tokens_to_string([token])):  # to some, a line end is the token `Ċ`
+            if len(name) == 1 and not letters(tokenizer, name):
+                raise StageError(
+                    f"the tokenizer has the special token {shown(name)}, a letter that texts would lose; name another"
+                )
     # An own pad token needs no weights that were trained, so that it alone may be more than the model knows.
     tokens, known = set(tokenizer.get_vocab().values()), model.get_input_embeddings().num_embeddings
     if max(tokens - {tokenizer.pad_token_id}) >= known:
