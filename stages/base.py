@@ -14,7 +14,6 @@ from datasets import Dataset
 from tokenizers import ByteLevelBPETokenizer
 from transformers import (
     DataCollatorForSeq2Seq,
-    GenerationConfig,
     GPT2Config,
     GPT2LMHeadModel,
     PreTrainedModel,
@@ -119,14 +118,10 @@ def train_model(
 def bring(name: str, revision: str | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A model that is there already, which `load_policy` checks, and its tokenizer.
 
-    How it was to be sampled elsewhere is not kept: `generation` in params.yaml says how it is here.
-
     Raises:
         StageError: as `load_policy`.
     """
-    model = load_policy(name, revision=revision)
-    model.generation_config = GenerationConfig.from_model_config(model.config)
-    return model, load_tokenizer(name, revision)
+    return load_policy(name, revision=revision), load_tokenizer(name, revision)
 
 
 def give_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -272,7 +272,7 @@ def test_a_configuration_that_is_odd_and_harmless_is_mended(tmp_path: Path, chan
     assert bring_and_save(tmp_path / "model", tmp_path / "odd") == plain
 
 
-@pytest.mark.parametrize("name", ["config.json", "generation_config.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
 def test_json_that_is_nested_without_end_names_the_file(tmp_path: Path, name: str) -> None:
     write(tmp_path)
     tokenizer = train_tokenizer(["a warm film"] * 5, 270)
@@ -356,12 +356,20 @@ def test_a_pad_token_beyond_the_embedding_gets_a_row(tmp_path: Path) -> None:
     assert model.get_input_embeddings().num_embeddings == len(tokenizer) == tokenizer.pad_token_id + 1
 
 
-def test_how_a_model_was_to_be_sampled_is_not_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"temperature": 0.9, "top_p": 0.6, "do_sample": False, "eos_token_id": [0, 5]},
+        {"cache_implementation": "zzz"},
+        [1],
+        None,
+    ],
+)
+def test_how_a_model_was_to_be_sampled_is_not_read(tmp_path: Path, own: Any) -> None:
     """Some models come with a generation_config.json that transformers reads and will not write."""
     tokenizer = train_tokenizer(["a warm film"] * 5, 270)
     write(tmp_path / "model", vocab_size=len(tokenizer))
     tokenizer.save_pretrained(tmp_path / "model")
-    own = {"temperature": 0.9, "top_p": 0.6, "do_sample": False, "eos_token_id": [0, 5]}
     (tmp_path / "model/generation_config.json").write_text(json.dumps(own))
     model, its_own = bring(str(tmp_path / "model"), None)
     give_pad_token(model, its_own)

@@ -203,7 +203,6 @@ def test_a_pad_token_of_one_letter_is_left_out_of_texts() -> None:
     [
         {"eos_token": "x"},
         {"pad_token": "w"},
-        {"bos_token": "\n"},
         {"bos_token": "Ċ"},
         {"sep_token": "."},
         {"additional_special_tokens": ["<a>", "e"]},

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch.nn.modules.module import register_module_parameter_registration_hook
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 from transformers.utils import cached_file
 
 from .messages import is_made, mend_of, shown
@@ -53,6 +53,8 @@ def from_pretrained(auto: Any, folder: str | Path, **options: Any) -> Any:
                 options |= told_by(auto, str(folder), revision, shapes)
         if auto not in (AutoConfig, AutoTokenizer):
             options["use_safetensors"] = True
+            if not made:
+                options["generation_config"] = GenerationConfig()  # or the model's own would be read
         return auto.from_pretrained(str(folder), trust_remote_code=False, **options)
     except StageError:
         raise

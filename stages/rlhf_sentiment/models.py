@@ -19,6 +19,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -120,7 +121,8 @@ def refuse_longer(model: PreTrainedModel, tokens: int, setting: str) -> None:
 def load_policy(folder: str | Path, device: torch.device | str = "cpu", revision: str | None = None) -> PreTrainedModel:
     """A causal language model in float32, in evaluation mode: its distribution is the one that rollouts see.
 
-    What the pipeline did not make itself is checked (model_checks.py).
+    What the pipeline did not make itself is checked (model_checks.py). How it was to be sampled elsewhere is not read:
+    `generation` in params.yaml says how it is here.
 
     Raises:
         StageError: it cannot be loaded, naming the folder or the damaged file; it cannot be worked with, and why.
@@ -135,6 +137,7 @@ def load_policy(folder: str | Path, device: torch.device | str = "cpu", revision
         refuse_unplaced(folder, info)
         refuse_not_finite(folder, model)
         check_policy(folder, model)
+        model.generation_config = GenerationConfig.from_model_config(model.config)
     return fuse_gelu(model).to(device).eval()
 
 
