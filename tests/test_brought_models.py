@@ -179,6 +179,12 @@ def test_the_names_of_wrappers_are_taken_off_and_not_written_again(tmp_path: Pat
             "no place for weights that are there, such as v_head.* .they are of a trl model",
         ),
         (
+            lambda w: w | {"_orig_mod.model.norm.weight": torch.zeros(16)},
+            "has the weight model.norm.weight twice, as _orig_mod.model.norm.weight and as model.norm.weight",
+        ),
+        (lambda w: w | {"model.norm.weight": torch.ones(16).int()}, "the weight model.norm.weight is of I32; save"),
+        (lambda w: w | {"model.norm.weight": torch.ones(16) * 1j}, "the weight model.norm.weight is of C64; save"),
+        (
             lambda w: {n: t for n, t in w.items() if "norm" not in n},
             "lacks weights, such as model.layers.0.input_layernorm.weight;",
         ),
@@ -213,6 +219,7 @@ def test_weights_that_are_not_the_models_are_named(tmp_path: Path, change: Any, 
         ({"num_hidden_layers": -1}, "config.json has no place"),
         ({"num_labels": 10**12}, "config.json has 1000000000000 labels; at most 10,000 can be"),
         ({"id2label": {str(i): "a" for i in range(10_001)}}, "config.json has 10001 labels"),
+        ({"pad_token_id": "x"}, "cannot be loaded: Validation error for field 'pad_token_id': TypeError"),
         ({"vocab_size": 61}, r"has the shape \[60, 16\], and its config.json asks for \[61, 16\]"),
         ({"vocab_size": 10**12}, "config.json asks for 32,.* numbers, and the weights hold"),
         ({"vocab_size": 10**18}, "cannot be loaded"),
@@ -334,6 +341,7 @@ def test_an_adapter_alone_is_to_be_merged_first(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="holds an adapter; merge the adapter first"):
         load_policy(tmp_path)
     write(tmp_path)
+    (tmp_path / "adapter_config.json").unlink()
     with pytest.raises(StageError, match="holds an adapter; merge the adapter first"):
         load_policy(tmp_path)
 

@@ -70,9 +70,9 @@ def look_at(folder: str, revision: str | None) -> dict[str, list[int]]:
 
     Raises:
         StageError: an adapter; an index that names something else than safetensors; more layers than tensors, or labels
-            without end.
+            without end; a weight that is there twice, or not of real numbers.
     """
-    if _find(folder, "adapter_config.json", revision):
+    if any(_find(folder, name, revision) for name in ("adapter_config.json", "adapter_model.safetensors")):
         raise StageError(
             f"{folder} holds an adapter; merge the adapter first (peft: merge_and_unload), save what that gives, and name its "
             "folder"
@@ -133,7 +133,7 @@ def _find(folder: str, name: str, revision: str | None) -> str | None:
 
 def _shapes(folder: str, revision: str | None) -> dict[str, list[int]]:
     """Name -> shape of every tensor, read from the headers of one safetensors file, or of those that an index names."""
-    names = ["model.safetensors"]
+    names, kinds = ["model.safetensors"], {}
     if _find(folder, names[0], revision) is None and (index := _find(folder, "model.safetensors.index.json", revision)):
         tree = json.loads(Path(index).read_text(encoding="utf-8"))
         shards = tree.get("weight_map") if isinstance(tree, dict) else None
@@ -153,8 +153,25 @@ def _shapes(folder: str, revision: str | None) -> dict[str, list[int]]:
                 f"{folder} has no {name}; weights are loaded from safetensors alone, as save_pretrained writes them"
             )
         with safe_open(file, "pt") as tensors:
-            shapes |= {key: tensors.get_slice(key).get_shape() for key in tensors.keys()}  # noqa: SIM118 (no dictionary)
+            parts = {key: tensors.get_slice(key) for key in tensors.keys()}  # noqa: SIM118 (no dictionary)
+            shapes |= {key: part.get_shape() for key, part in parts.items()}
+            kinds |= {key: part.get_dtype() for key, part in parts.items()}
+    _refuse_twice(folder, shapes)
+    for name, kind in kinds.items():  # masks and tables of positions may be whole numbers; they have other names
+        if name.endswith(".weight") and not kind.startswith(("F", "BF")):
+            raise StageError(f"{folder}: the weight {name} is of {kind}; save the model in float32, float16 or bfloat16")
     return shapes
+
+
+def _refuse_twice(folder: str, names: Collection[str]) -> None:
+    """Refuse a weight that is there with and without the name of a wrapper: which of the two counts, nobody says."""
+    plain: dict[str, str] = {}
+    for name in sorted(names):
+        bare = name
+        for wrapper, without in _WRAPPERS.items():
+            bare = re.sub(wrapper, without, bare)
+        if (other := plain.setdefault(bare, name)) != name:
+            raise StageError(f"{folder} has the weight {bare} twice, as {other} and as {name}; save the model once more")
 
 
 def _whole_numbers(tree: Any) -> Iterator[tuple[str, int]]:
