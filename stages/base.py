@@ -7,6 +7,7 @@ that is not its EOS.
 
 from rlhf_sentiment.start import stage  # isort: split
 
+import shutil
 from pathlib import Path
 
 import torch
@@ -63,6 +64,8 @@ def main(params: Params) -> str:
         result = f"{params.base.model} as it is"
     give_pad_token(model, tokenizer)
     save(model, tokenizer, "models/base")
+    if params.base.model != "scratch":
+        check_saved(params.base.model, model, "models/base")
     kept.finish(WRITES)
     return f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} million parameters, {result}"
 
@@ -122,6 +125,22 @@ def bring(name: str, revision: str | None) -> tuple[PreTrainedModel, PreTrainedT
         StageError: as `load_policy`.
     """
     return load_policy(name, revision=revision), load_tokenizer(name, revision)
+
+
+def check_saved(name: str, model: PreTrainedModel, folder: str | Path) -> None:
+    """Refuse a model that would be another, or none, when the next stage loads it, and remove what was saved of it.
+
+    Raises:
+        StageError: saved with its pad token, it cannot be loaded again, or not with the same weights.
+    """
+    try:
+        weights, again = model.state_dict(), load_policy(folder).state_dict()
+        wrong = None if all(torch.equal(again[key], weights[key]) for key in weights) else "its weights are others then"
+    except StageError as error:
+        wrong = str(error).split(";")[0]
+    if wrong is not None:
+        shutil.rmtree(folder)
+        raise StageError(f"{name}, saved with its pad token, cannot be loaded again: {wrong}; name another model")
 
 
 def give_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
 
-from base import bring, give_pad_token, train_tokenizer
+from base import bring, check_saved, give_pad_token, train_tokenizer
 from rlhf_sentiment.forward import logits_and_states, width
 from rlhf_sentiment.model_checks import check_policy
 from rlhf_sentiment.model_files import _at_most
@@ -385,6 +385,37 @@ def test_how_a_model_was_to_be_sampled_is_not_read(tmp_path: Path, own: Any) -> 
     written = json.loads((tmp_path / "again/generation_config.json").read_text())
     assert written["eos_token_id"] == tokenizer.eos_token_id
     assert "temperature" not in written
+
+
+def test_a_head_of_its_own_stays_where_the_configuration_ties_it(tmp_path: Path) -> None:
+    write(tmp_path / "model", "gpt2", vocab_size=270)
+    head = torch.randn(270, 16)
+    rewrite(tmp_path / "model", lambda weights: weights | {"lm_head.weight": head})
+    model = load_policy(tmp_path / "model")
+    tokenizer = train_tokenizer(["a warm film"] * 5, 270)
+    tokenizer.add_special_tokens({"pad_token": "<one more>"})
+    give_pad_token(model, tokenizer)
+    model.resize_token_embeddings(280)
+    save(model, tokenizer, tmp_path / "again")
+    check_saved("mine", model, tmp_path / "again")
+    assert torch.equal(load_policy(tmp_path / "again").get_output_embeddings().weight[:270], head)
+
+
+def test_a_model_that_is_another_or_none_once_saved_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """XGLM's table of positions has a row for the pad id, and no other: a larger id is beyond it."""
+    model = load_policy(write(tmp_path / "model", "xglm", d_model=16, attention_heads=2, num_layers=2, ffn_dim=32))
+    model.config.pad_token_id = 300
+    monkeypatch.chdir(tmp_path)
+    save(model, train_tokenizer(["a warm film"] * 5, 270), "models/base")
+    with pytest.raises(StageError, match=r"mine, saved with its pad token, cannot be loaded again: .*out of bounds"):
+        check_saved("mine", model, "models/base")
+    assert not Path("models/base").exists(), "or the next stage would take it"
+    other = make("llama")
+    other.save_pretrained(tmp_path / "other")
+    with torch.no_grad():
+        other.lm_head.weight.add_(1.0)
+    with pytest.raises(StageError, match=r"mine, saved .* its weights are others then"):
+        check_saved("mine", other, tmp_path / "other")
 
 
 def test_hidden_states_give_the_models_own_logits_where_the_trunk_narrows_them() -> None:

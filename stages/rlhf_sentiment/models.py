@@ -136,6 +136,9 @@ def load_policy(folder: str | Path, device: torch.device | str = "cpu", revision
     if not is_made(folder):
         refuse_unplaced(folder, info)
         refuse_not_finite(folder, model)
+        head = model.get_output_embeddings()
+        if head is not None and head.weight is not model.get_input_embeddings().weight:
+            model.config.tie_word_embeddings = False  # or a new size would put the embedding in the place of the head
         check_policy(folder, model)
         model.generation_config = GenerationConfig.from_model_config(model.config)
     return fuse_gelu(model).to(device).eval()
