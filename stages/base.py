@@ -7,6 +7,7 @@ that is not its EOS.
 
 from rlhf_sentiment.start import stage  # isort: split
 
+import shutil
 from pathlib import Path
 
 import torch
@@ -14,7 +15,6 @@ from datasets import Dataset
 from tokenizers import ByteLevelBPETokenizer
 from transformers import (
     DataCollatorForSeq2Seq,
-    GenerationConfig,
     GPT2Config,
     GPT2LMHeadModel,
     PreTrainedModel,
@@ -32,7 +32,7 @@ from rlhf_sentiment.run import StageError, require
 from rlhf_sentiment.settings.base import BaseSettings
 from rlhf_sentiment.settings.checkpoints import CheckpointEvery
 from rlhf_sentiment.settings.report import ReportTo
-from rlhf_sentiment.tokens import encode, ending, letters
+from rlhf_sentiment.tokens import encode, ending, habits, letters
 from rlhf_sentiment.training import ByLengthTrainer, arguments, train
 
 READS = ["data/prepared/corpus.jsonl", "models/pretrained"]
@@ -64,6 +64,8 @@ def main(params: Params) -> str:
         result = f"{params.base.model} as it is"
     give_pad_token(model, tokenizer)
     save(model, tokenizer, "models/base")
+    if params.base.model != "scratch":
+        check_saved(params.base.model, model, "models/base")
     kept.finish(WRITES)
     return f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} million parameters, {result}"
 
@@ -119,14 +121,26 @@ def train_model(
 def bring(name: str, revision: str | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A model that is there already, which `load_policy` checks, and its tokenizer.
 
-    How it was to be sampled elsewhere is not kept: `generation` in params.yaml says how it is here.
-
     Raises:
         StageError: as `load_policy`.
     """
-    model = load_policy(name, revision=revision)
-    model.generation_config = GenerationConfig.from_model_config(model.config)
-    return model, load_tokenizer(name, revision)
+    return load_policy(name, revision=revision), load_tokenizer(name, revision)
+
+
+def check_saved(name: str, model: PreTrainedModel, folder: str | Path) -> None:
+    """Refuse a model that would be another, or none, when the next stage loads it, and remove what was saved of it.
+
+    Raises:
+        StageError: saved with its pad token, it cannot be loaded again, or not with the same weights.
+    """
+    try:
+        weights, again = model.state_dict(), load_policy(folder).state_dict()
+        wrong = None if all(torch.equal(again[key], weights[key]) for key in weights) else "its weights are others then"
+    except StageError as error:
+        wrong = str(error).split(";")[0]
+    if wrong is not None:
+        shutil.rmtree(folder)
+        raise StageError(f"{name}, saved with its pad token, cannot be loaded again: {wrong}; name another model")
 
 
 def give_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -136,13 +150,16 @@ def give_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
     = UNK it reads past letters that the tokenizer does not know.
 
     Raises:
-        StageError: the tokenizer has no EOS, or one that is a letter, or is another model's.
+        StageError: the tokenizer has no EOS, or a special token that is a letter, or is another model's.
     """
     if tokenizer.eos_token_id is None:
         raise StageError("the tokenizer has no EOS token, and nothing would end a response; name one in tokenizer_config.json")
-    for name in (tokenizer.eos_token, tokenizer.pad_token):
-        if name is not None and len(name) == 1 and not letters(tokenizer, name):
-            raise StageError(f"the tokenizer has the special token {shown(name)}, a letter that texts would lose; name another")
+    for token in tokenizer.convert_ids_to_tokens(sorted(habits(tokenizer).special)):
+        for name in (token, tokenizer.convert_tokens_to_string([token])):  # to some, a line end is the token `Ċ`
+            if len(name) == 1 and not letters(tokenizer, name):
+                raise StageError(
+                    f"the tokenizer has the special token {shown(name)}, a letter that texts would lose; name another"
+                )
     # An own pad token needs no weights that were trained, so that it alone may be more than the model knows.
     tokens, known = set(tokenizer.get_vocab().values()), model.get_input_embeddings().num_embeddings
     if max(tokens - {tokenizer.pad_token_id}) >= known:

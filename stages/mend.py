@@ -11,9 +11,11 @@ import argparse
 import json
 import subprocess
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import psutil
 from dvc.rwlock import SCHEMA as RWLOCK_SCHEMA
 from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from dvc.utils.strictyaml import load
@@ -62,7 +64,10 @@ def read_lock(path: Path) -> None:
 
 
 def read_rwlock(path: Path) -> None:
-    RWLOCK_SCHEMA(json.loads(path.read_text(encoding="utf-8")))
+    """Read an rwlock as DVC does, which asks the system for each process that it names."""
+    held = RWLOCK_SCHEMA(json.loads(path.read_text(encoding="utf-8")))
+    for holder in (*chain(*held.get("read", {}).values()), *held.get("write", {}).values()):
+        psutil.pid_exists(holder["pid"])  # fails for a number that no system can give
 
 
 def is_readable(read: Callable[[Path], Any], path: Path) -> bool:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
 
-from base import bring, give_pad_token, train_tokenizer
+from base import bring, check_saved, give_pad_token, train_tokenizer
 from rlhf_sentiment.forward import logits_and_states, width
 from rlhf_sentiment.model_checks import check_policy
 from rlhf_sentiment.model_files import _at_most
@@ -70,6 +70,15 @@ def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, 
     """Change a model's weights by name."""
     file = folder / "model.safetensors"
     save_file(change(load_file(file)), file, metadata={"format": "pt"})
+
+
+def bring_and_save(folder: Path, result: Path) -> dict[str, Any]:
+    """What `base` does with a model: the configuration that it saves."""
+    train_tokenizer(["a warm film"] * 5, 270).save_pretrained(folder)
+    model, tokenizer = bring(str(folder), None)
+    give_pad_token(model, tokenizer)
+    save(model, tokenizer, result)
+    return json.loads((result / "config.json").read_text())
 
 
 def shard(folder: Path, name: str) -> None:
@@ -170,6 +179,12 @@ def test_the_names_of_wrappers_are_taken_off_and_not_written_again(tmp_path: Pat
             "no place for weights that are there, such as v_head.* .they are of a trl model",
         ),
         (
+            lambda w: w | {"_orig_mod.model.norm.weight": torch.zeros(16)},
+            "has the weight model.norm.weight twice, as _orig_mod.model.norm.weight and as model.norm.weight",
+        ),
+        (lambda w: w | {"model.norm.weight": torch.ones(16).int()}, "the weight model.norm.weight is of I32; save"),
+        (lambda w: w | {"model.norm.weight": torch.ones(16) * 1j}, "the weight model.norm.weight is of C64; save"),
+        (
             lambda w: {n: t for n, t in w.items() if "norm" not in n},
             "lacks weights, such as model.layers.0.input_layernorm.weight;",
         ),
@@ -202,6 +217,9 @@ def test_weights_that_are_not_the_models_are_named(tmp_path: Path, change: Any, 
         ({"num_hidden_layers": 10**6}, "config.json: num_hidden_layers is 1000000, and the weights are 21 tensors"),
         ({"num_hidden_layers": 10**12}, "config.json: num_hidden_layers is 1000000000000"),
         ({"num_hidden_layers": -1}, "config.json has no place"),
+        ({"num_labels": 10**12}, "config.json has 1000000000000 labels; at most 10,000 can be"),
+        ({"id2label": {str(i): "a" for i in range(10_001)}}, "config.json has 10001 labels"),
+        ({"pad_token_id": "x"}, "cannot be loaded: Validation error for field 'pad_token_id': TypeError"),
         ({"vocab_size": 61}, r"has the shape \[60, 16\], and its config.json asks for \[61, 16\]"),
         ({"vocab_size": 10**12}, "config.json asks for 32,.* numbers, and the weights hold"),
         ({"vocab_size": 10**18}, "cannot be loaded"),
@@ -246,7 +264,22 @@ def test_a_model_that_is_made_without_end_is_stopped() -> None:
     torch.nn.ModuleList(torch.nn.Linear(1, 1) for _ in range(6))
 
 
-@pytest.mark.parametrize("name", ["config.json", "generation_config.json", "tokenizer_config.json"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"eos_token_id": [0, 5]},
+        {"output_attentions": True, "output_hidden_states": True},
+        {"return_dict": False},
+    ],
+)
+def test_a_configuration_that_is_odd_and_harmless_is_mended(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """The model is then as one without those changes, from the first look to a reward model of it."""
+    plain = bring_and_save(write(tmp_path / "model", "gpt2", vocab_size=270), tmp_path / "plain")
+    reconfigure(tmp_path / "model", **changes)
+    assert bring_and_save(tmp_path / "model", tmp_path / "odd") == plain
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
 def test_json_that_is_nested_without_end_names_the_file(tmp_path: Path, name: str) -> None:
     write(tmp_path)
     tokenizer = train_tokenizer(["a warm film"] * 5, 270)
@@ -308,6 +341,7 @@ def test_an_adapter_alone_is_to_be_merged_first(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="holds an adapter; merge the adapter first"):
         load_policy(tmp_path)
     write(tmp_path)
+    (tmp_path / "adapter_config.json").unlink()
     with pytest.raises(StageError, match="holds an adapter; merge the adapter first"):
         load_policy(tmp_path)
 
@@ -330,12 +364,20 @@ def test_a_pad_token_beyond_the_embedding_gets_a_row(tmp_path: Path) -> None:
     assert model.get_input_embeddings().num_embeddings == len(tokenizer) == tokenizer.pad_token_id + 1
 
 
-def test_how_a_model_was_to_be_sampled_is_not_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"temperature": 0.9, "top_p": 0.6, "do_sample": False, "eos_token_id": [0, 5]},
+        {"cache_implementation": "zzz"},
+        [1],
+        None,
+    ],
+)
+def test_how_a_model_was_to_be_sampled_is_not_read(tmp_path: Path, own: Any) -> None:
     """Some models come with a generation_config.json that transformers reads and will not write."""
     tokenizer = train_tokenizer(["a warm film"] * 5, 270)
     write(tmp_path / "model", vocab_size=len(tokenizer))
     tokenizer.save_pretrained(tmp_path / "model")
-    own = {"temperature": 0.9, "top_p": 0.6, "do_sample": False, "eos_token_id": [0, 5]}
     (tmp_path / "model/generation_config.json").write_text(json.dumps(own))
     model, its_own = bring(str(tmp_path / "model"), None)
     give_pad_token(model, its_own)
@@ -343,6 +385,37 @@ def test_how_a_model_was_to_be_sampled_is_not_kept(tmp_path: Path) -> None:
     written = json.loads((tmp_path / "again/generation_config.json").read_text())
     assert written["eos_token_id"] == tokenizer.eos_token_id
     assert "temperature" not in written
+
+
+def test_a_head_of_its_own_stays_where_the_configuration_ties_it(tmp_path: Path) -> None:
+    write(tmp_path / "model", "gpt2", vocab_size=270)
+    head = torch.randn(270, 16)
+    rewrite(tmp_path / "model", lambda weights: weights | {"lm_head.weight": head})
+    model = load_policy(tmp_path / "model")
+    tokenizer = train_tokenizer(["a warm film"] * 5, 270)
+    tokenizer.add_special_tokens({"pad_token": "<one more>"})
+    give_pad_token(model, tokenizer)
+    model.resize_token_embeddings(280)
+    save(model, tokenizer, tmp_path / "again")
+    check_saved("mine", model, tmp_path / "again")
+    assert torch.equal(load_policy(tmp_path / "again").get_output_embeddings().weight[:270], head)
+
+
+def test_a_model_that_is_another_or_none_once_saved_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """XGLM's table of positions has a row for the pad id, and no other: a larger id is beyond it."""
+    model = load_policy(write(tmp_path / "model", "xglm", d_model=16, attention_heads=2, num_layers=2, ffn_dim=32))
+    model.config.pad_token_id = 300
+    monkeypatch.chdir(tmp_path)
+    save(model, train_tokenizer(["a warm film"] * 5, 270), "models/base")
+    with pytest.raises(StageError, match=r"mine, saved with its pad token, cannot be loaded again: .*out of bounds"):
+        check_saved("mine", model, "models/base")
+    assert not Path("models/base").exists(), "or the next stage would take it"
+    other = make("llama")
+    other.save_pretrained(tmp_path / "other")
+    with torch.no_grad():
+        other.lm_head.weight.add_(1.0)
+    with pytest.raises(StageError, match=r"mine, saved .* its weights are others then"):
+        check_saved("mine", other, tmp_path / "other")
 
 
 def test_hidden_states_give_the_models_own_logits_where_the_trunk_narrows_them() -> None:

@@ -124,13 +124,14 @@ def test_a_lock_that_was_committed_damaged_is_put_aside(repository: Path, capsys
     assert [path.name for path in repository.glob(".dvc.lock*")] == []
 
 
-def test_what_cannot_be_opened_is_said_in_a_line(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (repository / "dvc.lock").unlink()
-    (repository / "dvc.lock").mkdir()
+@pytest.mark.parametrize("name", ["dvc.lock", ".dvc/tmp/rwlock"])
+def test_what_cannot_be_opened_is_said_in_a_line(repository: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    (repository / name).unlink(missing_ok=True)
+    (repository / name).mkdir(parents=True)
     with pytest.raises(SystemExit) as stopped:
         mend.main()
     assert stopped.value.code == 1
-    assert capsys.readouterr().err == "mend: dvc.lock: Is a directory\n"
+    assert capsys.readouterr().err == f"mend: {name}: Is a directory\n"
 
 
 INFO = {"pid": 2**22 + 1, "cmd": "dvc repro"}
@@ -141,6 +142,8 @@ INFO = {"pid": 2**22 + 1, "cmd": "dvc repro"}
     [
         (json.dumps({"read": {"/a": [INFO]}, "write": {"/b": INFO}}), True),
         ("{}", True),
+        (json.dumps({"write": {"/": INFO | {"pid": 10**23}}}), False),
+        (json.dumps({"write": {"/": INFO | {"pid": -1}}}), True),
         ('{"read"', False),
         ("", False),
         ("[]", False),

@@ -18,9 +18,10 @@ from transformers import (
 )
 from trl import RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 
-from base import train_tokenizer
+from base import give_pad_token, train_tokenizer
 from rlhf_sentiment.models import load_policy, load_tokenizer
 from rlhf_sentiment.reward import encode_pairs
+from rlhf_sentiment.run import StageError
 from rlhf_sentiment.settings.reward import RewardSettings
 from rlhf_sentiment.tokens import decode_response, encode, encode_example, encode_pair, encode_whole
 
@@ -195,6 +196,24 @@ def test_a_pad_token_of_one_letter_is_left_out_of_texts() -> None:
     tokenizer = unmarked()
     tokenizer.add_special_tokens({"pad_token": "w"})
     assert tokenizer.convert_ids_to_tokens(encode(tokenizer, "film was")) == ["f", "i", "l", "m", " ", "a", "s"]
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        {"eos_token": "x"},
+        {"pad_token": "w"},
+        {"bos_token": "Ċ"},
+        {"sep_token": "."},
+        {"additional_special_tokens": ["<a>", "e"]},
+    ],
+)
+def test_a_special_token_that_is_a_letter_is_refused(tokens: dict[str, Any]) -> None:
+    tokenizer = bytes_()
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=300, n_embd=8, n_layer=1, n_head=2, n_positions=32))
+    tokenizer.add_special_tokens(tokens)
+    with pytest.raises(StageError, match=r"special token '(x|w|\\n|Ċ|\.|e)', a letter that texts would lose"):
+        give_pad_token(model, tokenizer)
 
 
 def around(single: str) -> PreTrainedTokenizerBase:

@@ -85,7 +85,10 @@ def _wrong(model: PreTrainedModel) -> str | None:
     """What changes the logits of a row of some tokens, and should not; None where nothing does."""
     config = model.config.get_text_config()
     length = int(min(12, room_of(model) - 3))
-    special = {getattr(config, name, None) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    special = set()
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        ids = getattr(config, name, None)
+        special |= set(ids if isinstance(ids, list) else [ids])  # Llama 3.1 and GLM-4 have several that end a text
     ordinary = [one for one in range(min(config.vocab_size, 1000)) if one not in special]
     tokens = [ordinary[7 * place % len(ordinary)] for place in range(length)]
     row = torch.tensor([tokens], device=model.device)  # (1, L)

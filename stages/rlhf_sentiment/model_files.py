@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch.nn.modules.module import register_module_parameter_registration_hook
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 from transformers.utils import cached_file
 
 from .messages import is_made, mend_of, shown
@@ -29,6 +29,8 @@ _FOREIGN = {  # what stands in the names of weights -> what such a file is
     ".qweight": "they are quantised: save them as plain numbers",
     ".absmax": "they are quantised: save them as plain numbers",
 }
+_USUAL = {"output_attentions": False, "output_hidden_states": False, "return_dict": True}  # what a call itself says
+_MOST_LABELS = 10_000
 _MASKS = 10**8  # numbers that a model may have beside its weights, such as masks and tables of positions
 _WRAPPERS = {r"(_orig_mod|_fsdp_wrapped_module)\.": "", r"^module\.": ""}  # in the names of weights that were saved inside
 
@@ -45,11 +47,14 @@ def from_pretrained(auto: Any, folder: str | Path, **options: Any) -> Any:
     revision = options.get("revision")
     try:
         if auto is not AutoTokenizer and not made:
+            options |= _USUAL
             shapes = look_at(str(folder), revision)
             if auto is not AutoConfig:
                 options |= told_by(auto, str(folder), revision, shapes)
         if auto not in (AutoConfig, AutoTokenizer):
             options["use_safetensors"] = True
+            if not made:
+                options["generation_config"] = GenerationConfig()  # or the model's own would be read
         return auto.from_pretrained(str(folder), trust_remote_code=False, **options)
     except StageError:
         raise
@@ -64,9 +69,10 @@ def look_at(folder: str, revision: str | None) -> dict[str, list[int]]:
     """Name -> shape of the tensors of a model that somebody brings, after a look at its files.
 
     Raises:
-        StageError: an adapter; an index that names something else than safetensors; more layers than tensors.
+        StageError: an adapter; an index that names something else than safetensors; more layers than tensors, or labels
+            without end; a weight that is there twice, or not of real numbers.
     """
-    if _find(folder, "adapter_config.json", revision):
+    if any(_find(folder, name, revision) for name in ("adapter_config.json", "adapter_model.safetensors")):
         raise StageError(
             f"{folder} holds an adapter; merge the adapter first (peft: merge_and_unload), save what that gives, and name its "
             "folder"
@@ -80,7 +86,11 @@ def look_at(folder: str, revision: str | None) -> dict[str, list[int]]:
             f"{folder}/config.json names other weights, in transformers_weights; save the model with save_pretrained"
         )
     shapes = _shapes(folder, revision)
-    for key, value in _whole_numbers(tree):
+    numbers = list(_whole_numbers(tree))
+    for key, value in (*numbers, ("num_labels", len(tree.get("id2label") or ""))):
+        if key == "num_labels" and value > _MOST_LABELS:  # transformers would make a name for each
+            raise StageError(f"{folder}/config.json has {shown(value)} labels; at most {_MOST_LABELS:,} can be")
+    for key, value in numbers:
         if _LAYERS.fullmatch(key) and value > len(shapes):
             weights = f"{len(shapes)} tensors{such_as(shapes)}"
             raise StageError(f"{folder}/config.json: {key} is {shown(value)}, and the weights are {weights}")
@@ -94,7 +104,7 @@ def told_by(auto: Any, folder: str, revision: str | None, shapes: dict[str, list
         StageError: the configuration asks for far more than the weights hold.
     """
     told: dict[str, Any] = {}
-    config = AutoConfig.from_pretrained(folder, revision=revision, trust_remote_code=False)
+    config = AutoConfig.from_pretrained(folder, revision=revision, trust_remote_code=False, **_USUAL)
     pad_token, known = getattr(config, "pad_token_id", None), config.get_text_config().vocab_size
     if pad_token is not None and not 0 <= pad_token < known:  # `base` gives it the tokenizer's
         told["pad_token_id"] = config.pad_token_id = None
@@ -123,7 +133,7 @@ def _find(folder: str, name: str, revision: str | None) -> str | None:
 
 def _shapes(folder: str, revision: str | None) -> dict[str, list[int]]:
     """Name -> shape of every tensor, read from the headers of one safetensors file, or of those that an index names."""
-    names = ["model.safetensors"]
+    names, kinds = ["model.safetensors"], {}
     if _find(folder, names[0], revision) is None and (index := _find(folder, "model.safetensors.index.json", revision)):
         tree = json.loads(Path(index).read_text(encoding="utf-8"))
         shards = tree.get("weight_map") if isinstance(tree, dict) else None
@@ -143,8 +153,25 @@ def _shapes(folder: str, revision: str | None) -> dict[str, list[int]]:
                 f"{folder} has no {name}; weights are loaded from safetensors alone, as save_pretrained writes them"
             )
         with safe_open(file, "pt") as tensors:
-            shapes |= {key: tensors.get_slice(key).get_shape() for key in tensors.keys()}  # noqa: SIM118 (no dictionary)
+            parts = {key: tensors.get_slice(key) for key in tensors.keys()}  # noqa: SIM118 (no dictionary)
+            shapes |= {key: part.get_shape() for key, part in parts.items()}
+            kinds |= {key: part.get_dtype() for key, part in parts.items()}
+    _refuse_twice(folder, shapes)
+    for name, kind in kinds.items():  # masks and tables of positions may be whole numbers; they have other names
+        if name.endswith(".weight") and not kind.startswith(("F", "BF")):
+            raise StageError(f"{folder}: the weight {name} is of {kind}; save the model in float32, float16 or bfloat16")
     return shapes
+
+
+def _refuse_twice(folder: str, names: Collection[str]) -> None:
+    """Refuse a weight that is there with and without the name of a wrapper: which of the two counts, nobody says."""
+    plain: dict[str, str] = {}
+    for name in sorted(names):
+        bare = name
+        for wrapper, without in _WRAPPERS.items():
+            bare = re.sub(wrapper, without, bare)
+        if (other := plain.setdefault(bare, name)) != name:
+            raise StageError(f"{folder} has the weight {bare} twice, as {other} and as {name}; save the model once more")
 
 
 def _whole_numbers(tree: Any) -> Iterator[tuple[str, int]]:

@@ -19,6 +19,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -120,7 +121,8 @@ def refuse_longer(model: PreTrainedModel, tokens: int, setting: str) -> None:
 def load_policy(folder: str | Path, device: torch.device | str = "cpu", revision: str | None = None) -> PreTrainedModel:
     """A causal language model in float32, in evaluation mode: its distribution is the one that rollouts see.
 
-    What the pipeline did not make itself is checked (model_checks.py).
+    What the pipeline did not make itself is checked (model_checks.py). How it was to be sampled elsewhere is not read:
+    `generation` in params.yaml says how it is here.
 
     Raises:
         StageError: it cannot be loaded, naming the folder or the damaged file; it cannot be worked with, and why.
@@ -134,7 +136,11 @@ def load_policy(folder: str | Path, device: torch.device | str = "cpu", revision
     if not is_made(folder):
         refuse_unplaced(folder, info)
         refuse_not_finite(folder, model)
+        head = model.get_output_embeddings()
+        if head is not None and head.weight is not model.get_input_embeddings().weight:
+            model.config.tie_word_embeddings = False  # or a new size would put the embedding in the place of the head
         check_policy(folder, model)
+        model.generation_config = GenerationConfig.from_model_config(model.config)
     return fuse_gelu(model).to(device).eval()
 
 

@@ -159,8 +159,10 @@ def one_line_errors(name: str, lower: str = "") -> Iterator[None]:
 
 
 def first_line(error: Exception) -> str:
-    """What a library's error says, the first line of it, cut; its kind, where it says nothing."""
-    return cut((str(error).strip() or type(error).__name__).splitlines()[0], 300)
+    """What a library's error says, the first line of it, or two where the first ends with a colon; its kind, where it says
+    nothing."""
+    first, *more = (str(error).strip() or type(error).__name__).splitlines()
+    return cut(f"{first} {more[0].strip()}" if more and first.endswith(":") else first, 300)
 
 
 def _is_of_memory(error: Exception) -> bool:
