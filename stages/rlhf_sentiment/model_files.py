@@ -133,7 +133,7 @@ def _find(folder: str, name: str, revision: str | None) -> str | None:
 
 def _shapes(folder: str, revision: str | None) -> dict[str, list[int]]:
     """Name -> shape of every tensor, read from the headers of one safetensors file, or of those that an index names."""
-    names, kinds = ["model.safetensors"], {}
+    names = ["model.safetensors"]
     if _find(folder, names[0], revision) is None and (index := _find(folder, "model.safetensors.index.json", revision)):
         tree = json.loads(Path(index).read_text(encoding="utf-8"))
         shards = tree.get("weight_map") if isinstance(tree, dict) else None
@@ -141,6 +141,7 @@ def _shapes(folder: str, revision: str | None) -> dict[str, list[int]]:
             raise StageError(f"{folder}/model.safetensors.index.json: should have weight_map, the file of each tensor")
         names = sorted({str(shard) for shard in shards.values()})
     shapes: dict[str, list[int]] = {}
+    kinds: dict[str, str] = {}
     for name in names:
         if Path(name).name != name or not name.endswith(".safetensors"):
             raise StageError(
