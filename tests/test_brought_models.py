@@ -403,7 +403,8 @@ def test_a_head_of_its_own_stays_where_the_configuration_ties_it(tmp_path: Path)
 
 def test_a_model_that_is_another_or_none_once_saved_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """XGLM's table of positions has a row for the pad id, and no other: a larger id is beyond it."""
-    model = load_policy(write(tmp_path / "model", "xglm", d_model=16, attention_heads=2, num_layers=2, ffn_dim=32))
+    shape = {"vocab_size": 310, "d_model": 16, "attention_heads": 2, "num_layers": 2, "ffn_dim": 32}
+    model = load_policy(write(tmp_path / "model", "xglm", **shape))
     model.config.pad_token_id = 300
     monkeypatch.chdir(tmp_path)
     save(model, train_tokenizer(["a warm film"] * 5, 270), "models/base")
