@@ -211,6 +211,8 @@ def asked_later(params: Params, sizes: Sizes) -> dict[str, int]:
         came_to[setting.replace(".", "_")] = number
         if number > most:
             sizes.lacks(setting, count, most if most >= least else 0)
+            if 0 < most < least:
+                sizes.short[setting] = f"{setting} needs {least} prompts, there is {most}"
     return came_to
 
 

@@ -342,7 +342,7 @@ def test_votes_in_numbers_are_told(raw: Path) -> None:
     ]
     write(raw / "pairs.jsonl", rows)
     told = {"a": [1], "b": [2], "tie": [0]}
-    prepared = prepare(preference_values=told, pairs=60, prompts_train=10, prompts_validation=1, prompts_test=1)
+    prepared = prepare(preference_values=told, pairs=60, prompts_train=10, prompts_validation=1, prompts_test=2)
     assert list(prepared.metrics["files"]["pairs_jsonl"].values()) == [120, 80, 40, 0, 0, 40]
     asked = {f"{row['instruction']}\n\nIn short." if row["input"] else row["instruction"]: row for row in rows}
     assert {row["chosen"] == asked[row["prompt"]]["response2"] for row in prepared.tables["preferences"]} == {True}
@@ -356,7 +356,7 @@ def test_equal_scores_are_ties_and_make_no_pair(raw: Path) -> None:
     rows = pairs(120)
     scored = [{**row, "score_chosen": 8, "score_rejected": 6 + n % 4} for n, row in enumerate(rows)]
     write(raw / "pairs.jsonl", scored)
-    prepared = prepare(pairs=30, pairs_held_out=1, prompts_train=10, prompts_validation=1, prompts_test=1)
+    prepared = prepare(pairs=30, pairs_held_out=1, prompts_train=10, prompts_validation=1, prompts_test=2)
     assert list(prepared.metrics["files"]["pairs_jsonl"].values()) == [120, 60, 60, 0, 0, 30]
     assert Counter(row["reason"] for row in prepared.dropped if row["file"] != "grammar") == {
         "chosen and rejected have the same score, 8": 30,
@@ -370,7 +370,7 @@ def test_equal_scores_are_ties_and_make_no_pair(raw: Path) -> None:
         for n, row in enumerate(rows)
     ]
     write(raw / "pairs.jsonl", ranked)
-    prepared = prepare(pairs=40, pairs_held_out=1, max_uses=3, prompts_train=10, prompts_validation=1, prompts_test=1)
+    prepared = prepare(pairs=40, pairs_held_out=1, max_uses=3, prompts_train=10, prompts_validation=1, prompts_test=2)
     assert list(prepared.metrics["files"]["pairs_jsonl"].values()) == [120, 60, 60, 0, 0, 60]
     chosen = {row["prompt"]: row["chosen"] for row in rows}
     assert {row["chosen"] == chosen[row["prompt"]] for row in prepared.tables["preferences"]} == {True}
@@ -436,7 +436,7 @@ def test_long_prompts_are_left_out_and_counted(raw: Path) -> None:
     rows = pairs(120)
     write(raw / "pairs.jsonl", rows)
     short = sum(len(row["prompt"].split()) <= 14 for row in rows)
-    prepared = prepare(max_prompt_words=14, prompts_train=5, prompts_validation=1, prompts_test=1)
+    prepared = prepare(max_prompt_words=14, prompts_train=5, prompts_validation=1, prompts_test=2)
     assert prepared.metrics["prompts_too_long"] == 120 - short > 0
     assert max(len(row["prompt"].split()) for row in prepared.tables["prompts"]) <= 14
 
