@@ -130,10 +130,6 @@ TALK = "\n\nHuman: Hi\n\nAssistant: Yes?\n\nHuman: Why?\n\nAssistant:"
             Ranked('["It"]', [' ["a"]', " b"], [0, 0]),
         ),
         (
-            {"prompt": '["It"]', "response_a": '["a"]', "response_b": '["b", "c"]', "winner": "tie"},
-            Ranked('["It"]', [' ["a"]', ' ["b", "c"]'], [0, 0]),
-        ),
-        (
             {"prompt": "It", "chosen": "a", "rejected": "b", "score_chosen": 7, "score_rejected": None},
             Ranked("It", [" a", " b"], [1, 0]),
         ),
@@ -232,6 +228,10 @@ def test_a_row_becomes_a_record(row: Row, record: Record) -> None:
         ({"text": "A film", "rating": 10**400}, "rating is 1000"),
         ({"text": "A\0film", "label": 1}, "holds a NUL byte"),
         ({"prompt": '["It"]', "answer_a": '["a"]', "answer_b": '["\\u0000"]', "winner": "a"}, "holds a NUL byte"),
+        (
+            {"prompt": '["It"]', "response_a": '["a"]', "response_b": '["b", "c"]', "winner": "a"},
+            "prompt and responses are JSON lists, and not of one text each",
+        ),
         ({"text": "A \ud83d film", "label": 1}, "holds half a surrogate pair"),
         ({"text": "x" * 100_001, "label": 1}, "100001 characters, more than data.max_characters 100000"),
     ],

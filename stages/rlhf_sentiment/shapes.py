@@ -204,7 +204,11 @@ def _texts_in(value: Any) -> Iterator[str]:
 
 
 def _decoded(parts: Row) -> Row:
-    """The prompt and the responses as texts, where each is a JSON list of one text, as in LMSYS's files; else as they are."""
+    """The prompt and the responses as texts, where each is a JSON list of one text, as in LMSYS's files; else as they are.
+
+    Raises:
+        Fault: they are lists of several turns, or of something else.
+    """
     if not all(isinstance(value, str) and value.lstrip().startswith("[") for value in parts.values()):
         return parts
     try:
@@ -212,7 +216,7 @@ def _decoded(parts: Row) -> Row:
     except (ValueError, RecursionError):
         return parts
     if not all(len(one) == 1 and isinstance(one[0], str) for one in lists):
-        return parts
+        raise Fault("prompt and responses are JSON lists, and not of one text each")
     return dict(zip(parts, (text for (text,) in lists), strict=True))
 
 
