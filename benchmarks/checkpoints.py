@@ -21,9 +21,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "stages"))
 import ppo  # noqa: E402
-from rlhf_sentiment.checkpoints import Checkpoints  # noqa: E402
-from rlhf_sentiment.config import load  # noqa: E402
-from rlhf_sentiment.run import keep_freed_memory  # noqa: E402
+from rlhf_sentiment.engine.params import load  # noqa: E402
+from rlhf_sentiment.engine.stage import keep_freed_memory  # noqa: E402
+from rlhf_sentiment.training.checkpoints import Checkpoints  # noqa: E402
 
 spent: dict[str, list[float]] = {}
 

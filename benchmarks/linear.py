@@ -27,12 +27,12 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "stages"))
 
-from rlhf_sentiment import text  # noqa: E402 (the line before finds it)
-from rlhf_sentiment.duplicates import near_duplicates, sketched  # noqa: E402
-from rlhf_sentiment.files import files_at  # noqa: E402
-from rlhf_sentiment.formats import rows_of  # noqa: E402
-from rlhf_sentiment.intake import Intake  # noqa: E402
-from rlhf_sentiment.judge import Judge  # noqa: E402
+from rlhf_sentiment.data import text  # noqa: E402 (the line before finds it)
+from rlhf_sentiment.data.files import files_at  # noqa: E402
+from rlhf_sentiment.data.formats import rows_of  # noqa: E402
+from rlhf_sentiment.data.intake import Intake  # noqa: E402
+from rlhf_sentiment.data.near_duplicates import near_duplicates, sketched  # noqa: E402
+from rlhf_sentiment.evaluation.classifier import Judge  # noqa: E402
 from rlhf_sentiment.settings.data import DataSettings  # noqa: E402
 
 MOST = 1.15

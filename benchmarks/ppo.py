@@ -24,11 +24,14 @@ from tqdm import tqdm
 from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "stages"))
-from rlhf_sentiment.config import Device, Seed, Settings, load
-from rlhf_sentiment.learner import Actors, assess, critic_of, learn, make_accelerator, make_optimizer, sample
-from rlhf_sentiment.models import fuse_gelu, make_deterministic, quiet, resolve_device
-from rlhf_sentiment.rollout import uniforms
-from rlhf_sentiment.run import keep_freed_memory
+from rlhf_sentiment.engine.params import Device, Seed, Settings, load
+from rlhf_sentiment.engine.stage import keep_freed_memory
+from rlhf_sentiment.models.devices import make_deterministic, quiet, resolve_device
+from rlhf_sentiment.models.loading import fuse_gelu
+from rlhf_sentiment.ppo.loop import make_accelerator, make_optimizer
+from rlhf_sentiment.ppo.step import Actors, assess, critic_of, learn, sample
+from rlhf_sentiment.rewards import reward_of_model
+from rlhf_sentiment.sampling.rollout import uniforms
 from rlhf_sentiment.settings.ppo import PPOSettings
 
 PARAMS = Path(__file__).resolve().parent.parent / "params.yaml"
@@ -100,7 +103,7 @@ def main() -> None:
         num_labels=1,
     )
     policy = fuse_gelu(GPT2LMHeadModel(config)).to(device).eval()
-    reward = fuse_gelu(GPT2ForSequenceClassification(config)).to(device).eval().requires_grad_(False)
+    reward = reward_of_model(fuse_gelu(GPT2ForSequenceClassification(config)).to(device).eval(), settings.missing_eos_penalty)
     actors = Actors(
         policy=policy,
         reference=copy.deepcopy(policy).requires_grad_(False),

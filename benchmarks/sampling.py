@@ -15,11 +15,12 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "stages"))
-from rlhf_sentiment.answers import answer
-from rlhf_sentiment.config import Device, Seed, Settings, load
-from rlhf_sentiment.models import load_policy, load_tokenizer, make_deterministic, quiet, resolve_device
-from rlhf_sentiment.records import read_rows
-from rlhf_sentiment.run import keep_freed_memory
+from rlhf_sentiment.engine.params import Device, Seed, Settings, load
+from rlhf_sentiment.engine.records import read_rows
+from rlhf_sentiment.engine.stage import keep_freed_memory
+from rlhf_sentiment.models.devices import make_deterministic, quiet, resolve_device
+from rlhf_sentiment.models.loading import load_policy, load_tokenizer
+from rlhf_sentiment.sampling.answers import answer
 from rlhf_sentiment.settings.generation import GenerationSettings
 
 FOLDERS = ("models/base", "models/sft", "models/ppo")

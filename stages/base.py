@@ -5,7 +5,7 @@ is: a folder below models/pretrained, or a hub id at a pinned revision. Either w
 that is not its EOS.
 """
 
-from rlhf_sentiment.start import stage  # isort: split
+from rlhf_sentiment.engine.start import stage  # isort: split
 
 import shutil
 from pathlib import Path
@@ -23,17 +23,19 @@ from transformers import (
     TrainingArguments,
 )
 
-from rlhf_sentiment.checkpoints import Checkpoints
-from rlhf_sentiment.config import Device, Seed, Settings
-from rlhf_sentiment.messages import shown
-from rlhf_sentiment.models import load_policy, load_tokenizer, make_deterministic, quiet, resolve_device, save
-from rlhf_sentiment.records import read_rows
-from rlhf_sentiment.run import StageError, require
+from rlhf_sentiment.engine.artifacts import require
+from rlhf_sentiment.engine.errors import StageError
+from rlhf_sentiment.engine.messages import shown
+from rlhf_sentiment.engine.params import Device, Seed, Settings
+from rlhf_sentiment.engine.records import read_rows
+from rlhf_sentiment.models.devices import make_deterministic, quiet, resolve_device
+from rlhf_sentiment.models.loading import load_policy, load_tokenizer, save
+from rlhf_sentiment.models.tokens import encode, ending, habits, letters
 from rlhf_sentiment.settings.base import BaseSettings
 from rlhf_sentiment.settings.checkpoints import CheckpointEvery
 from rlhf_sentiment.settings.report import ReportTo
-from rlhf_sentiment.tokens import encode, ending, habits, letters
-from rlhf_sentiment.training import ByLengthTrainer, arguments, train
+from rlhf_sentiment.training.checkpoints import Checkpoints
+from rlhf_sentiment.training.trainer import ByLengthTrainer, arguments, train
 
 READS = ["data/prepared/corpus.jsonl", "models/pretrained"]
 WRITES = ["models/base"]

@@ -4,9 +4,9 @@ What it writes is always the same, and `prepare` depends on that: a typo in any 
 change that is right reruns only the stages that load it.
 """
 
-from rlhf_sentiment.start import stage  # isort: split
+from rlhf_sentiment.engine.start import stage  # isort: split
 
-from rlhf_sentiment.run import writing
+from rlhf_sentiment.engine.artifacts import writing
 from rlhf_sentiment.settings.whole import Params
 
 WRITES = ["data/checked.json"]

@@ -6,7 +6,7 @@
 Needs the models of a finished run (`dvc repro`); writes nothing but the file named by --csv.
 """
 
-from rlhf_sentiment.start import one_line_errors  # isort: split
+from rlhf_sentiment.engine.start import one_line_errors  # isort: split
 
 import argparse
 import sys
@@ -19,14 +19,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rlhf_sentiment.api.compare import compare
-from rlhf_sentiment.compared import MODELS
-from rlhf_sentiment.config import load
-from rlhf_sentiment.messages import Parser, shown, visible
-from rlhf_sentiment.prompts import is_utf8, read_prompts
-from rlhf_sentiment.records import write_table
+from rlhf_sentiment.data.prompts import is_utf8, read_prompts
+from rlhf_sentiment.engine.messages import Parser, shown, visible
+from rlhf_sentiment.engine.params import load
+from rlhf_sentiment.engine.records import write_table
+from rlhf_sentiment.engine.stopping import listen
+from rlhf_sentiment.evaluation.compare import compare
+from rlhf_sentiment.evaluation.contestants import MODELS
 from rlhf_sentiment.settings.whole import Params
-from rlhf_sentiment.stopping import listen
 
 MOST_SAMPLES = 1000  # as evaluate.samples_per_prompt
 

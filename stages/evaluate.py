@@ -7,7 +7,7 @@ variety, repetition and KL from the fine-tuned model; where a guard is crossed, 
 grammar that wrote the corpus is an oracle: does a response parse, and which polarity has it?
 """
 
-from rlhf_sentiment.start import stage  # isort: split
+from rlhf_sentiment.engine.start import stage  # isort: split
 
 from collections.abc import Iterator
 from typing import Any
@@ -20,31 +20,27 @@ from rich.markdown import Markdown
 from scipy.stats import binomtest
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rlhf_sentiment import grammar, plots
-from rlhf_sentiment.compared import MODELS
-from rlhf_sentiment.config import Device, Seed, Settings
-from rlhf_sentiment.cost import costs, crossed
-from rlhf_sentiment.evaluation import holm, improvement, interval
-from rlhf_sentiment.judge import examine_both, reliability
-from rlhf_sentiment.judges import Opinion, agreement, judged, opinion_of, platt, text_scores
-from rlhf_sentiment.messages import warn
-from rlhf_sentiment.models import (
-    load_policy,
-    load_reward_model,
-    load_tokenizer,
-    make_deterministic,
-    quiet,
-    resolve_device,
-)
-from rlhf_sentiment.progress import progress_bar
-from rlhf_sentiment.records import Row, read_json, read_rows, read_table, write_metrics, write_table
-from rlhf_sentiment.report import markdown
-from rlhf_sentiment.rollout import Responses, batch_of, exact_kl, score_tokens
-from rlhf_sentiment.run import StageError, writing
-from rlhf_sentiment.scores import reward_scores
+from rlhf_sentiment.data import grammar
+from rlhf_sentiment.data.text import cut_words, place_of
+from rlhf_sentiment.engine.artifacts import writing
+from rlhf_sentiment.engine.errors import StageError
+from rlhf_sentiment.engine.messages import warn
+from rlhf_sentiment.engine.params import Device, Seed, Settings
+from rlhf_sentiment.engine.progress import progress_bar
+from rlhf_sentiment.engine.records import Row, read_json, read_rows, read_table, write_metrics, write_table
+from rlhf_sentiment.evaluation import figures
+from rlhf_sentiment.evaluation.classifier import examine_both, reliability
+from rlhf_sentiment.evaluation.contestants import MODELS
+from rlhf_sentiment.evaluation.costs import costs, crossed
+from rlhf_sentiment.evaluation.judges import Opinion, agreement, judged, opinion_of, platt, text_scores
+from rlhf_sentiment.evaluation.report import markdown
+from rlhf_sentiment.evaluation.statistics import holm, improvement, interval
+from rlhf_sentiment.models.devices import make_deterministic, quiet, resolve_device
+from rlhf_sentiment.models.forward import reward_scores
+from rlhf_sentiment.models.loading import load_policy, load_reward_model, load_tokenizer
+from rlhf_sentiment.models.tokens import encode
+from rlhf_sentiment.sampling.rollout import Responses, batch_of, exact_kl, score_tokens
 from rlhf_sentiment.settings.evaluate import EvaluateSettings, short_name
-from rlhf_sentiment.text import cut_words, place_of
-from rlhf_sentiment.tokens import encode
 
 PAIRS = {"improvement": ("rlhf", "base"), "improvement_over_sft": ("rlhf", "sft"), "sft_over_base": ("sft", "base")}
 CURVES = {
@@ -191,12 +187,12 @@ def main(params: Params) -> str:
         pd.DataFrame(middles | {f"{name}_{way}": table["was"] for (name, way), table in calibration.items()}),
     )
     write_table("plots/samples.csv", listed, digits=4)
-    plots.comparison("plots/comparison.png", comparison, settings.confidence)
-    plots.distribution("plots/distribution.png", {name: values.ravel() for name, values in judge.items()}, bins)
-    plots.reliability("plots/reliability.png", calibration, cut)
-    plots.frontier("plots/frontier.png", frontier, curves["ppo"], curves["ppo_validation"], settings.confidence)
-    plots.training("plots/training.png", curves["sft"], curves["reward"])
-    plots.ppo("plots/ppo.png", curves["ppo"], curves["ppo_validation"])
+    figures.comparison("plots/comparison.png", comparison, settings.confidence)
+    figures.distribution("plots/distribution.png", {name: values.ravel() for name, values in judge.items()}, bins)
+    figures.reliability("plots/reliability.png", calibration, cut)
+    figures.frontier("plots/frontier.png", frontier, curves["ppo"], curves["ppo_validation"], settings.confidence)
+    figures.training("plots/training.png", curves["sft"], curves["reward"])
+    figures.ppo("plots/ppo.png", curves["ppo"], curves["ppo_validation"])
 
     # 6. The report, in a file and on the terminal.
     report = markdown(plain(result), warnings, listed[: settings.shown_samples], settings.confidence, source["preferred_for"])

@@ -5,16 +5,16 @@ n-grams and logistic regression. What it can and cannot do is measured here, on 
 length of a response, and negated. `evaluate` has it sit the same exam beside other judges.
 """
 
-from rlhf_sentiment.start import stage  # isort: split
+from rlhf_sentiment.engine.start import stage  # isort: split
 
 import numpy as np
 
-from rlhf_sentiment.config import Settings
-from rlhf_sentiment.judge import Judge, examine, examine_both, is_negated
-from rlhf_sentiment.records import read_rows, write_metrics
-from rlhf_sentiment.run import StageError
+from rlhf_sentiment.data.text import cut_words
+from rlhf_sentiment.engine.errors import StageError
+from rlhf_sentiment.engine.params import Settings
+from rlhf_sentiment.engine.records import read_rows, write_metrics
+from rlhf_sentiment.evaluation.classifier import Judge, examine, examine_both, is_negated
 from rlhf_sentiment.settings.judge import JudgeSettings
-from rlhf_sentiment.text import cut_words
 
 READS = ["data/prepared/labelled.jsonl"]
 WRITES = ["models/judge", "metrics/judge.json"]

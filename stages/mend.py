@@ -5,7 +5,7 @@ since come back from DVC's run cache, or from their checkpoints. Such an rwlock 
 A params.yaml that cannot be settings is refused, before DVC reads it.
 """
 
-from rlhf_sentiment.start import one_line_errors  # isort: split
+from rlhf_sentiment.engine.start import one_line_errors  # isort: split
 
 import argparse
 import json
@@ -20,8 +20,9 @@ from dvc.rwlock import SCHEMA as RWLOCK_SCHEMA
 from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from dvc.utils.strictyaml import load
 
-from rlhf_sentiment.config import read_yaml
-from rlhf_sentiment.run import StageError, writing
+from rlhf_sentiment.engine.artifacts import writing
+from rlhf_sentiment.engine.errors import StageError
+from rlhf_sentiment.engine.params import read_yaml
 
 PARAMS, LOCK, RWLOCK = Path("params.yaml"), Path("dvc.lock"), Path(".dvc/tmp/rwlock")
 

@@ -1,25 +1,26 @@
 """PPO: the fine-tuned model learns to write what the reward model likes, and to stay close to what it was.
 
-Each step (rlhf_sentiment/ppo_training.py): sample responses to a batch of prompts (rollout.py), work out what each token was
-worth, and take several epochs of clipped PPO (learner.py, over the equations in rlhf_sentiment/ppo.py). The reference is the
-fine-tuned model itself, frozen; the critic starts from the reward model, or is a head on the policy. Prompts are of the train
-split; the validation curve is of validation prompts. No test prompt is read here.
+Each step samples responses to a batch of prompts (sampling/rollout.py), works out what each token was worth, and takes several
+epochs of clipped PPO (ppo/step.py, with the equations in ppo/equations.py). ppo/loop.py runs the steps. The reference policy is
+the fine-tuned model itself, frozen. The critic starts from the reward model, or is a head on the policy. PPO trains on the
+prompts of the train split and is measured on those of validation. It reads no test prompt.
 """
 
-from rlhf_sentiment.start import stage  # isort: split
+from rlhf_sentiment.engine.start import stage  # isort: split
 
-from rlhf_sentiment.checkpoints import Checkpoints
-from rlhf_sentiment.config import Device, Seed, Settings
-from rlhf_sentiment.learner import make_accelerator
-from rlhf_sentiment.messages import mend_of
-from rlhf_sentiment.models import load_reward_model, load_tokenizer, make_deterministic, quiet, resolve_device, save
-from rlhf_sentiment.ppo_training import actors_of, prompts_of, train_policy
-from rlhf_sentiment.records import read_rows, write_metrics, write_table
-from rlhf_sentiment.run import StageError
+from rlhf_sentiment.engine.errors import StageError
+from rlhf_sentiment.engine.messages import mend_of
+from rlhf_sentiment.engine.params import Device, Seed, Settings
+from rlhf_sentiment.engine.records import read_rows, write_metrics, write_table
+from rlhf_sentiment.models.devices import make_deterministic, quiet, resolve_device
+from rlhf_sentiment.models.loading import load_reward_model, load_tokenizer, save
+from rlhf_sentiment.ppo.loop import actors_of, make_accelerator, prompts_of, train_policy
+from rlhf_sentiment.rewards import reward_of_model
 from rlhf_sentiment.settings.checkpoints import CheckpointEvery
 from rlhf_sentiment.settings.counts import number_of
 from rlhf_sentiment.settings.ppo import PPOSettings
 from rlhf_sentiment.settings.report import ReportTo
+from rlhf_sentiment.training.checkpoints import Checkpoints
 
 READS = ["models/sft", "models/reward", "data/prepared/prompts.jsonl"]
 WRITES = ["models/ppo", "metrics/ppo.json", "plots/ppo.csv", "plots/ppo_validation.csv"]
@@ -50,7 +51,8 @@ def main(params: Params) -> str:
     tokenizer = load_tokenizer("models/sft")
     if load_tokenizer("models/reward").get_vocab() != tokenizer.get_vocab():
         raise StageError(f"models/reward has another tokenizer than models/sft; {mend_of('models/reward')}")
-    actors = actors_of(settings, load_reward_model("models/reward", device), tokenizer, device)
+    reward = reward_of_model(load_reward_model("models/reward", device), settings.missing_eos_penalty)
+    actors = actors_of(settings, reward, tokenizer, device)
 
     # 2. Prompts.
     rows = read_rows("data/prepared/prompts.jsonl", {"prompt": str, "split": str})
@@ -59,27 +61,27 @@ def main(params: Params) -> str:
 
     # 3. Learn.
     validation = validation[: number_of(settings.validation_prompts, len(validation))]
-    curve, validated = train_policy(actors, train, validation, settings, params.seed, accelerator, kept)
+    run = train_policy(actors, train, validation, settings, params.seed, accelerator, kept)
     accelerator.end_training()
 
     # 4. Write. The policy loads with plain `from_pretrained`; the critic lies beside it.
     save(actors.policy, tokenizer, "models/ppo", actors.critic)
-    write_table("plots/ppo.csv", curve)
-    write_table("plots/ppo_validation.csv", validated)
-    before, after = validated[0], validated[-1]
+    write_table("plots/ppo.csv", run.curve)
+    write_table("plots/ppo_validation.csv", run.validated)
+    before, after, last = run.validated[0], run.validated[-1], run.curve[-1]
     metrics = {
-        "steps": len(curve),
-        "episodes": len(curve) * settings.batch_size,
-        "optimizer_steps": len(curve) * settings.ppo_epochs * settings.minibatches,
+        "steps": run.step,
+        "episodes": run.step * settings.batch_size,
+        "optimizer_steps": run.step * settings.ppo_epochs * settings.minibatches,
         "temperature": settings.temperature,
         "max_new_tokens": settings.max_new_tokens,
         "prompts_too_long": too_long + more,
-        "score_mean": actors.score_mean,
-        "score_std": actors.score_std,
+        "score_mean": reward.mean,
+        "score_std": reward.std,
         "validation_score_before": before["score"],
         "validation_score": after["score"],
         "validation_kl": after["kl"],
-        **{name: curve[-1][name] for name in ("kl_penalty", "kl_k3", "entropy", "explained_variance", "first_ratio_error")},
+        **{name: last[name] for name in ("kl_penalty", "kl_k3", "entropy", "explained_variance", "first_ratio_error")},
     }
     write_metrics("metrics/ppo.json", metrics)
     kept.finish(WRITES)

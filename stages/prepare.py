@@ -1,38 +1,29 @@
 """Prepare the data: the corpus, demonstrations, preference pairs, labelled texts and prompts that the other stages use.
 
 The source is a seeded grammar, a hub data set, or files below data/raw, of labelled texts or of preferences that people
-gave, in any of the shapes of rlhf_sentiment/shapes.py. Each row has one fate, and metrics/data.json counts them. Whatever
+gave, in any of the shapes of rlhf_sentiment/data/shapes.py. Each row has one fate, and metrics/data.json counts them. Whatever
 the source, no validation or test text, nor a near-duplicate of one, is in what trains a model, and the texts that train
 the judge have no near-duplicate among the preference pairs: the judge is nobody's pupil.
 
 `--preview N` shows N rows of each table and split, and writes nothing.
 """
 
-from rlhf_sentiment.start import stage  # isort: split
+from rlhf_sentiment.engine.start import stage  # isort: split
 
 import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from rlhf_sentiment import synthetic
-from rlhf_sentiment.card import card, preview
-from rlhf_sentiment.config import Settings
-from rlhf_sentiment.duplicates import Sketched, sketched
-from rlhf_sentiment.files import File, files_at, hub_files
-from rlhf_sentiment.intake import Intake, Texts
-from rlhf_sentiment.messages import shown, warn
-from rlhf_sentiment.records import Row, write_metrics, write_rows
-from rlhf_sentiment.run import StageError, writing
-from rlhf_sentiment.settings.counts import Asked, number_of
-from rlhf_sentiment.settings.data import DataSettings, HubSettings
-from rlhf_sentiment.settings.evaluate import Asking
-from rlhf_sentiment.settings.judge import JudgeSource
-from rlhf_sentiment.settings.ppo import Prompted
-from rlhf_sentiment.shapes import PREFERENCES
-from rlhf_sentiment.sizes import Sizes
-from rlhf_sentiment.synthetic import Ledger
-from rlhf_sentiment.tables import (
+from rlhf_sentiment.data import synthetic
+from rlhf_sentiment.data.card import card, preview
+from rlhf_sentiment.data.files import File, files_at, hub_files
+from rlhf_sentiment.data.intake import Intake, Texts
+from rlhf_sentiment.data.near_duplicates import Sketched, sketched
+from rlhf_sentiment.data.shapes import PREFERENCES
+from rlhf_sentiment.data.sizes import Sizes
+from rlhf_sentiment.data.synthetic import Ledger
+from rlhf_sentiment.data.tables import (
     Tables,
     about_pairs,
     apart,
@@ -47,6 +38,16 @@ from rlhf_sentiment.tables import (
     texts_of,
     turned_round,
 )
+from rlhf_sentiment.engine.artifacts import writing
+from rlhf_sentiment.engine.errors import StageError
+from rlhf_sentiment.engine.messages import shown, warn
+from rlhf_sentiment.engine.params import Settings
+from rlhf_sentiment.engine.records import Row, write_metrics, write_rows
+from rlhf_sentiment.settings.counts import Asked, number_of
+from rlhf_sentiment.settings.data import DataSettings, HubSettings
+from rlhf_sentiment.settings.evaluate import Asking
+from rlhf_sentiment.settings.judge import JudgeSource
+from rlhf_sentiment.settings.ppo import Prompted
 
 READS = ["data/checked.json", "data/raw"]
 TABLES = ["corpus", "sft", "preferences", "labelled", "prompts"]

@@ -5,16 +5,17 @@ response scores above the rejected one (Bradley-Terry; Ouyang et al. 2022, 2203.
 the last token: EOS, or the one before the cut where a long text is cut to the length that responses have.
 """
 
-from rlhf_sentiment.start import stage  # isort: split
+from rlhf_sentiment.engine.start import stage  # isort: split
 
-from rlhf_sentiment.checkpoints import Checkpoints
-from rlhf_sentiment.config import Device, Seed, Settings
-from rlhf_sentiment.models import load_reward_model, load_tokenizer, make_deterministic, quiet, resolve_device, save
-from rlhf_sentiment.records import read_rows, write_metrics, write_table
-from rlhf_sentiment.reward import train_reward
+from rlhf_sentiment.engine.params import Device, Seed, Settings
+from rlhf_sentiment.engine.records import read_rows, write_metrics, write_table
+from rlhf_sentiment.models.devices import make_deterministic, quiet, resolve_device
+from rlhf_sentiment.models.loading import load_reward_model, load_tokenizer, save
+from rlhf_sentiment.reward_model import train_reward
 from rlhf_sentiment.settings.checkpoints import CheckpointEvery
 from rlhf_sentiment.settings.report import ReportTo
 from rlhf_sentiment.settings.reward import RewardSettings
+from rlhf_sentiment.training.checkpoints import Checkpoints
 
 READS = ["models/sft", "data/prepared/preferences.jsonl"]
 WRITES = ["models/reward", "metrics/reward.json", "plots/reward.csv"]

@@ -5,21 +5,22 @@ The prompts are the test prompts, which no other stage reads, or those of `evalu
 model is measured on those.
 """
 
-from rlhf_sentiment.start import stage  # isort: split
+from rlhf_sentiment.engine.start import stage  # isort: split
 
-from rlhf_sentiment.answers import answer
-from rlhf_sentiment.checkpoints import forget_recorded
-from rlhf_sentiment.compared import MODELS
-from rlhf_sentiment.config import Device, Seed, Settings
-from rlhf_sentiment.forward import room_of
-from rlhf_sentiment.models import load_policy, load_tokenizer, make_deterministic, quiet, resolve_device
-from rlhf_sentiment.prompts import read_prompts
-from rlhf_sentiment.records import read_json, read_rows, write_metrics, write_rows
-from rlhf_sentiment.run import StageError
+from rlhf_sentiment.data.prompts import read_prompts
+from rlhf_sentiment.engine.errors import StageError
+from rlhf_sentiment.engine.params import Device, Seed, Settings
+from rlhf_sentiment.engine.records import read_json, read_rows, write_metrics, write_rows
+from rlhf_sentiment.evaluation.contestants import MODELS
+from rlhf_sentiment.models.devices import make_deterministic, quiet, resolve_device
+from rlhf_sentiment.models.forward import room_of
+from rlhf_sentiment.models.loading import load_policy, load_tokenizer
+from rlhf_sentiment.models.tokens import encode
+from rlhf_sentiment.sampling.answers import answer
 from rlhf_sentiment.settings.counts import number_of
 from rlhf_sentiment.settings.evaluate import Questions
 from rlhf_sentiment.settings.generation import GenerationSettings
-from rlhf_sentiment.tokens import encode
+from rlhf_sentiment.training.checkpoints import forget_recorded
 
 READS = ["models/base", "models/sft", "models/ppo", "metrics/ppo.json", "data/prepared/prompts.jsonl", "prompts"]
 WRITES = [

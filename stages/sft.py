@@ -4,29 +4,22 @@ trl's SFTTrainer on prompt and response rows; the loss is on the response and it
 left out, or cut, and then has no EOS. Dropout is as the base model's configuration has it.
 """
 
-from rlhf_sentiment.start import stage  # isort: split
+from rlhf_sentiment.engine.start import stage  # isort: split
 
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
-from rlhf_sentiment.checkpoints import Checkpoints
-from rlhf_sentiment.config import Device, Seed, Settings
-from rlhf_sentiment.models import (
-    load_policy,
-    load_tokenizer,
-    make_deterministic,
-    quiet,
-    refuse_longer,
-    resolve_device,
-    save,
-)
-from rlhf_sentiment.records import read_rows, write_metrics, write_table
-from rlhf_sentiment.run import StageError
+from rlhf_sentiment.engine.errors import StageError
+from rlhf_sentiment.engine.params import Device, Seed, Settings
+from rlhf_sentiment.engine.records import read_rows, write_metrics, write_table
+from rlhf_sentiment.models.devices import make_deterministic, quiet, resolve_device
+from rlhf_sentiment.models.loading import load_policy, load_tokenizer, refuse_longer, save
+from rlhf_sentiment.models.tokens import encode_example
 from rlhf_sentiment.settings.checkpoints import CheckpointEvery
 from rlhf_sentiment.settings.report import ReportTo
 from rlhf_sentiment.settings.sft import SFTSettings
-from rlhf_sentiment.tokens import encode_example
-from rlhf_sentiment.training import arguments, train
+from rlhf_sentiment.training.checkpoints import Checkpoints
+from rlhf_sentiment.training.trainer import arguments, train
 
 READS = ["models/base", "data/prepared/sft.jsonl"]
 WRITES = ["models/sft", "metrics/sft.json", "plots/sft.csv"]

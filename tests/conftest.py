@@ -70,7 +70,7 @@ def prepare_params(data: Any, judge: str = "data", **changes: Any) -> Any:
 
 def write_reviews(folder: Path, train: int, test: int) -> None:
     """A folder of labelled reviews, as people bring them, written by the grammar: all different, half of each label."""
-    from rlhf_sentiment import grammar
+    from rlhf_sentiment.data import grammar
 
     rng = random.Random(0)
     texts: dict[str, int] = {}
@@ -91,7 +91,7 @@ def write_llama(folder: Path) -> None:
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    from rlhf_sentiment import grammar
+    from rlhf_sentiment.data import grammar
 
     rng = random.Random(0)
     bpe = Tokenizer(models.BPE(unk_token="<unk>"))  # noqa: S106 (tokens, not passwords)

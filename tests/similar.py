@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from sklearn.feature_extraction.text import CountVectorizer
 
-from rlhf_sentiment.duplicates import shingles
+from rlhf_sentiment.data.near_duplicates import shingles
 
 
 def largest_similarity(texts: Sequence[str], others: Sequence[str]) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rlhf_sentiment.messages import MADE, is_made, mend_of
+from rlhf_sentiment.engine.messages import MADE, is_made, mend_of
 
 from .closure import ROOT, STAGES
 

@@ -12,10 +12,11 @@ import pytest
 import torch
 import yaml
 
-from rlhf_sentiment import checkpoints, environment
-from rlhf_sentiment.checkpoints import Checkpoints, forget_recorded, key_of
-from rlhf_sentiment.config import Settings
-from rlhf_sentiment.run import StageError
+from rlhf_sentiment.engine import environment
+from rlhf_sentiment.engine.errors import StageError
+from rlhf_sentiment.engine.params import Settings
+from rlhf_sentiment.training import checkpoints
+from rlhf_sentiment.training.checkpoints import Checkpoints, forget_recorded, key_of
 
 from .conftest import ROOT, World
 
@@ -192,7 +193,7 @@ def test_the_key_is_all_that_the_bytes_depend_on(here: Path, monkeypatch: pytest
         keys.append(key_of(Params(seed=1), reads))
     source = environment._source
     with monkeypatch.context() as changed:
-        changed.setattr(environment, "_source", lambda path: "x" if path.name == "run.py" else source(path))
+        changed.setattr(environment, "_source", lambda path: "x" if path.name == "stage.py" else source(path))
         keys.append(key_of(Params(seed=1), reads))
     with monkeypatch.context() as changed:
         changed.setenv("MKL_CBWR", "COMPATIBLE")

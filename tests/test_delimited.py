@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from rlhf_sentiment.files import files_at
-from rlhf_sentiment.intake import Intake
-from rlhf_sentiment.run import StageError
+from rlhf_sentiment.data.files import files_at
+from rlhf_sentiment.data.intake import Intake
+from rlhf_sentiment.engine.errors import StageError
 
 from .conftest import SHARED
 from .test_files import read, settings

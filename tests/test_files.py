@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from rlhf_sentiment.files import files_at, hub_files
-from rlhf_sentiment.records import Row
-from rlhf_sentiment.run import StageError
+from rlhf_sentiment.data.files import files_at, hub_files
+from rlhf_sentiment.engine.errors import StageError
+from rlhf_sentiment.engine.records import Row
 from rlhf_sentiment.settings.data import DataSettings, HubSettings
 
 from .conftest import tiny_params

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import prepare as stage
-from rlhf_sentiment.files import files_at
-from rlhf_sentiment.run import StageError
+from rlhf_sentiment.data.files import files_at
+from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.settings.data import DataSettings
 
 from .conftest import ROOT, SHARED, World, prepare_params, tiny_params, write_reviews

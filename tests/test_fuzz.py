@@ -21,14 +21,14 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rlhf_sentiment.config import ConfigError, load
-from rlhf_sentiment.files import files_at
-from rlhf_sentiment.intake import Intake
-from rlhf_sentiment.prompts import read_prompts
-from rlhf_sentiment.records import read_json, read_rows, read_table
-from rlhf_sentiment.run import StageError
+from rlhf_sentiment.data.files import files_at
+from rlhf_sentiment.data.intake import Intake
+from rlhf_sentiment.data.prompts import read_prompts
+from rlhf_sentiment.data.shapes import PREFERENCES
+from rlhf_sentiment.engine.errors import ConfigError, StageError
+from rlhf_sentiment.engine.params import load
+from rlhf_sentiment.engine.records import read_json, read_rows, read_table
 from rlhf_sentiment.settings.whole import Params
-from rlhf_sentiment.shapes import PREFERENCES
 
 from .conftest import ROOT, tiny_params, write_llama
 from .test_messages import HOSTILE, tame
@@ -254,7 +254,7 @@ def test_json_without_end_is_told(folder: Path, name: str, text: str) -> None:
 
 @pytest.fixture(scope="module")
 def judge(folder: Path) -> Path:
-    from rlhf_sentiment.judge import Judge
+    from rlhf_sentiment.evaluation.classifier import Judge
 
     texts = [f"a {word} film" for word in ("good", "bad") for _ in range(5)]
     Judge.train(texts, np.array([1] * 5 + [0] * 5), ngrams=1, min_count=1, strength=1.0).save(folder / "judge")
@@ -264,7 +264,7 @@ def judge(folder: Path) -> Path:
 @cases(20)
 @given(st.data())
 def test_a_judge_that_was_damaged(judge: Path, data: st.DataObject) -> None:
-    from rlhf_sentiment.judge import Judge
+    from rlhf_sentiment.evaluation.classifier import Judge
 
     name = data.draw(st.sampled_from(["judge.json", "judge.safetensors"]))
     whole = (judge / name).read_bytes()
@@ -285,7 +285,7 @@ def model(folder: Path) -> Path:
 @cases(20)
 @given(st.data())
 def test_a_model_that_was_damaged(model: Path, data: st.DataObject) -> None:
-    from rlhf_sentiment.models import load_policy, load_tokenizer
+    from rlhf_sentiment.models.loading import load_policy, load_tokenizer
 
     name = data.draw(st.sampled_from(["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]))
     with tempfile.TemporaryDirectory() as copied:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from rlhf_sentiment import ppo
+from rlhf_sentiment.ppo import equations
 
 from .closure import ROOT
 
@@ -35,9 +35,11 @@ def same(found: torch.Tensor, golden: Any) -> None:
 def test_advantages_and_returns_are_trls() -> None:
     case = GOLDEN["whole"]
     mask = mask_of(case)
-    rewards = ppo.token_rewards(INPUTS["scores"], ppo.kl_k1(INPUTS["logprobs"], INPUTS["ref_logprobs"]), mask, ARGS["kl_coef"])
-    advantages, returns = ppo.gae(rewards, INPUTS["values"], mask, ARGS["gamma"], ARGS["lam"])
-    same(ppo.whiten(advantages, mask), case["advantages"])
+    rewards = equations.token_rewards(
+        INPUTS["scores"], equations.kl_k1(INPUTS["logprobs"], INPUTS["ref_logprobs"]), mask, ARGS["kl_coef"]
+    )
+    advantages, returns = equations.gae(rewards, INPUTS["values"], mask, ARGS["gamma"], ARGS["lam"])
+    same(equations.whiten(advantages, mask), case["advantages"])
     same(returns, case["returns"])
 
 
@@ -45,8 +47,8 @@ def test_losses_and_their_gradients_are_trls() -> None:
     for name, case in ((name, GOLDEN[name]) for name in ("whole", "ragged")):
         mask = mask_of(case)
         log_probs, values = (INPUTS[key].clone().requires_grad_() for key in ("new_logprobs", "vpred"))
-        policy = ppo.policy_loss(log_probs, INPUTS["logprobs"], torch.tensor(case["advantages"]), mask, ARGS["cliprange"])
-        value = ppo.value_loss(values, INPUTS["values"], torch.tensor(case["returns"]), mask, ARGS["cliprange_value"])
+        policy = equations.policy_loss(log_probs, INPUTS["logprobs"], torch.tensor(case["advantages"]), mask, ARGS["cliprange"])
+        value = equations.value_loss(values, INPUTS["values"], torch.tensor(case["returns"]), mask, ARGS["cliprange_value"])
         tokens = mask.sum()
         same(policy.loss / tokens, case["policy_loss"])
         same(policy.clipped / tokens, case["clip_fraction"])

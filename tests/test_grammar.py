@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from rlhf_sentiment import grammar
-from rlhf_sentiment.grammar import NEGATIVE, POSITIVE, polarity_of, read_sentences
+from rlhf_sentiment.data import grammar
+from rlhf_sentiment.data.grammar import NEGATIVE, POSITIVE, polarity_of, read_sentences
 
 
 def test_it_reads_what_it_writes() -> None:

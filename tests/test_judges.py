@@ -8,11 +8,11 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2ForSequenceClassification, RobertaConfig, RobertaForSequenceClassification
 
-from rlhf_sentiment.judge import examine, examine_both, reliability
-from rlhf_sentiment.judges import agreement, classifier_of, judged, lexicon, platt, text_scores
-from rlhf_sentiment.models import load_policy, load_reward_model, load_tokenizer
-from rlhf_sentiment.run import StageError
-from rlhf_sentiment.scores import reward_scores
+from rlhf_sentiment.engine.errors import StageError
+from rlhf_sentiment.evaluation.classifier import examine, examine_both, reliability
+from rlhf_sentiment.evaluation.judges import agreement, classifier_of, judged, lexicon, platt, text_scores
+from rlhf_sentiment.models.forward import reward_scores
+from rlhf_sentiment.models.loading import load_policy, load_reward_model, load_tokenizer
 
 from .conftest import World, write_classifier, write_llama
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rlhf_sentiment.faults import Fault
-from rlhf_sentiment.meanings import Meanings
-from rlhf_sentiment.run import StageError
+from rlhf_sentiment.data.faults import Fault
+from rlhf_sentiment.data.meanings import Meanings
+from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.settings.data import DataSettings
 
 from .conftest import tiny_params

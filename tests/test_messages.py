@@ -12,24 +12,24 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 from rich.markdown import Markdown
 
-from rlhf_sentiment import report
 from rlhf_sentiment.api.config import RLHFConfig
 from rlhf_sentiment.api.repository import require_repository
-from rlhf_sentiment.card import card, preview
-from rlhf_sentiment.compared import MODELS
-from rlhf_sentiment.config import ConfigError, load
-from rlhf_sentiment.files import files_at
-from rlhf_sentiment.intake import Intake
-from rlhf_sentiment.messages import Parser, cut, escaped, listed, one_line, shown, visible, warn
-from rlhf_sentiment.prompts import at_least_one, read_prompts, texts
-from rlhf_sentiment.records import read_rows
-from rlhf_sentiment.run import StageError, first_line, one_line_errors
+from rlhf_sentiment.data.card import card, preview
+from rlhf_sentiment.data.files import files_at
+from rlhf_sentiment.data.intake import Intake
+from rlhf_sentiment.data.prompts import at_least_one, read_prompts, texts
+from rlhf_sentiment.data.tables import Tables
+from rlhf_sentiment.engine.errors import ConfigError, StageError, first_line, one_line_errors
+from rlhf_sentiment.engine.messages import Parser, cut, escaped, listed, one_line, shown, visible, warn
+from rlhf_sentiment.engine.params import load
+from rlhf_sentiment.engine.records import read_rows
+from rlhf_sentiment.evaluation import report
+from rlhf_sentiment.evaluation.contestants import MODELS
 from rlhf_sentiment.settings.whole import Params
-from rlhf_sentiment.tables import Tables
 
 from .closure import STAGES
 from .conftest import tiny_params
-from .test_evaluation import result
+from .test_statistics import result
 
 # Colours, a title, the C1 form of both, a bell, line ends of each kind, an overwritten line, text turned round, lone
 # surrogates, markup of rich, HTML and Markdown, and a length without end.

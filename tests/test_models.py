@@ -7,9 +7,9 @@ import pytest
 from transformers import BloomConfig, BloomForCausalLM
 
 from base import PAD, give_pad_token
-from rlhf_sentiment.models import load_policy, load_tokenizer, refuse_longer
-from rlhf_sentiment.run import StageError
-from rlhf_sentiment.tokens import letters
+from rlhf_sentiment.engine.errors import StageError
+from rlhf_sentiment.models.loading import load_policy, load_tokenizer, refuse_longer
+from rlhf_sentiment.models.tokens import letters
 
 from .conftest import write_llama
 

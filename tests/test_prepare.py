@@ -11,12 +11,12 @@ import pytest
 
 import prepare as stage
 from prepare import Prepared
-from rlhf_sentiment.grammar import NEGATIVE, polarity_of
-from rlhf_sentiment.records import Row
-from rlhf_sentiment.run import StageError
+from rlhf_sentiment.data.grammar import NEGATIVE, polarity_of
+from rlhf_sentiment.data.tables import place_in_line
+from rlhf_sentiment.data.text import cleaned, digest_of, normalised, place_of, split_of
+from rlhf_sentiment.engine.errors import StageError
+from rlhf_sentiment.engine.records import Row
 from rlhf_sentiment.settings.data import DataSettings
-from rlhf_sentiment.tables import place_in_line
-from rlhf_sentiment.text import cleaned, digest_of, normalised, place_of, split_of
 
 from .conftest import SHARED, prepare_params, tiny_params, write_reviews
 from .similar import largest_similarity

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 import prepare
-from rlhf_sentiment import grammar
-from rlhf_sentiment.config import load, read_yaml
+from rlhf_sentiment.data import grammar
+from rlhf_sentiment.engine.params import load, read_yaml
 from rlhf_sentiment.settings.data import DataSettings
 from rlhf_sentiment.settings.whole import Params
 
@@ -140,7 +140,7 @@ def test_a_llama_without_a_pad_token_walks_the_same_road(tmp_path: Path) -> None
     result = assert_every_stage_ran(world, world.run("dvc", "repro"))
     assert json.loads((world / "metrics/sft.json").read_text())["rows"] == 32
 
-    from rlhf_sentiment.models import load_policy, load_tokenizer
+    from rlhf_sentiment.models.loading import load_policy, load_tokenizer
 
     tokenizer = load_tokenizer(world / "models/ppo")
     assert tokenizer.pad_token_id == 300 != tokenizer.eos_token_id

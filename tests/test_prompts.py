@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from rlhf_sentiment.prompts import read_prompts
-from rlhf_sentiment.run import StageError
+from rlhf_sentiment.data.prompts import read_prompts
+from rlhf_sentiment.engine.errors import StageError
 
 from .conftest import ROOT
 

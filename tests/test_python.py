@@ -19,7 +19,8 @@ import yaml
 
 import rlhf_sentiment
 from rlhf_sentiment.api.config import RLHFConfig, write_params
-from rlhf_sentiment.config import ConfigError, read_yaml
+from rlhf_sentiment.engine.errors import ConfigError
+from rlhf_sentiment.engine.params import read_yaml
 
 from .closure import ROOT
 from .conftest import World, outs, write_reviews

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from rlhf_sentiment.checkpoints import Checkpoints
-from rlhf_sentiment.config import load
-from rlhf_sentiment.learner import collect
-from rlhf_sentiment.run import StageError
+from rlhf_sentiment.engine.errors import StageError
+from rlhf_sentiment.engine.params import load
+from rlhf_sentiment.ppo.step import collect
+from rlhf_sentiment.training.checkpoints import Checkpoints
 
 from .conftest import World
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from rlhf_sentiment.forward import positions
-from rlhf_sentiment.rollout import _ChosenLogProbs, _draw, batch_of, exact_kl, respond, score_tokens, uniforms
-from rlhf_sentiment.scores import Critic, reward_scores
+from rlhf_sentiment.models.forward import positions, reward_scores
+from rlhf_sentiment.models.value_head import Critic
+from rlhf_sentiment.sampling.rollout import _ChosenLogProbs, _draw, batch_of, exact_kl, respond, score_tokens, uniforms
 
 EOS, PAD = 0, 1
 PROMPTS = [[5], [7, 8, 9, 10], [11, 12]]

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from rlhf_sentiment.duplicates import shingles
-from rlhf_sentiment.text import words
+from rlhf_sentiment.data.near_duplicates import shingles
+from rlhf_sentiment.data.text import words
 
 from .conftest import World, checkout, tiny_params
 

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from rlhf_sentiment.faults import Fault
-from rlhf_sentiment.meanings import Meanings
-from rlhf_sentiment.records import Row
+from rlhf_sentiment.data.faults import Fault
+from rlhf_sentiment.data.meanings import Meanings
+from rlhf_sentiment.data.shapes import PREFERENCES, Labelled, Plain, Ranked, Record, recognise
+from rlhf_sentiment.engine.records import Row
 from rlhf_sentiment.settings.data import DataSettings
-from rlhf_sentiment.shapes import PREFERENCES, Labelled, Plain, Ranked, Record, recognise
 
 from .conftest import tiny_params
 

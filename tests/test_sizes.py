@@ -8,10 +8,10 @@ import pytest
 import yaml
 
 import prepare
-from rlhf_sentiment.run import StageError
+from rlhf_sentiment.data.sizes import Sizes
+from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.settings.counts import number_of
 from rlhf_sentiment.settings.data import PROPORTIONS, DataSettings
-from rlhf_sentiment.sizes import Sizes
 
 from .conftest import ROOT, prepare_params, tiny_params, write_reviews
 

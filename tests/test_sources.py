@@ -13,16 +13,16 @@ import yaml
 
 import prepare as stage
 from prepare import Prepared
-from rlhf_sentiment import grammar
-from rlhf_sentiment.card import card
-from rlhf_sentiment.files import files_at
-from rlhf_sentiment.intake import Intake
-from rlhf_sentiment.records import Row
-from rlhf_sentiment.run import StageError
+from rlhf_sentiment.data import grammar
+from rlhf_sentiment.data.card import card
+from rlhf_sentiment.data.files import files_at
+from rlhf_sentiment.data.intake import Intake
+from rlhf_sentiment.data.shapes import PREFERENCES
+from rlhf_sentiment.data.tables import about_pairs, texts_of
+from rlhf_sentiment.data.text import normalised
+from rlhf_sentiment.engine.errors import StageError
+from rlhf_sentiment.engine.records import Row
 from rlhf_sentiment.settings.data import DataSettings
-from rlhf_sentiment.shapes import PREFERENCES
-from rlhf_sentiment.tables import about_pairs, texts_of
-from rlhf_sentiment.text import normalised
 
 from .conftest import ROOT, SHARED, World, checkout, prepare_params, tiny_params, write_reviews
 from .similar import largest_similarity

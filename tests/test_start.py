@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rlhf_sentiment import environment
+from rlhf_sentiment.engine import environment
 
 from .closure import STAGES
 from .conftest import World, checkout, tiny_params

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from rlhf_sentiment.text import (
+from rlhf_sentiment.data.text import (
     cleaned,
     cleaned_lines,
     cut_words,

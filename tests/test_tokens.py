@@ -19,11 +19,11 @@ from transformers import (
 from trl import RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 
 from base import give_pad_token, train_tokenizer
-from rlhf_sentiment.models import load_policy, load_tokenizer
-from rlhf_sentiment.reward import encode_pairs
-from rlhf_sentiment.run import StageError
+from rlhf_sentiment.engine.errors import StageError
+from rlhf_sentiment.models.loading import load_policy, load_tokenizer
+from rlhf_sentiment.models.tokens import decode_response, encode, encode_example, encode_pair, encode_whole
+from rlhf_sentiment.reward_model import encode_pairs
 from rlhf_sentiment.settings.reward import RewardSettings
-from rlhf_sentiment.tokens import decode_response, encode, encode_example, encode_pair, encode_whole
 
 from .conftest import SHARED, write_llama
 

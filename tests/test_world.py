@@ -68,8 +68,8 @@ def test_the_report_has_what_people_look_for(finished_world: World) -> None:
 
 def test_the_gap_is_the_reward_models_gain_less_the_judges(finished_world: World) -> None:
     import evaluate
-    from rlhf_sentiment.judge import Judge
-    from rlhf_sentiment.models import load_policy, load_reward_model, load_tokenizer
+    from rlhf_sentiment.evaluation.classifier import Judge
+    from rlhf_sentiment.models.loading import load_policy, load_reward_model, load_tokenizer
 
     models = finished_world / "models"
     base, reward, tokenizer = (
@@ -90,7 +90,7 @@ def test_the_gap_is_the_reward_models_gain_less_the_judges(finished_world: World
 
 def test_the_judge_is_nobodys_pupil(finished_world: World) -> None:
     """No text that trains the judge, nor a near-duplicate, trains the reward model: all pairs compared, exactly."""
-    from rlhf_sentiment.duplicates import shingles
+    from rlhf_sentiment.data.near_duplicates import shingles
 
     def rows(name: str) -> list[dict[str, str]]:
         return [json.loads(line) for line in (finished_world / f"data/prepared/{name}.jsonl").read_text().splitlines()]
@@ -188,7 +188,7 @@ def test_a_model_adds_nothing_to_anothers_samples(world: World) -> None:
 
 
 def test_a_model_that_only_repeats_wonderful_is_caught(world: World) -> None:
-    from rlhf_sentiment.models import load_tokenizer
+    from rlhf_sentiment.models.loading import load_tokenizer
 
     tokenizer = load_tokenizer(world / "models/base")
     said = " wonderful" * 4
@@ -211,7 +211,7 @@ def test_your_own_prompts_and_another_judge(world: World) -> None:
     """`evaluate.prompts_file`, a classifier of one's own, and compare.py with the stage's numbers."""
     import torch
 
-    from rlhf_sentiment.judges import classifier_of
+    from rlhf_sentiment.evaluation.judges import classifier_of
 
     write_classifier(world / "models/pretrained/stars.v2", ["NEGATIVE", "POSITIVE"])
     (world / "prompts/mine.txt").write_text("The film was\nI saw this\nWhat makes you happy?\n")
@@ -275,7 +275,7 @@ def test_ppo_runs_with_a_shared_trunk_in_bfloat16(world: World) -> None:
 
 
 def test_a_change_in_a_picture_retrains_nothing(world: World) -> None:
-    file = world / "stages/rlhf_sentiment/plots.py"
+    file = world / "stages/rlhf_sentiment/evaluation/figures.py"
     file.write_text(file.read_text() + "\n# another line\n")
     assert world.stages_run(world.run("dvc", "repro")) == ["evaluate"]
 

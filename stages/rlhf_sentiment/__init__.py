@@ -10,37 +10,37 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .api.comparison import Comparison as Comparison
+    from .api.comparison import run_evaluation as run_evaluation
     from .api.config import RLHFConfig as RLHFConfig
-    from .api.data import PreferenceDataProcessor as PreferenceDataProcessor
-    from .api.evaluation import Comparison as Comparison
-    from .api.evaluation import run_evaluation as run_evaluation
     from .api.pipeline import run_complete_pipeline as run_complete_pipeline
-    from .api.training import RewardModel as RewardModel
-    from .api.training import TunedPolicy as TunedPolicy
-    from .api.training import train_ppo as train_ppo
-    from .config import ConfigError as ConfigError
-    from .judge import Judge as Judge
-    from .models import load_policy as load_policy
-    from .models import load_reward_model as load_reward_model
-    from .models import load_tokenizer as load_tokenizer
-    from .run import StageError as StageError
+    from .api.preferences import PreferenceDataProcessor as PreferenceDataProcessor
+    from .api.tuning import RewardModel as RewardModel
+    from .api.tuning import TunedPolicy as TunedPolicy
+    from .api.tuning import train_ppo as train_ppo
+    from .engine.errors import ConfigError as ConfigError
+    from .engine.errors import StageError as StageError
+    from .evaluation.classifier import Judge as Judge
+    from .models.loading import load_policy as load_policy
+    from .models.loading import load_reward_model as load_reward_model
+    from .models.loading import load_tokenizer as load_tokenizer
 
 # Public name -> the module that has it.
 _NAMES = {
-    "Comparison": "api.evaluation",
-    "ConfigError": "config",
-    "Judge": "judge",
-    "PreferenceDataProcessor": "api.data",
+    "Comparison": "api.comparison",
+    "ConfigError": "engine.errors",
+    "Judge": "evaluation.classifier",
+    "PreferenceDataProcessor": "api.preferences",
     "RLHFConfig": "api.config",
-    "RewardModel": "api.training",
-    "StageError": "run",
-    "TunedPolicy": "api.training",
-    "load_policy": "models",
-    "load_reward_model": "models",
-    "load_tokenizer": "models",
+    "RewardModel": "api.tuning",
+    "StageError": "engine.errors",
+    "TunedPolicy": "api.tuning",
+    "load_policy": "models.loading",
+    "load_reward_model": "models.loading",
+    "load_tokenizer": "models.loading",
     "run_complete_pipeline": "api.pipeline",
-    "run_evaluation": "api.evaluation",
-    "train_ppo": "api.training",
+    "run_evaluation": "api.comparison",
+    "train_ppo": "api.tuning",
 }
 
 __all__ = sorted(_NAMES)

@@ -9,9 +9,11 @@ from typing import Any, Self
 
 from pydantic import BaseModel
 
-from ..config import ConfigError, explained, read_yaml
-from ..messages import cut, shown
-from ..run import STAGES, writing
+from ..engine.artifacts import writing
+from ..engine.errors import ConfigError
+from ..engine.messages import cut, shown
+from ..engine.params import explained, read_yaml
+from ..engine.stage import STAGES
 from ..settings.whole import Params
 
 ROOT = STAGES.parent
@@ -34,7 +36,7 @@ class RLHFConfig(Params):
         50
         >>> RLHFConfig(**{"ppo.stepz": 50})
         Traceback (most recent call last):
-        rlhf_sentiment.config.ConfigError: params.yaml: ppo.stepz: unknown key; did you mean steps?
+        rlhf_sentiment.engine.errors.ConfigError: params.yaml: ppo.stepz: unknown key; did you mean steps?
     """
 
     def __init__(self, **changes: Any) -> None:

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import psutil
 
-from ..progress import WATCHED, in_notebook
-from ..run import StageError
+from ..engine.errors import StageError
+from ..engine.progress import WATCHED, in_notebook
+from .comparison import Comparison, run_evaluation
 from .config import RLHFConfig, write_params
-from .evaluation import Comparison, run_evaluation
 from .repository import require_repository
 
 

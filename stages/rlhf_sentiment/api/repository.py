@@ -8,9 +8,10 @@ from typing import Any
 from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from voluptuous import Invalid
 
-from ..config import ConfigError, read_yaml
-from ..messages import one_line, shown
-from ..run import StageError, require
+from ..engine.artifacts import require
+from ..engine.errors import ConfigError, StageError
+from ..engine.messages import one_line, shown
+from ..engine.params import read_yaml
 from .config import ROOT, RLHFConfig, differences
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from ..config import Settings, matching, pin
+from ..engine.params import Settings, matching, pin
 
 Rate = Annotated[float, Field(gt=0, le=0.1)]
 

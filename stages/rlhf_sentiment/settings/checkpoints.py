@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ..config import Settings
+from ..engine.params import Settings
 
 Every = Annotated[int, Field(ge=1)] | None
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import PlainValidator
 
-from ..messages import shown
+from ..engine.messages import shown
 
 Asked = int | float | None
 

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, PlainValidator, model_validator
 
-from ..config import Seed, Settings, matching, pin
-from ..messages import listed, shown
+from ..engine.messages import listed, shown
+from ..engine.params import Seed, Settings, matching, pin
 from .counts import Asked, Count, EvenCount, counting
 from .source import RAW, HubId, RawPath, inside_raw
 

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from ..config import Settings, matching
-from ..messages import listed
+from ..engine.messages import listed
+from ..engine.params import Settings, matching
 from .counts import Asked, counting
 
 LOCAL = "models/pretrained/"

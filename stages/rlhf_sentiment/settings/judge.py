@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from ..config import Settings, matching
+from ..engine.params import Settings, matching
 from .source import HUB_ID, RAW, inside_raw
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from ..config import Settings
+from ..engine.params import Settings
 from .counts import Count
 
 Positive = Annotated[float, Field(gt=0)]

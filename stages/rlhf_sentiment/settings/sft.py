@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ..config import Settings
+from ..engine.params import Settings
 
 
 class SFTSettings(Settings):

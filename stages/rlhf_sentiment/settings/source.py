@@ -4,8 +4,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-from ..config import matching
-from ..messages import shown
+from ..engine.messages import shown
+from ..engine.params import matching
 
 RAW = "data/raw/"
 

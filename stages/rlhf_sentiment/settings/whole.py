@@ -5,8 +5,8 @@ from typing import Self
 
 from pydantic import model_validator
 
-from ..brought import whence
-from ..config import Device, Seed, Settings
+from ..engine.inputs import whence
+from ..engine.params import Device, Seed, Settings
 from .base import BaseSettings
 from .checkpoints import CheckpointEvery
 from .counts import Asked

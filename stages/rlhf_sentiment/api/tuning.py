@@ -1,0 +1,252 @@
+"""The steps of RLHF one by one, from Python: your own preferences, a reward model of them, PPO against any reward.
+
+They call what the stages call, in the current folder, and write nothing but where `save` is told to: DVC's outs stay its own.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..data.prompts import at_least_one, texts
+from ..engine.errors import StageError
+from ..engine.messages import listed, shown
+from ..engine.records import Row, read_rows
+from ..models.devices import make_deterministic, quiet, resolve_device
+from ..models.loading import load_reward_model, load_tokenizer, save
+from ..models.tokens import encode_example
+from ..ppo.loop import actors_of, make_accelerator, prompts_of, train_policy
+from ..reward_model import score, train_reward
+from ..rewards import reward_of_model, reward_of_texts
+from ..sampling.answers import answer
+from ..settings.counts import number_of
+from ..training.checkpoints import Checkpoints
+from .config import RLHFConfig
+from .repository import outs, require_repository, warn_of_other_settings
+
+UP_TO_SFT = ("prepare", "base", "sft")  # the stages that models/sft comes from
+RewardFunction = Callable[[list[str], list[str]], Sequence[float]]
+
+
+class RewardModel:
+    """A reward model: the pipeline's, or one that is trained here on your own pairs, from models/sft.
+
+    Example:
+        >>> reward_model = RewardModel(RLHFConfig())
+        >>> reward_model.score(["I loved it.", "I hated it."])  # doctest: +ELLIPSIS
+        [..., ...]
+        >>> metrics = reward_model.train_reward_model(dataset)
+        >>> metrics["pairs"] + metrics["pairs_held_out"] <= len(dataset)
+        True
+        >>> reward_model.save("my_reward_model")
+    """
+
+    def __init__(self, config: RLHFConfig) -> None:
+        self.config = config
+        self._loaded: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None
+        self.curve = pd.DataFrame()
+
+    def train_reward_model(self, dataset: Dataset) -> dict[str, Any]:
+        """Train a new one, with the settings of `config.reward`, as the stage does.
+
+        Args:
+            dataset: columns prompt, chosen, rejected and, where it has one, split: it learns from train, is measured on
+                validation, and does not look at test. Without, every tenth pair is measured on.
+
+        Returns:
+            accuracy on the measured pairs, in [0, 1], with accuracy_low and accuracy_high (Wilson, 95 %), margin (mean
+            score of chosen less rejected), and counts. The curve by step is in `curve`.
+
+        Raises:
+            StageError: models/sft is missing; a column is missing; no pair is short enough.
+        """
+        require_repository(self.config, "models/sft")
+        warn_of_other_settings(self.config, UP_TO_SFT)
+        if not isinstance(dataset, Dataset):
+            raise StageError(
+                f"dataset should be a datasets.Dataset, as load_custom_data returns (got {type(dataset).__name__})"
+            )
+        absent = {"prompt", "chosen", "rejected"} - set(dataset.column_names)
+        if absent:
+            raise StageError(f"the dataset lacks {', '.join(sorted(absent))}; it has {listed(dataset.column_names)}")
+        pairs: list[Row] = dataset.to_list()
+        for number, row in enumerate(pairs):
+            if not all(isinstance(row.get(name, ""), str) for name in ("prompt", "chosen", "rejected", "split")):
+                raise StageError(f"the dataset, row {number}: prompt, chosen, rejected and split should be texts")
+            if not row["chosen"].strip() or not row["rejected"].strip() or row["chosen"] == row["rejected"]:
+                raise StageError(f"the dataset, row {number}: chosen and rejected should be two different texts")
+        if "split" in dataset.column_names and not {"train", "validation"} <= {row["split"] for row in pairs}:
+            raise StageError(
+                "the dataset needs pairs of split train and of validation; without the column split "
+                '(dataset.remove_columns("split")) every tenth is measured on'
+            )
+        if "split" not in dataset.column_names:
+            pairs = [{**row, "split": "train" if number % 10 else "validation"} for number, row in enumerate(pairs)]
+        quiet()
+        make_deterministic(self.config.seed)
+        model = load_reward_model("models/sft", resolve_device(self.config.device), new_head=True)
+        tokenizer = load_tokenizer("models/sft")
+        no_checkpoints = Checkpoints("reward", self.config, [], every=None)
+        settings, seed = self.config.reward, self.config.seed
+        curve, metrics = train_reward(model, tokenizer, pairs, settings, seed, "none", no_checkpoints, "the dataset")
+        self._loaded, self.curve = (model, tokenizer), pd.DataFrame(curve)
+        return metrics
+
+    def score(self, responses: Sequence[str], prompts: Sequence[str] | None = None) -> list[float]:
+        """The score of each response, in the reward model's own scale: only differences mean something.
+
+        Args:
+            prompts: what each response goes on from; None: nothing.
+
+        Raises:
+            StageError: models/reward is missing and none was trained; a text is longer than `reward.max_length` tokens
+                (which, with `reward.cut`, is cut there); there are not as many prompts as responses.
+        """
+        responses = texts(responses, "responses")
+        before = [""] * len(responses) if prompts is None else texts(prompts, "prompts")
+        if len(before) != len(responses):
+            raise StageError(f"{len(before)} prompts are not for {len(responses)} responses")
+        longest, cut = self.config.reward.max_length, self.config.reward.cut
+        sequences = []
+        for prompt, response in zip(before, responses, strict=True):
+            first, then, _ = encode_example(self.tokenizer, prompt, response, longest, cut)
+            if not then:
+                raise StageError(f"{shown(response)} has more than reward.max_length, {longest} tokens; shorten it")
+            sequences.append(first + then)
+        return score(self.model, sequences, self.tokenizer).tolist()
+
+    def save(self, folder: str | Path) -> None:
+        """Write it to a folder that `load_reward_model` loads (docs/models.md says when plain transformers does, too).
+
+        Raises:
+            StageError: as `score`; the folder is one that the pipeline writes, or holds something else than a saved model.
+        """
+        save(self.model, self.tokenizer, _free(folder))
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The reward model in memory: the one that was trained here, else the pipeline's, which is loaded once."""
+        return self._load()[0]
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer of `model`."""
+        return self._load()[1]
+
+    def _load(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        if self._loaded is None:
+            require_repository(self.config, "models/reward")
+            warn_of_other_settings(self.config, (*UP_TO_SFT, "reward"))
+            quiet()
+            device = resolve_device(self.config.device)
+            self._loaded = load_reward_model("models/reward", device), load_tokenizer("models/reward")
+        return self._loaded
+
+
+@dataclass(frozen=True, repr=False)
+class TunedPolicy:
+    """What `train_ppo` makes.
+
+    Attributes:
+        policy, tokenizer: of transformers.
+        curve: a row a PPO step, as in plots/ppo.csv: score, reward, kl_penalty (nats per response), entropy (nats per token)...
+        validation: mean score and KL (nats per response) on validation prompts before, between and after.
+
+    Example:
+        >>> tuned = train_ppo(RLHFConfig(**{"ppo.steps": 2}), lambda prompts, responses: [len(one) for one in responses])
+        >>> list(tuned.validation.columns)
+        ['step', 'score', 'kl']
+        >>> tuned.save("my_policy")
+    """
+
+    config: RLHFConfig
+    policy: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    curve: pd.DataFrame
+    validation: pd.DataFrame
+
+    def __repr__(self) -> str:
+        first, last = self.validation.iloc[0], self.validation.iloc[-1]
+        return (
+            f"<TunedPolicy of {len(self.curve)} steps: score {first['score']:.2f} -> {last['score']:.2f} "
+            f"at {last['kl']:.2f} nats of KL per response>"
+        )
+
+    def write(self, prompts: Sequence[str], samples: int = 1) -> list[str]:
+        """Its responses to prompts, with the settings of `config.generation`; those to one prompt together.
+
+        Raises:
+            StageError: a prompt is empty or too long.
+        """
+        settings = self.config.generation.model_dump()
+        given, count = texts(prompts, "prompts"), at_least_one(samples)
+        written = answer(self.policy, self.tokenizer, given, self.config.seed, **settings, samples=count)
+        return [one.response for one in written]
+
+    def save(self, folder: str | Path) -> None:
+        """Write the policy to a folder that `AutoModelForCausalLM.from_pretrained` loads.
+
+        Raises:
+            StageError: the folder is one that the pipeline writes, or holds something else than a saved model.
+        """
+        save(self.policy, self.tokenizer, _free(folder))
+
+
+def train_ppo(config: RLHFConfig, reward: RewardFunction | RewardModel) -> TunedPolicy:
+    """PPO from models/sft, with the settings of `config.ppo`, on a reward of your own.
+
+    The reward is normalised and KL from models/sft is charged, as in the pipeline; the critic starts from the fine-tuned
+    model's trunk (from the reward model's, where that is what is given).
+
+    Args:
+        reward: a function of prompts and responses (lists of as many texts) that returns a number for each, or a RewardModel.
+
+    Raises:
+        StageError: models/sft or the prompts are missing; the function returns something else; a figure is not finite.
+
+    Example:
+        >>> def brief(prompts, responses):
+        ...     return [-len(response.split()) for response in responses]
+        >>> tuned = train_ppo(RLHFConfig(**{"ppo.steps": 2}), brief)
+        >>> len(tuned.curve), len(tuned.write(["The film was"], samples=3))
+        (2, 3)
+    """
+    require_repository(config, "models/sft", "data/prepared/prompts.jsonl")
+    warn_of_other_settings(config, UP_TO_SFT)
+    if isinstance(reward, type) or not (callable(reward) or isinstance(reward, RewardModel)):
+        raise StageError(f"reward should be a function of prompts and responses, or a RewardModel (got {shown(reward)})")
+    quiet()
+    make_deterministic(config.seed)
+    settings, device, tokenizer = config.ppo, resolve_device(config.device), load_tokenizer("models/sft")
+    if isinstance(reward, RewardModel):
+        if reward.tokenizer.get_vocab() != tokenizer.get_vocab():
+            raise StageError("the reward model has another tokenizer than models/sft")
+        wanted = reward_of_model(reward.model, settings.missing_eos_penalty)
+    else:
+        wanted = reward_of_texts(reward, tokenizer, settings.missing_eos_penalty)
+    actors = actors_of(settings, wanted, tokenizer, device)
+    rows = read_rows("data/prepared/prompts.jsonl", {"prompt": str, "split": str})
+    train, _ = prompts_of(rows, "train", tokenizer, settings, actors)
+    validation, _ = prompts_of(rows, "validation", tokenizer, settings, actors)
+    no_checkpoints = Checkpoints("ppo", config, [], every=None)
+    measured = validation[: number_of(settings.validation_prompts, len(validation))]
+    run = train_policy(actors, train, measured, settings, config.seed, make_accelerator(device), no_checkpoints)
+    return TunedPolicy(config, actors.policy, tokenizer, pd.DataFrame(run.curve), pd.DataFrame(run.validated))
+
+
+def _free(folder: str | Path) -> Path:
+    """A folder to save a model to: new, empty, or one that holds a model already, which is replaced."""
+    if not isinstance(folder, str | Path) or not str(folder).strip():
+        raise StageError(f"folder should name a folder to save to (got {shown(folder)})")
+    path = Path(folder).expanduser().resolve()
+    for out in outs():
+        if out.resolve() in (path, *path.parents) or path in out.resolve().parents:
+            raise StageError(f"{folder} is among what the pipeline writes ({out}); name a folder elsewhere")
+    there = {file.name for file in path.iterdir()} if path.is_dir() else set()
+    if path.is_file() or (there and not {"config.json", "model.safetensors"} <= there):
+        raise StageError(f"{folder} holds something else than a saved model; name a new folder")
+    return path

@@ -1,0 +1,99 @@
+"""The dataset card beside the data, and the look at it before any work."""
+
+from itertools import pairwise
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..engine.messages import escaped, visible
+from ..engine.records import Row
+from ..settings.data import DataSettings
+from .tables import Tables, texts_of
+from .text import words
+
+_BINS = (0, 8, 16, 32, 64, 128, 256, 512, 1024)  # words
+_SHOWN = 3
+_CUT = 300  # characters of an example
+
+
+def card(tables: Tables, metrics: Row, data: DataSettings) -> str:
+    """What the data are, as Markdown: source, licence, fates of the rows, counts, lengths, and examples of each split."""
+    hub = f", revision {data.hub.revision}" if metrics["source"] == data.hub.dataset else ""
+    licence = data.licence or ("MIT, as this repository" if metrics["source"] == "synthetic" else "unknown")
+    made = "made from labels" if metrics["shape"] in ("labelled", "grammar") else "as people gave them"
+    with_ties = any("ties" in fates for fates in metrics["files"].values())
+    files = {
+        file: fates | ({"ties": 0} if with_ties and "ties" not in fates else {}) for file, fates in metrics["files"].items()
+    }
+    lines = [
+        "# The prepared data",
+        "",
+        f"- Source: {escaped(metrics['source'] + hub)} ({metrics['shape']})",
+        f"- Licence: {escaped(licence)}",
+        f"- Preferences: {made}; what a chosen response is better at: {escaped(metrics['preferred_for'])}",
+        f"- Training pairs whose sides were exchanged on purpose: {metrics['pairs']['flipped']}",
+        f"- The judge's labelled texts: {escaped(metrics['judge_source'])}",
+        "",
+        "## Rows",
+        "",
+        "Each row of a file has one fate." + (" Ties are among the rejected." if with_ties else ""),
+        "",
+        f"| file | read | kept | rejected | duplicates | overlaps |{' ties |' if with_ties else ''}",
+        f"|---|---:|---:|---:|---:|---:|{'---:|' if with_ties else ''}",
+        *(f"| {escaped(file)} | {' | '.join(map(str, fates.values()))} |" for file, fates in files.items()),
+        "",
+        "## Tables",
+        "",
+        "Made from the rows that were kept. Dropped: nearly, or wholly, what is held out, or what the judge must not meet.",
+        "",
+        "| table | split | rows | dropped |",
+        "|---|---|---:|---:|",
+    ]
+    for name, splits in metrics["splits"].items():
+        for number, (split, count) in enumerate(splits.items()):
+            lines.append(f"| {name} | {split} | {count} | {metrics['dropped'][name] if number == 0 else ''} |")
+    lines += ["", "## Lengths", "", "Texts (prompt and response) by their words; the longest in the last column.", ""]
+    starts = [f"{low} to {high - 1}" for low, high in pairwise(_BINS)] + [f"{_BINS[-1]} and more"]
+    lines += [f"| table | {' | '.join(starts)} | longest |", f"|---|{'---:|' * (len(starts) + 1)}"]
+    for name, rows in tables.items():
+        lengths = [len(words(text)) for row in rows for text in texts_of(row)[-2 if "chosen" in row else -1 :]]
+        counts = [sum(low <= count < high for count in lengths) for low, high in zip(_BINS, (*_BINS[1:], 10**12), strict=True)]
+        lines.append(f"| {name} | {' | '.join(map(str, counts))} | {max(lengths, default=0)} |")
+    lines += ["", "## Examples"]
+    for name, split, part in examples(tables, _SHOWN):
+        lines += ["", f"### {name}, {split}", ""]
+        for row in part:
+            cells = (f"{key}: {escaped(_cut(str(value)))}" for key, value in row.items() if key != "split")
+            lines.append(f"- {'<br>'.join(cells)}")
+    return "\n".join(lines) + "\n"
+
+
+def preview(tables: Tables, count: int) -> None:
+    """Show `count` rows of each table and split on the terminal."""
+    console = Console()
+    for name, split, rows in examples(tables, count):
+        columns = [key for key in rows[0] if key != "split"]
+        table = Table(*columns, title=f"{name}, {split}", title_justify="left", show_lines=True, expand=True)
+        for row in rows:
+            table.add_row(*(Text(_lines(_cut(str(row.get(column, ""))))) for column in columns))
+        console.print(table)
+
+
+def examples(tables: Tables, count: int) -> list[tuple[str, str, list[Row]]]:
+    """The first `count` rows of each table and split."""
+    found = []
+    for name, rows in tables.items():
+        for split in ("train", "validation", "test"):
+            if part := [row for row in rows if row["split"] == split][:count]:
+                found.append((name, split, part))
+    return found
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _CUT else text[:_CUT] + " ..."
+
+
+def _lines(text: str) -> str:
+    """`text` for a terminal, with its line ends: a transcript has one before each turn."""
+    return "\n".join(map(visible, text.split("\n")))

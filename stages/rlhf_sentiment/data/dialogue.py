@@ -1,0 +1,197 @@
+"""Prompts and responses, from texts, lists of messages and transcripts; the prompt stands once, wherever a row has it.
+
+A dialogue becomes a transcript, "\\n\\nHuman: ...\\n\\nAssistant: ...", whose prompt ends with "\\n\\nAssistant:" (HH-RLHF,
+2204.05862). White space goes by one rule: prompts and responses keep their lines (text.py), and a response begins with one
+space, so that prompt + response reads as one text.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..engine.messages import shown
+from .faults import Fault
+from .prompts import TURN
+from .text import cleaned_lines, words
+
+SPEAKERS = {"user": "Human", "human": "Human", "assistant": "Assistant", "system": "System"}
+_SYSTEM = re.compile(r"\n\nSystem: .*?(?=\n\nHuman: )", re.DOTALL)
+_SPACE = re.compile(r"\s*")
+# What stands before a prompt in other forms of transcripts: a speaker's mark, such as "User:", "[INST]" or "<|im_start|>user".
+_ASKER = "human|user|customer|client|person|student|question|query|q|instruction|input|prompt|inst|sys"
+_MARK = re.compile(rf"(?:[>\[#|]\s?(?:{_ASKER})\b|\b(?:{_ASKER})\s?[:>\]|*])\W{{0,20}}(?:<\|\w+\|>)?\W{{0,20}}$", re.IGNORECASE)
+
+
+def text_of(value: Any, name: str, clean: Callable[[str], str] = cleaned_lines) -> str:
+    """A text, cleaned.
+
+    Raises:
+        Fault: it is none, or empty.
+    """
+    if value is not None and not isinstance(value, str):
+        raise Fault(f"{name} is no text", f"{name} is {shown(value)}, not text")
+    text = clean(value or "")
+    if not text.strip():
+        raise Fault(f"no {name}")
+    return text
+
+
+def prompt_of(value: Any) -> str:
+    """A prompt that is a text, or messages that a response is to follow.
+
+    Raises:
+        Fault: it is neither, or empty.
+    """
+    return transcript(value) + TURN if isinstance(value, list) and value else text_of(value or None, "prompt")
+
+
+def transcript(messages: list[Any]) -> str:
+    """Messages as one text.
+
+    Raises:
+        Fault: one of them is no message.
+    """
+    return "".join(f"\n\n{speaker(message)}: {cleaned_lines(message['content']).strip()}" for message in messages)
+
+
+def speaker(message: Any) -> str:
+    """Who says a message: Human, Assistant or System.
+
+    Raises:
+        Fault: it is no message.
+    """
+    role = message.get("role") if isinstance(message, dict) else None
+    if not isinstance(role, str) or role not in SPEAKERS or not isinstance(message.get("content"), str):
+        raise Fault(f"a message is no {{role: {', '.join(SPEAKERS)}; content: text}}")
+    return SPEAKERS[role]
+
+
+def split(prompt: Any, names: Sequence[str], sides: Sequence[Any], instruction: str | None = None) -> tuple[str, list[str]]:
+    """The prompt, and the responses without it.
+
+    Args:
+        prompt: a text, messages, or None where each side begins with it.
+        names: of the sides, for messages.
+        sides: responses, or prompt and response: texts, transcripts, a message or messages. A side that has the prompt too
+            loses it. The beginning of a response is only taken for the prompt where all sides begin with all of it, and it
+            is more than one word: an answer may quote the question, or begin with the same word.
+        instruction: the part of the prompt that sides may have alone, if any.
+
+    Raises:
+        Fault: there is no prompt or no response, or they do not fit together, or the prompt would stand twice.
+    """
+    if prompt is None:
+        parts = [_parts(side, name) for name, side in zip(names, sides, strict=True)]
+        names = [f"response in {name}" for name in names]
+    elif isinstance(prompt, str | list):
+        parts = _after(prompt, names, sides)
+    else:
+        raise Fault("prompt is no text", f"prompt is {shown(prompt)}, not text")
+    if any(before != parts[0][0] for before, _ in parts):
+        raise Fault(f"{' and '.join(dict.fromkeys(names))} do not share their prompt".replace("response in ", ""))
+    asked, responses = parts[0][0], [response for _, response in parts]
+    for opening in filter(None, (_question(asked), instruction)):
+        rests = [rest for response in responses if (rest := _without(opening, response)) is not None]
+        if len(rests) == len(responses) and len(words(opening)) > 1:
+            responses = rests
+            break
+        if all(_is_marked(opening, response) for response in responses):
+            raise Fault("the prompt stands inside the response in a form that is not understood")
+    return asked, [_response(response, name) for response, name in zip(responses, names, strict=True)]
+
+
+def _question(asked: str) -> str:
+    """What is asked last: the last words of the human in a transcript, or all of another prompt."""
+    if not asked.endswith(TURN.strip()):
+        return asked.strip()
+    return f"\n\n{asked.removesuffix(TURN.strip())}".rpartition("\n\nHuman: ")[2].strip()
+
+
+def _is_marked(prompt: str, text: str) -> bool:
+    """Whether `text` has the whole prompt after a speaker's mark."""
+    before = " ".join(text.split()).split(" ".join(prompt.split()))[:-1]
+    return any(_MARK.search(part) for part in before)
+
+
+def _response(text: str, name: str) -> str:
+    if not text.strip():
+        raise Fault(f"no {name}")
+    return " " + text.strip()
+
+
+def _parts(side: Any, name: str) -> tuple[str, str]:
+    """The prompt and the response of a side that has both."""
+    if isinstance(side, list | dict):
+        before, response = _told(side, name)
+        if not before:
+            raise Fault(f"{name} has no message before the assistant's")
+        return before + TURN, response
+    before, turn, response = text_of(side, name).rpartition(TURN)
+    if not turn:
+        raise Fault(f"{name} holds no {shown(TURN.strip())}, and there is no prompt")
+    return before + turn, response
+
+
+def _told(side: Any, name: str) -> tuple[str, str]:
+    """The transcript before the last message, which is the assistant's, and what that says."""
+    messages = [side] if isinstance(side, dict) else side
+    if not messages or speaker(messages[-1]) != "Assistant":
+        raise Fault(f"{name} does not end with a message of the assistant's")
+    return transcript(messages[:-1]), cleaned_lines(messages[-1]["content"])
+
+
+def _after(prompt: str | list[Any], names: Sequence[str], sides: Sequence[Any]) -> list[tuple[str, str]]:
+    """The prompt and the response of each side, which may have the prompt or not."""
+    asked = prompt_of(prompt)
+    is_talk = asked.endswith(TURN.strip())
+    talk = "\n\n" + (asked.removesuffix(TURN.strip()) if is_talk else f"Human: {asked}").strip()
+    parts: list[tuple[str, str]] = []
+    for name, side in zip(names, sides, strict=True):
+        if isinstance(side, list | dict):
+            before, response = _told(side, name)
+            whole = _joined(talk, before)
+            if whole is None:
+                raise Fault(f"the prompt does not stand before the response in the messages of {name}")
+            parts.append((whole + TURN, response))
+            continue
+        text = text_of(side, name)
+        before, turn, response = f"\n\n{text.lstrip()}".rpartition(TURN)
+        if turn and before.startswith(("\n\nHuman:", "\n\nSystem:")) and (whole := _joined(talk, before)):
+            parts.append((asked if is_talk and whole == talk else whole + TURN, response))
+        else:
+            parts.append((asked, (_without(asked, text) if is_talk else None) or text))
+    return parts
+
+
+def _joined(asked: str, before: str) -> str | None:
+    """One transcript of what is asked and what stands before a response; None where they do not fit together.
+
+    Either may have more: messages before those of the other, such as the system's, or after them.
+    """
+    if f"{asked}\n\n" in f"{before}\n\n":
+        return before
+    if asked.endswith(before):
+        return asked
+    system = _SYSTEM.match(asked)
+    if system and not before.startswith("\n\nSystem: ") and f"{before}\n\n".startswith(f"{asked[system.end() :]}\n\n"):
+        return system[0] + before
+    last = re.findall(r"\n\n(Human|Assistant|System): ", asked)[-1:]
+    goes_on = before.startswith("\n\nHuman: " if last == ["Assistant"] else "\n\nAssistant: ")
+    return asked + before if goes_on else None
+
+
+def _without(prompt: str, text: str) -> str | None:
+    """What follows the prompt, where `text` begins with it, in any white space, and no word goes on there; else None."""
+    end = 0
+    for word in prompt.split():
+        start = end + len(_SPACE.match(text, end)[0])  # type: ignore[index]  # it always matches
+        if not text.startswith(word, start):
+            return None
+        end = start + len(word)
+    goes_on = end and end < len(text) and _is_word(text[end - 1]) and _is_word(text[end])
+    return None if goes_on else text[end:]
+
+
+def _is_word(letter: str) -> bool:
+    """Whether a letter or digit goes on a word: not so in scripts without capitals, which may part words by nothing."""
+    return letter.isdigit() or letter.lower() != letter.upper()

@@ -1,0 +1,164 @@
+"""The files that people bring, and the split that each is of: data files, folders of texts, and data sets of the hub."""
+
+import itertools
+import re
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from datasets import disable_progress_bars, load_dataset, logging
+
+from ..engine.errors import StageError
+from ..engine.inputs import whence
+from ..engine.progress import progress_bar
+from ..engine.records import Row
+from ..settings.data import DataSettings, HubSettings
+from .folders import class_folders, loose_texts, texts_by_class, texts_in
+from .formats import ENDINGS, SPLITS, Numbered, cause_of, ending_of, looks_held_out, refuse_unprintable, rows_of, split_of_name
+
+
+class File(NamedTuple):
+    """A file, a folder of texts, or a split of a hub data set.
+
+    Attributes:
+        name: what messages call it.
+        split: the split it is of.
+        rows: its rows, read when they are asked for; the settings say whether columns have names, and which texts are too long.
+    """
+
+    name: str
+    split: str
+    rows: Callable[[DataSettings], Iterator[Numbered]]
+
+
+def files_at(source: str, setting: str) -> list[File]:
+    """The files of a folder, a file or a glob below data/raw, in the order train, validation, test.
+
+    A folder has one train.* and at most one validation.* and test.*, or folders of texts by class, or, for `data.corpus`,
+    texts alone. Of a glob, a file whose name begins with a split (a key of SPLITS) is of that split. Every other is of train,
+    but one whose name looks held out is refused. A file alone is of train.
+
+    Args:
+        setting: the setting that names the source, for messages.
+
+    Raises:
+        StageError: there is none, or a data file that would go unread in silence, or no train file; a file of a
+            glob looks held out, and its name does not begin with a split.
+    """
+    path = Path(source)
+    if any(letter in source for letter in "*?[") and not path.exists():
+        files = _of_glob(path, setting)
+    elif path.is_dir():
+        folders = class_folders(path)
+        if folders:
+            files = [File(str(folder), split, partial(texts_by_class, folder)) for split, folder in folders]
+        elif setting == "data.corpus" and _is_of_texts(path):
+            files = [File(str(path), "train", partial(loose_texts, path))]
+        else:
+            files = _of_folder(path)
+    else:
+        if not path.exists():
+            raise StageError(f"{path} is missing; put it there, or set {setting} to what is there{whence(path)}")
+        if not ending_of(path):
+            raise StageError(f"{path} is none of {', '.join(ENDINGS)} (each also .gz or .zst); nothing else is read")
+        files = [_file(path, "train")]
+    for file in files:
+        refuse_unprintable(Path(file.name))
+    if not any(file.split == "train" for file in files):
+        raise StageError(
+            f"{source} holds no train.* ({', '.join(ENDINGS)}, each also .gz or .zst), and no .txt files in folders by class "
+            "(such as pos/ and neg/, or train/pos/ and train/neg/)"
+        )
+    return sorted(files, key=lambda file: list(SPLITS).index(file.split))
+
+
+def _file(path: Path, split: str) -> File:
+    return File(str(path), split, partial(rows_of, path))
+
+
+def _of_glob(path: Path, setting: str) -> list[File]:
+    try:
+        found = sorted(one for one in Path(path.anchor).glob(str(path.relative_to(path.anchor))) if ending_of(one))
+    except ValueError as error:
+        raise StageError(f"{setting} {path} is no glob: {error}") from None
+    if not found:
+        raise StageError(f"{setting} {path} matches no file ({', '.join(ENDINGS)}, each also .gz or .zst)")
+    fixed = len(list(itertools.takewhile(lambda part: not re.search(r"[*?[]", part), path.parts)))
+    for one in found:
+        if not split_of_name(one) and looks_held_out("/".join(one.parts[fixed:])):
+            raise StageError(
+                f"{one} looks held out, and would be of train; rename it to test-{one.name} or validation-{one.name}, or move "
+                f"it where {setting} does not match it"
+            )
+    return [_file(one, split_of_name(one) or "train") for one in found]
+
+
+def _of_folder(path: Path) -> list[File]:
+    """The files train.*, validation.* and test.* of a folder."""
+    unknown = sorted(
+        one
+        for one in path.iterdir()
+        if (split_of_name(one) or (one.is_dir() and looks_held_out(one.name))) and not ending_of(one) and one.suffix != ".dvc"
+    )
+    if unknown:
+        what = (
+            "a folder without texts by class"
+            if unknown[0].is_dir()
+            else f"none of {', '.join(ENDINGS)} (each also .gz or .zst)"
+        )
+        raise StageError(f"{unknown[0]} is {what}; nothing else is read")
+    if _is_of_texts(path):
+        raise StageError(f"{path} holds texts without labels, which data.corpus alone takes; name the folder above the classes")
+    files: list[File] = []
+    for one in sorted(one for one in path.iterdir() if ending_of(one)):
+        split = split_of_name(one) if re.fullmatch(r"[a-z]+", one.name.split(".")[0]) else None
+        if split is None or one.name.count(".") - one.name.endswith((".gz", ".zst")) != 1:
+            glob = f"name a glob such as {path}/*{''.join(one.suffixes[-2:])}"
+            if not split_of_name(one) and looks_held_out(one.name):
+                glob = "call it test.* where it is held out"
+            raise StageError(f"{one} is no file train.*, validation.* or test.*; rename it, move it out of {path}, or {glob}")
+        twin = next((file for file in files if file.split == split), None)
+        if twin:
+            raise StageError(f"{path} holds {Path(twin.name).name} and {one.name}; keep one of them, or name a glob")
+        files.append(_file(one, split))
+    return files
+
+
+def _is_of_texts(path: Path) -> bool:
+    """Whether a folder holds texts alone, two or more, none of which is named as a split."""
+    rows = [one for one in path.iterdir() if ending_of(one)]
+    return len(texts_in(path)) > 1 and all(ending_of(one) == ".txt" and not split_of_name(one) for one in rows)
+
+
+def hub_files(hub: HubSettings, setting: str) -> list[File]:
+    """The splits of a hub data set, or of a local folder that `datasets` loads in the same way.
+
+    Raises:
+        StageError: it cannot be reached or read, would run code of its own, or has no such split.
+    """
+    disable_progress_bars()
+    logging.set_verbosity(logging.CRITICAL)  # what goes wrong is said once, here
+    splits = {name: getattr(hub, name) for name in ("train", "validation", "test")}
+    files = []
+    for name, split in splits.items():
+        if split is None:
+            continue
+        try:
+            table = load_dataset(hub.dataset, hub.config, data_dir=hub.folder, revision=hub.revision, split=split)
+        except Exception as error:  # whatever stands between us and the hub
+            if "scripts are no longer supported" in str(error):
+                raise StageError(
+                    f"{setting} {hub.dataset} has a script of its own, which would run here with all your rights: refused; "
+                    "try the revision refs/convert/parquet, which the hub makes of such data sets"
+                ) from None
+            raise StageError(f"{setting} {hub.dataset}, split {split}, cannot be read: {cause_of(error)}") from None
+        files.append(File(f"{hub.dataset}, {name}", name, partial(_with_bar, table, f"prepare: {hub.dataset}, {name}")))
+    return files
+
+
+def _with_bar(table: Iterable[Row], title: str, data: DataSettings) -> Iterator[Numbered]:
+    try:
+        yield from enumerate(progress_bar(table, desc=title, unit=" rows", leave=False), start=1)
+    except Exception as error:  # whatever stands in a column
+        raise StageError(f"{title.removeprefix('prepare: ')} cannot be read: {cause_of(error)}") from None

@@ -1,0 +1,121 @@
+"""Texts that are nearly the same, found in time and memory that grow with the number of texts and not with its square."""
+
+import zlib
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from datasketch import MinHash
+
+from ..engine.progress import progress_bar
+from .text import normalised, terms
+
+_SHINGLE = 3  # words
+_PERMUTATIONS = 128
+_AT_ONCE = 10_000  # shingles that are hashed at once, 1 KiB each
+_BLOCK = 256  # candidates whose sketches are looked at together
+_LOOKED_AT = 5_000  # candidates of a text whose sketches are looked at
+_COMPARED = 100  # candidates of a text that are compared with it exactly
+
+
+class Sketched(NamedTuple):
+    """Texts, and a MinHash of each. Shape of `sketches`: (texts, 128), uint32. The texts may lie on disk."""
+
+    texts: Sequence[str]
+    sketches: np.ndarray
+
+
+class Near(NamedTuple):
+    """Indices of texts: those that nearly stand elsewhere, and those with so many candidates that not all were compared."""
+
+    found: set[int]
+    crowded: set[int]
+
+
+def shingles(text: str) -> set[str]:
+    """The runs of three words in the normalised text, punctuation aside; of a shorter text, all of it."""
+    same = normalised(text)
+    words = terms(same) or [same]
+    return {" ".join(words[i : i + _SHINGLE]) for i in range(max(len(words) - _SHINGLE + 1, 1))}
+
+
+def sketched(texts: Sequence[str], title: str = "") -> Sketched:
+    """The MinHash of each text's shingles (Broder 1997, as in datasketch), with a progress bar where it has a title."""
+    sketches = np.empty((len(texts), _PERMUTATIONS), dtype=np.uint32)
+    empty = MinHash(num_perm=_PERMUTATIONS, seed=1, hashfunc=int)
+    with progress_bar(total=len(texts), desc=title, unit=" texts", leave=False, shown=bool(title)) as progress:
+        for number in range(len(texts)):
+            hashed = [zlib.crc32(shingle.encode()) for shingle in shingles(texts[number])]
+            one = empty.copy()
+            for start in range(0, len(hashed), _AT_ONCE):
+                one.update_batch(hashed[start : start + _AT_ONCE])
+            sketches[number] = one.hashvalues
+            progress.update()
+    return Sketched(texts, sketches)
+
+
+def near_duplicates(ours: Sketched, others: Sketched, threshold: float) -> Near:
+    """Those of `ours` that nearly stand in `others` too.
+
+    Args:
+        threshold: Jaccard similarity of the two sets of shingles, in [0.1, 1], from which two texts are near-duplicates.
+
+    MinHash with locality-sensitive hashing proposes and the exact similarity decides, so that no text is dropped that
+    should stay. Two texts are candidates where they agree in all r rows of one of b bands, which at the threshold t fails
+    with probability (1 - t^r)^b: r is the largest for which that is below 1e-4. (datasketch's own index keeps every band
+    of every text in dictionaries, about 16 KiB a text; here one band is looked at after the other.) A candidate is compared
+    where the share of equal rows, an estimate of the similarity, is no more than four standard errors below the threshold.
+
+    Among texts that share much boilerplate each is a candidate of each. So the search for a text ends after 5,000
+    candidates, or 100 comparisons. What it was not compared with may be a near-duplicate: such a text is `crowded`.
+    """
+    shapes = [(_PERMUTATIONS // rows, rows) for rows in range(1, _PERMUTATIONS // 2 + 1)]
+    bands, rows = [shape for shape in shapes if (1 - threshold ** shape[1]) ** shape[0] < 1e-4][-1]
+    least = threshold - 4 * (threshold * (1 - threshold) / _PERMUTATIONS) ** 0.5
+    near = Near(set(), set())
+    looked_at, compared = np.zeros((2, len(ours.texts)), dtype=np.int64)
+    for band in range(bands):
+        own, other = (_keys(side.sketches[:, band * rows : (band + 1) * rows]) for side in (ours, others))
+        order = np.argsort(other, kind="stable")
+        first, last = (np.searchsorted(other[order], own, side) for side in ("left", "right"))
+        alike = np.argsort(first, kind="stable")  # texts with the same candidates follow each other, whose shingles are kept
+        for number in map(int, alike[(last > first)[alike]]):
+            if number in near.found or number in near.crowded:
+                continue
+            candidates = order[first[number] : last[number]]
+            for start in range(0, len(candidates), _BLOCK):
+                block = candidates[start : start + _BLOCK]
+                equal = others.sketches[block] == ours.sketches[number]
+                likely = equal.mean(axis=1) >= least
+                in_bands = equal[likely, : band * rows].reshape(likely.sum(), band, rows).all(axis=2)
+                new = block[likely][~in_bands.any(axis=1)]  # those of earlier bands were compared there
+                few = new[: _COMPARED - compared[number]]
+                looked_at[number] += len(block)
+                compared[number] += len(few)
+                if any(_similarity(ours.texts[number], others.texts[int(one)]) >= threshold for one in few):
+                    near.found.add(number)
+                elif looked_at[number] > _LOOKED_AT or len(few) < len(new):
+                    near.crowded.add(number)
+                else:
+                    continue
+                break
+    return near
+
+
+def _keys(rows: np.ndarray) -> np.ndarray:
+    """One number for the values of a row; two rows with another value have hardly ever the same. (N, r) -> (N,)"""
+    keys = np.zeros(len(rows), dtype=np.uint64)
+    for column in rows.T:
+        keys = (keys ^ column) * np.uint64(0x9E3779B97F4A7C15)
+        keys ^= keys >> np.uint64(29)
+    return keys
+
+
+_cached_shingles = lru_cache(maxsize=1000)(shingles)
+
+
+def _similarity(one: str, other: str) -> float:
+    """The Jaccard similarity of the shingles of two texts."""
+    ours, theirs = _cached_shingles(one), _cached_shingles(other)
+    return len(ours & theirs) / len(ours | theirs)

@@ -1,0 +1,254 @@
+"""From params.yaml to checked, frozen settings.
+
+Each stage names the sections it loads in a `Settings` class of its own; `load` reads them and nothing else, so that
+a stage's parameters in dvc.yaml and the settings its code can see are the same list. No default lives in code.
+"""
+
+import difflib
+import errno
+import itertools
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from .errors import ConfigError
+from .messages import cut, shown
+
+
+def matching(pattern: str, what: str) -> AfterValidator:
+    """A check that a string has a form, told in words where it has not."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"should be {what} (got {shown(text)})")
+        return text
+
+    return AfterValidator(check)
+
+
+def pin(name: str, revision: str | None, section: str, local: bool) -> None:
+    """Refuse a hub id without a revision, and a revision of what is no hub id.
+
+    Raises:
+        ValueError: saying which of the two.
+    """
+    if local and revision is not None:
+        raise ValueError(f"{section}.revision is of a hub id, and {name} is none; set it to null")
+    if not local and revision is None:
+        raise ValueError(
+            f"{section}.revision: pin {name} to a commit hash of the hub (or name a branch, such as main, which may move)"
+        )
+
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Device = Annotated[str, matching(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", "auto, cpu, mps, cuda or cuda:N")]
+
+
+class Settings(BaseModel):
+    """A section of params.yaml: every key required, none unknown, no type converted in silence."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise ConfigError(f"{name}: settings are frozen; config.changed(**{{'ppo.steps': 50}}) makes others of them")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML reads it, and `1e-05` is a number, as in YAML 1.2.
+
+    DVC writes `-S ppo.learning_rate=1e-5` as `1e-05`, which plain PyYAML reads back as a string.
+    """
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """What a node means. A constructor may raise anything where it cannot make its kind of value: all of it ends here."""
+        try:
+            return super().construct_object(node, deep)
+        except (yaml.YAMLError, RecursionError):
+            raise
+        except Exception:
+            raise _fault(node, f"{shown(node.value)} cannot be read as {node.tag.rpartition(':')[2]}") from None
+
+
+def _fault(node: yaml.Node, problem: str) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    """A mapping whose keys are words that differ: YAML says they must, and PyYAML would keep the last in silence."""
+    names: set[str] = set()
+    for key, _ in node.value:
+        if key.tag == "tag:yaml.org,2002:merge":
+            raise _fault(key, "`<<` is not read here; write the keys out")
+        name = loader.construct_object(key, deep=True)
+        if not isinstance(name, str):
+            raise _fault(key, f"the key {shown(name)} is no word; where it should be one, put it in quotes")
+        if name in names:
+            raise _fault(key, f"the key {cut(name)} stands twice")
+        names.add(name)
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+_LARGEST = 2**18  # bytes; params.yaml has 12,000
+_MOST_VALUES = 10_000
+_MOST_FAULTS = 20
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file, whose keys are words.
+
+    Raises:
+        ConfigError: no such file, not YAML (with line and column), too large, or not a mapping.
+    """
+    text = _text_of(path)
+    try:
+        tree = _tree(text)
+    except yaml.reader.ReaderError as error:
+        line, column = _place(text, error.position)
+        why = f"the character {shown(text[error.position])} is not allowed"
+        raise ConfigError(f"{path}: not YAML at line {line}, column {column}: {why}") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        said = " ".join(filter(None, (error.context, error.problem)))
+        raise ConfigError(f"{path}: not YAML{where}: {said}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: not settings: nested without end") from None
+    except Exception as error:  # none is known; whatever it is, it comes of what stands in the file
+        raise ConfigError(f"{path}: not YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: holds {type(tree).__name__}, not sections such as `ppo:`")
+    return tree
+
+
+def _text_of(path: Path) -> str:
+    try:
+        if path.exists() and not path.is_file() and not path.is_dir():  # a pipe could be waited for without end
+            raise OSError(errno.EINVAL, "no ordinary file")
+        with open(path, "rb") as file:
+            data = file.read(_LARGEST + 1)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; run from the repository's root or give --params FILE") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:  # a name that no file can have
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    if len(data) > _LARGEST:
+        raise ConfigError(f"{path}: has more than {_LARGEST:,} bytes, which settings never need")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line, column = _place(data.decode("latin-1"), error.start)
+        why = f"byte {error.object[error.start]:#04x} at line {line}, column {column}"
+        raise ConfigError(f"{path}: not UTF-8 ({why}); save it as UTF-8") from None
+
+
+def _place(text: str, position: int) -> tuple[int, int]:
+    """Line and column, from 1, of a position in a text."""
+    before = text[:position]
+    return before.count("\n") + 1, position - before.rfind("\n")
+
+
+def _tree(text: str) -> Any:
+    """The one document of a YAML text, once it is known how large it is with its aliases written out."""
+    loader = _Loader(text)
+    node = loader.get_single_node()
+    if node is None:
+        return None
+    _count(node, {})
+    return loader.construct_document(node)
+
+
+def _count(node: yaml.Node, counted: dict[yaml.Node, int]) -> int:
+    """How many values a node comes to. Each node is counted once, so that aliases which multiply cost nothing.
+
+    Raises:
+        MarkedYAMLError: more than 10,000, or without end.
+    """
+    if node not in counted:
+        counted[node] = 0  # not known yet
+        inner = node.value if isinstance(node, yaml.CollectionNode) else []
+        each = itertools.chain.from_iterable(inner) if isinstance(node, yaml.MappingNode) else inner
+        counted[node] = 1 + sum(_count(one, counted) for one in each)
+    if counted[node] == 0:
+        raise _fault(node, "its aliases lead back to itself")
+    if counted[node] > _MOST_VALUES:
+        raise _fault(node, f"more than {_MOST_VALUES:,} values, with each alias written out")
+    return counted[node]
+
+
+S = TypeVar("S", bound=BaseModel)
+
+
+def load(schema: type[S], path: Path, whole: bool = False) -> S:
+    """The sections that `schema` names, read from `path` and checked.
+
+    Args:
+        schema: a `Settings` class whose fields are sections.
+        path: a params file.
+        whole: also refuse sections that `schema` does not name (only `check` reads the file whole).
+
+    Raises:
+        ConfigError: one line for each fault, naming the file and the key.
+    """
+    tree = read_yaml(path)
+    if not whole:
+        tree = {key: value for key, value in tree.items() if key in schema.model_fields}
+    with explained(schema, path):
+        return schema.model_validate(tree)
+
+
+@contextmanager
+def explained(schema: type[BaseModel], path: Path) -> Iterator[None]:
+    """Turn pydantic's error about a tree of settings into lines that name the file and the key.
+
+    Raises:
+        ConfigError: one line for each fault.
+    """
+    try:
+        yield
+    except ValidationError as error:
+        faults = error.errors(include_url=False)
+        lines = [f"{path}: {_explain(fault, schema)}" for fault in faults[:_MOST_FAULTS]]
+        if len(faults) > _MOST_FAULTS:
+            lines.append(f"{path}: and {len(faults) - _MOST_FAULTS} more")
+        raise ConfigError(*lines) from None
+
+
+def _explain(fault: Any, schema: type[BaseModel]) -> str:
+    """One line for one of pydantic's faults: the key, what is wrong, what would be right."""
+    *parents, last = fault["loc"] or ("settings",)
+    key = cut(".".join(map(str, fault["loc"])) or "settings")
+    if fault["type"] == "extra_forbidden":
+        known = _keys(schema, parents)
+        close = difflib.get_close_matches(cut(str(last)), known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
+        return f"{key}: unknown key; {hint}"
+    if fault["type"] == "missing":
+        return f"{key}: missing; it has no default"
+    message = fault["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if fault["type"] == "model_type":
+        return f"{key}: should be a section with keys of its own (got {shown(fault['input'])})"
+    if fault["type"] == "value_error":
+        return f"{key}: {message}"
+    return f"{key}: {message} (got {shown(fault['input'])})"
+
+
+def _keys(schema: type[BaseModel], parents: list[Any]) -> list[str]:
+    """The keys that are known below `parents`, where each of them is a section, or a section or null."""
+    for name in parents:
+        inner = schema.model_fields[name].annotation
+        either = (inner, *get_args(inner))
+        schema = next(kind for kind in either if isinstance(kind, type) and issubclass(kind, BaseModel))
+    return list(schema.model_fields)

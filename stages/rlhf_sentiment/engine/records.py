@@ -1,0 +1,117 @@
+"""Tables on disk: JSON lines, JSON and CSV, written so that the same content gives the same bytes."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from .artifacts import writing
+from .errors import StageError
+from .messages import listed, shown
+
+Row = dict[str, Any]
+
+
+# What a column or key holds -> its name in a message.
+_KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", list: "a list", dict: "an object"}
+
+
+def read_rows(path: str | Path, columns: dict[str, type]) -> list[Row]:
+    """The rows of a JSON-lines file.
+
+    Args:
+        columns: what each row must have, and of which type. Others may be there.
+
+    Raises:
+        StageError: a line that is no JSON object, or lacks a column, or holds another type there (with its number); not
+            UTF-8; no row at all.
+    """
+    rows = []
+    try:
+        with open(path, encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                rows.append(_checked(json.loads(line), columns, f"{path}, line {number}"))
+    except json.JSONDecodeError as error:
+        raise StageError(f"{path}, line {len(rows) + 1}: not JSON: {error.msg} at column {error.colno}") from None
+    except UnicodeDecodeError as error:
+        raise StageError(f"{path}: not UTF-8, after about {len(rows)} lines: {error.reason}") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; a nest without end
+        raise StageError(f"{path}, line {len(rows) + 1}: not JSON that can be read: {error}") from None
+    if not rows:
+        raise StageError(f"{path}: holds no rows")
+    return rows
+
+
+def read_json(path: str | Path, keys: dict[str, type]) -> Row:
+    """The object in a JSON file, which has `keys`, each of its type.
+
+    Raises:
+        StageError: not a JSON object in UTF-8, or a key is missing or of another type.
+    """
+    try:
+        tree = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # not UTF-8, a number of thousands of digits, a nest without end
+        raise StageError(f"{path}: not JSON: {error}; run `dvc repro`") from None
+    return _checked(tree, keys, str(path))
+
+
+def _checked(row: Any, columns: dict[str, type], where: str) -> Row:
+    if not isinstance(row, dict):
+        raise StageError(f"{where}: holds {type(row).__name__}, not an object")
+    absent = [column for column in columns if column not in row]
+    if absent:
+        raise StageError(f"{where}: lacks {listed(absent)}; it has {listed(row) or 'nothing'}")
+    for column, kind in columns.items():
+        value = row[column]
+        whole_for_float = kind is float and type(value) is int
+        if type(value) is not kind and not whole_for_float:
+            raise StageError(f"{where}: {column} should be {_KINDS[kind]} (got {shown(value)})")
+    return row
+
+
+def read_table(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
+    """A CSV that has `columns`.
+
+    Raises:
+        StageError: not a CSV, or without one of them.
+    """
+    try:
+        table = pd.read_csv(path)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise StageError(f"{path}: not a CSV: {error}; run `dvc repro`") from None
+    absent = [column for column in columns if column not in table]
+    if absent:
+        raise StageError(f"{path}: lacks {listed(absent)}; it has {listed(list(table))}; run `dvc repro`")
+    return table
+
+
+def write_rows(path: str | Path, rows: Iterable[Row]) -> None:
+    """Write one JSON object a line."""
+    with writing(path) as aside, open(aside, "w", encoding="utf-8", newline="\n") as lines:
+        for row in rows:
+            lines.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def rounded(value: Any, digits: int = 4) -> Any:
+    """`value` with every float in it rounded, so that metrics do not change without cause."""
+    if isinstance(value, dict):
+        return {key: rounded(inner, digits) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(inner, digits) for inner in value]
+    return round(float(value), digits) if isinstance(value, float) else value
+
+
+def write_metrics(path: str | Path, tree: Row) -> None:
+    """Write a JSON file for `dvc metrics`: four digits, refuses NaN."""
+    with writing(path) as aside:
+        text = json.dumps(rounded(tree), indent=2, ensure_ascii=False, allow_nan=False)
+        aside.write_text(text + "\n", encoding="utf-8", newline="\n")
+
+
+def write_table(path: str | Path, rows: Iterable[Row] | pd.DataFrame, digits: int = 5) -> None:
+    """Write a CSV for `dvc plots`. An absent value is `nan`: DVC draws a blank cell as 0."""
+    with writing(path) as aside:
+        table = pd.DataFrame(rows).round(digits)
+        table.to_csv(aside, index=False, na_rep="nan", lineterminator="\n")

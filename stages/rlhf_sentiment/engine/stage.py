@@ -1,0 +1,114 @@
+"""How a stage runs: its command line, its first and last line, and its exit status.
+
+A stage script says what it reads, what it writes and which settings it loads, then calls `stage(...)`. dvc.yaml says
+the same to DVC, and a test holds the two equal.
+"""
+
+import argparse
+import ctypes
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel
+
+from . import environment
+from .artifacts import remove_halves, require
+from .errors import StageError, one_line_errors
+from .inputs import warn_of_untracked
+from .locks import locked
+from .messages import Parser, one_line, shown, warn
+from .params import load
+from .stopping import asked, listen
+
+S = TypeVar("S", bound=BaseModel)
+
+STAGES = Path(__file__).resolve().parents[2]
+
+
+def stage(
+    name: str,
+    doc: str | None,
+    schema: type[S],
+    main: Callable[[S], str],
+    reads: Sequence[str] = (),
+    writes: Sequence[str] = (),
+    look: Callable[[S, int], str] | None = None,
+    lower: str = "",
+) -> None:
+    """Parse the command line, load the settings, run `main` and exit.
+
+    Args:
+        name: the stage's name, as dvc.yaml has it.
+        doc: the script's docstring; `--help` prints it.
+        schema: the sections of params.yaml that the stage loads.
+        main: the stage; returns what its last line says (a figure worth seeing).
+        reads: files and folders that must be there, relative to the current folder.
+        writes: files and folders that `main` writes.
+        look: what `--preview N` runs instead of `main`, for a stage that has it; it writes nothing.
+        lower: the settings to lower where memory is short.
+
+    Exit status: 0 done, 1 an input is wrong or the stage failed, 2 the settings are wrong, 130 and 143 stopped by SIGINT and
+    SIGTERM.
+    """
+    parser = Parser(
+        prog=f"python stages/{name}.py",
+        description=f"{doc}\nReads   {', '.join(reads) or 'no data'}\nWrites  {', '.join(writes)}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE", help="default: %(default)s")
+    if look is not None:
+        parser.add_argument("--preview", type=_count, metavar="N", help="show N of what it would write, and write nothing")
+    arguments = parser.parse_args()
+    for stream in (sys.stdout, sys.stderr):  # text of any script, whatever the terminal can show
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    keep_freed_memory()
+    listen(name)
+    environment.code(STAGES)
+    with one_line_errors(name, lower):
+        settings = load(schema, arguments.params, whole=name == "check")
+        if look is not None and arguments.preview is not None:
+            print(one_line(f"{name}: wrote nothing; {look(settings, arguments.preview)}"), flush=True)
+            return
+        for change in environment.changes(name):
+            warn(name, f"{change} (docs/reproducibility.md)")
+        with locked(name, reads, writes):
+            if (stopped := asked()) is not None:  # its dvc is gone already
+                raise stopped
+            remove_halves(writes)
+            for path in reads:
+                require(Path(path))
+            warn_of_untracked(name, reads)
+            print(one_line(f"{name}: reads {', '.join(reads) or arguments.params}"), flush=True)
+            result = main(settings)
+            # DVC records settings and code as they are when the stage has ended, whatever they were when it began.
+            edited = [f"stages/{file}" for file in environment.edited(STAGES)]
+            if load(schema, arguments.params, whole=name == "check") != settings:
+                edited.append(str(arguments.params))
+            if edited:
+                raise StageError(
+                    f"{', '.join(edited)} was edited while the stage ran, and would be recorded as what it ran with; run "
+                    "`dvc repro` again (put back as it was, a training stage goes on from its last checkpoint)"
+                )
+            environment.record(name)
+        print(one_line(f"{name}: wrote {', '.join(writes)}; {result}"), flush=True)
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a number from 1 on")
+    return int(text)
+
+
+def keep_freed_memory() -> None:
+    """Let the process keep the large blocks that it frees, where the C library is glibc.
+
+    Each training step asks for the same tensors again. By default glibc hands them back to the kernel, which clears every
+    page of them anew: a fifth of a PPO step's time on a CPU (docs/performance.md).
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        trim_threshold, mmap_max = -1, -4  # names of malloc.h
+        mallopt(trim_threshold, -1)
+        mallopt(mmap_max, 0)

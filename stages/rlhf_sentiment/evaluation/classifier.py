@@ -1,0 +1,150 @@
+"""The judge: how positive a text reads, in the opinion of a model of another kind than the reward model.
+
+TF-IDF of word n-grams (so that "not dull" is a feature of its own) and logistic regression, stored as JSON and
+safetensors: opening a judge runs no code.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import regex
+from safetensors.numpy import load_file, save_file
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+
+from ..data.text import TERM, spaced
+from ..engine.artifacts import writing
+from ..engine.errors import StageError, first_line
+from ..engine.messages import mend_of
+
+_BINS = 10  # of P(positive), in calibration
+_TERM = regex.compile(rf"{TERM}(?:['’]{TERM})?")  # "n't" stays whole
+_NEGATION = re.compile(r"\b(not|never|no|nobody|nothing|neither|nor|without|hardly|\w+n['’]t)\b", re.IGNORECASE)
+
+
+def is_negated(text: str) -> bool:
+    """Whether `text` holds an English word of negation."""
+    return _NEGATION.search(text) is not None
+
+
+class Judge:
+    """P(positive) of a text.
+
+    Example:
+        >>> judge = Judge.load("models/judge")
+        >>> judge.positive(["not dull at all", "dull"]).shape
+        (2,)
+    """
+
+    def __init__(self, vectorizer: TfidfVectorizer, classifier: LogisticRegression) -> None:
+        self.vectorizer, self.classifier = vectorizer, classifier
+
+    @classmethod
+    def train(cls, texts: Sequence[str], labels: np.ndarray, ngrams: int, min_count: int, strength: float) -> "Judge":
+        """Fit a judge.
+
+        Args:
+            texts, labels: 1 positive, 0 negative. [N], (N,)
+            ngrams: features are runs of 1 to this many words; of letters, in scripts without spaces.
+            min_count: texts that an n-gram must stand in.
+            strength: the inverse of the L2 penalty (scikit-learn's C).
+        """
+        vectorizer = _vectorizer(ngrams, min_count)
+        classifier = LogisticRegression(C=strength, max_iter=1000, random_state=0)
+        classifier.fit(vectorizer.fit_transform(texts), labels)
+        return cls(vectorizer, classifier)
+
+    def positive(self, texts: Sequence[str]) -> np.ndarray:
+        """P(positive) of each text, in [0, 1]. ([N]) -> (N,)"""
+        return self.classifier.predict_proba(self.vectorizer.transform(texts))[:, 1]
+
+    def strongest(self, count: int) -> dict[str, list[str]]:
+        """The n-grams that speak loudest for each side, loudest first."""
+        order = np.argsort(self.classifier.coef_[0], kind="stable")
+        names = self.vectorizer.get_feature_names_out()
+        return {"positive": list(names[order[::-1][:count]]), "negative": list(names[order[:count]])}
+
+    def save(self, folder: str | Path) -> None:
+        """Write the judge to a folder."""
+        with writing(folder) as aside:
+            aside.mkdir()
+            terms = {"ngrams": self.vectorizer.ngram_range[1], "terms": list(self.vectorizer.get_feature_names_out())}
+            (aside / "judge.json").write_text(json.dumps(terms, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+            numbers = {
+                "idf": self.vectorizer.idf_,
+                "weights": self.classifier.coef_,
+                "intercept": self.classifier.intercept_,
+            }
+            save_file({name: np.ascontiguousarray(array) for name, array in numbers.items()}, aside / "judge.safetensors")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Judge":
+        """Read what `save` wrote.
+
+        Raises:
+            StageError: a file is missing or damaged.
+        """
+        folder = Path(folder)
+        try:
+            terms = json.loads((folder / "judge.json").read_text(encoding="utf-8"))
+            numbers = load_file(folder / "judge.safetensors")
+            vectorizer = _vectorizer(terms["ngrams"], 1, terms["terms"])
+            vectorizer.idf_ = numbers["idf"]
+            classifier = LogisticRegression()
+            classifier.classes_ = np.array([0, 1])
+            classifier.coef_, classifier.intercept_ = numbers["weights"], numbers["intercept"]
+            if not all(np.isfinite(array).all() for array in numbers.values()):
+                raise ValueError("a weight is not finite")
+            judge = cls(vectorizer, classifier)
+            judge.positive(["one two three"])  # numbers of other shapes, and runs of no number of words, show here
+        except Exception as error:
+            raise StageError(f"{folder} cannot be loaded: {first_line(error)}; {mend_of(folder)}") from None
+        return judge
+
+
+def _terms(text: str) -> list[str]:
+    return _TERM.findall(spaced(text))
+
+
+def _vectorizer(ngrams: int, min_count: int, terms: list[str] | None = None) -> TfidfVectorizer:
+    # sublinear: "so, so good" is not twice as good.
+    return TfidfVectorizer(
+        ngram_range=(1, ngrams),
+        min_df=min_count,
+        sublinear_tf=True,
+        tokenizer=_terms,
+        token_pattern=None,
+        vocabulary=terms,
+    )
+
+
+def examine(positive: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Accuracy, and the expected calibration error (1706.04599, eq. 3).
+
+    The error is the mean distance of P(positive) from the share that is positive, in ten bins of equal width. (N,), (N,)
+    """
+    table = reliability(positive, labels)
+    return {
+        "accuracy": float(((positive > 0.5) == labels).mean()),
+        "ece": float((table["texts"] * (table["said"] - table["was"]).abs()).sum() / len(labels)),
+    }
+
+
+def examine_both(whole: np.ndarray, cut: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """`examine` of the opinions on whole texts, and, as `accuracy_cut` and `ece_cut`, on the same cut short."""
+    return examine(whole, labels) | {f"{key}_cut": figure for key, figure in examine(cut, labels).items()}
+
+
+def reliability(positive: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
+    """Of the texts in each bin of P(positive): the bin's middle, how many texts, what P was said, what share was positive.
+
+    Bins without texts have NaN. (N,), (N,) -> ten rows
+    """
+    bins = np.minimum((positive * _BINS).astype(int), _BINS - 1)
+    found = pd.DataFrame({"bin": bins, "said": positive, "was": labels * 1.0}).groupby("bin")
+    table = found.agg(texts=("was", "size"), said=("said", "mean"), was=("was", "mean")).reindex(range(_BINS))
+    return table.assign(texts=table["texts"].fillna(0).astype(int), middle=(np.arange(_BINS) + 0.5) / _BINS)

@@ -1,0 +1,156 @@
+"""Pictures for people. The same numbers give the same bytes; colours are Okabe and Ito's, told apart by all readers."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ..engine.artifacts import writing
+
+COLOURS = {"base": "#999999", "sft": "#0072B2", "rlhf": "#D55E00"}
+HATCHES = {"base": "", "sft": "//", "rlhf": ".."}
+_MARKERS = {"base": "s", "sft": "o", "rlhf": "D"}
+_STYLE: dict[Any, Any] = {
+    "figure.dpi": 120,
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "legend.frameon": False,
+}
+
+
+@contextmanager
+def _picture(path: str, columns: int, width: float = 4.2) -> Iterator[tuple[Figure, list[Axes]]]:
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(1, columns, figsize=(width * columns, 3.2), layout="constrained", squeeze=False)
+        yield figure, list(axes[0])
+        with writing(path) as aside:
+            figure.savefig(aside, format="png", metadata={"Software": None})
+        plt.close(figure)
+
+
+def _error(rows: pd.DataFrame) -> np.ndarray:
+    # Not below 0: a BCa interval of few, skewed values may leave out their mean.
+    return np.maximum([rows["value"] - rows["low"], rows["high"] - rows["value"]], 0)
+
+
+def training(path: str, sft: pd.DataFrame, reward: pd.DataFrame) -> None:
+    """The curves of supervised fine-tuning and of the reward model."""
+    with _picture(path, 3) as (_, (left, middle, right)):
+        left.plot(sft["step"], sft["loss"], color=COLOURS["sft"])
+        left.set(title="Supervised fine-tuning", xlabel="optimizer step", ylabel="loss (nats per token)")
+        middle.plot(reward["step"], reward["loss"], color=COLOURS["rlhf"])
+        middle.axhline(np.log(2), color="black", linestyle=":", linewidth=1, label="a coin")
+        middle.set(title="Reward model", xlabel="optimizer step", ylabel="loss (nats per pair)", ylim=(0, None))
+        middle.legend()
+        right.plot(reward["step"], reward["accuracy"], color=COLOURS["rlhf"])
+        right.axhline(0.5, color="black", linestyle=":", linewidth=1, label="a coin")
+        right.set(title="Reward model", xlabel="optimizer step", ylabel="accuracy on training pairs", ylim=(0, 1.02))
+        right.legend()
+
+
+def ppo(path: str, curve: pd.DataFrame, validation: pd.DataFrame) -> None:
+    """Reward and KL over PPO's steps."""
+    with _picture(path, 3) as (_, (left, middle, right)):
+        left.plot(curve["step"], curve["score"], color=COLOURS["rlhf"], label="training prompts")
+        left.plot(validation["step"], validation["score"], "o--", color="black", markersize=3, label="validation prompts")
+        left.set(title="Reward", xlabel="PPO step", ylabel="reward model's score")
+        left.legend()
+        middle.plot(curve["step"], curve["kl_penalty"], color=COLOURS["rlhf"], label="as charged (k1)")
+        middle.plot(curve["step"], curve["kl_k3"], color=COLOURS["sft"], linestyle="--", label="k3")
+        middle.set(title="KL from the fine-tuned model", xlabel="PPO step", ylabel="nats per response")
+        middle.legend()
+        right.plot(curve["step"], curve["entropy"], color=COLOURS["rlhf"])
+        right.set(title="Entropy", xlabel="PPO step", ylabel="nats per token", ylim=(0, None))
+
+
+def comparison(path: str, table: pd.DataFrame, confidence: float) -> None:
+    """Bars of the models with intervals.
+
+    Args:
+        table: columns model, figure ("mean P(positive)" or "positive ratio"), value, low, high.
+        confidence: of the intervals.
+    """
+    with _picture(path, 2, 3.4) as (_, axes):
+        for panel, (figure, rows) in zip(axes, table.groupby("figure", sort=True), strict=True):
+            error = _error(rows)
+            bars = panel.bar(rows["model"], rows["value"], yerr=error, capsize=4, color=[COLOURS[m] for m in rows["model"]])
+            for bar, model in zip(bars, rows["model"], strict=True):
+                bar.set(hatch=HATCHES[model], edgecolor="white")
+            panel.bar_label(bars, fmt="%.2f", padding=3)
+            panel.set(title=f"{figure}, {100 * confidence:g} % interval", ylabel=figure, ylim=(0, 1.12))
+            panel.grid(axis="x", visible=False)
+
+
+def reliability(path: str, tables: dict[tuple[str, str], pd.DataFrame], words: int) -> None:
+    """What share is positive where a judge says P(positive), a panel for each judge.
+
+    Args:
+        tables: (judge, "whole" or "cut") -> `judge.reliability`, with NaN in bins that are not to be drawn.
+        words: to which the cut texts are cut.
+    """
+    names = list(dict.fromkeys(name for name, _ in tables))
+    with _picture(path, len(names), 3.2) as (_, axes):
+        for panel, name in zip(axes, names, strict=True):
+            panel.plot([0, 1], [0, 1], color="black", linestyle=":", linewidth=1, label="as said")
+            for way, colour, style in (("whole", COLOURS["sft"], "o-"), ("cut", COLOURS["rlhf"], "s--")):
+                table = tables[name, way]
+                label = "whole texts" if way == "whole" else f"cut to {words} words"
+                panel.plot(table["said"], table["was"], style, color=colour, markersize=4, label=label)
+            panel.set(title=name, xlabel="P(positive), as said", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+        axes[0].set_ylabel("share of texts that are positive")
+        axes[0].legend(loc="upper left")
+
+
+def frontier(path: str, models: pd.DataFrame, curve: pd.DataFrame, validation: pd.DataFrame, confidence: float) -> None:
+    """What positivity cost in KL: the models on test prompts, and PPO's policy on its way.
+
+    Args:
+        models: columns model, kl, value, low, high.
+        curve: columns kl_penalty, score, a row for each PPO step.
+        validation: columns kl, score, in the order of the steps.
+        confidence: of the intervals.
+    """
+    with _picture(path, 2) as (_, (left, right)):
+        for name, rows in models.groupby("model", sort=False):
+            error = _error(rows)
+            colour, marker = COLOURS[str(name)], _MARKERS[str(name)]
+            left.errorbar(rows["kl"], rows["value"], yerr=error, fmt=marker, color=colour, label=str(name), capsize=4)
+        left.set(title=f"Test prompts, {100 * confidence:g} % interval", ylabel="mean P(positive)", ylim=(0, 1.02))
+        left.legend(loc="lower right")
+        right.plot(curve["kl_penalty"], curve["score"], ".", color=COLOURS["rlhf"], label="training batches")
+        right.plot(validation["kl"], validation["score"], "o--", color="black", markersize=4, label="validation prompts")
+        right.set(title="PPO's policy on its way", ylabel="reward model's score")
+        right.legend(loc="lower right")
+        for panel in (left, right):
+            panel.set_xlabel("KL from the fine-tuned model (nats per response)")
+
+
+def distribution(path: str, positive: dict[str, np.ndarray], bins: np.ndarray) -> None:
+    """How P(positive) is spread, a panel for each model."""
+    with _picture(path, len(positive), 3.2) as (_, axes):
+        for panel, (model, values) in zip(axes, positive.items(), strict=True):
+            weights = np.full(len(values), 1 / len(values))
+            panel.hist(values, bins=list(bins), weights=weights, color=COLOURS[model], hatch=HATCHES[model], edgecolor="white")
+            side = "center" if 0.15 < values.mean() < 0.85 else "right" if values.mean() > 0.5 else "left"
+            panel.axvline(values.mean(), color="black", linestyle="--", linewidth=1)
+            panel.text(
+                values.mean(), 1.0, f"mean {values.mean():.2f}", ha=side, va="bottom", transform=panel.get_xaxis_transform()
+            )
+            panel.set(xlabel="P(positive) of a response", xlim=(0, 1))
+            panel.set_title(model, pad=16)
+        axes[0].set_ylabel("share of responses")
+        top = max(panel.get_ylim()[1] for panel in axes)
+        for panel in axes:
+            panel.set_ylim(0, top)

@@ -1,0 +1,153 @@
+"""The report of `evaluate` as Markdown: a verdict, the table, and samples side by side."""
+
+from collections.abc import Sequence
+from itertools import combinations
+
+from ..engine.messages import escaped
+from ..engine.records import Row
+from .contestants import MODELS
+
+_ROWS = {
+    "mean_positive": "mean P(positive)",
+    "positive_ratio": "positive ratio (P > 0.5)",
+    "reward": "reward model's score",
+    "perplexity": "perplexity under base",
+    "kl_to_sft": "KL from sft (nats per response)",
+    "distinct_1": "distinct unigrams",
+    "distinct_2": "distinct bigrams",
+    "distinct_3": "distinct trigrams",
+    "self_bleu": "self-BLEU",
+    "repetition": "repeated 4-grams within a response",
+    "duplicated": "duplicated responses",
+    "response_tokens": "tokens per response",
+    "cut_off": "cut off without EOS",
+    "grammar_parses": "parses under the corpus grammar",
+    "grammar_positive": "positive in the grammar's opinion, of those",
+}
+_GAINS = {
+    "improvement": "rlhf over base",
+    "improvement_over_sft": "rlhf over sft",
+    "sft_over_base": "sft over base",
+}
+
+
+def verdict(result: Row, confidence: float) -> str:
+    """One sentence: did RLHF raise positivity over supervised fine-tuning, for this model and seed, and at what cost.
+
+    It did where the interval leaves out 0 and the test, adjusted for all pairs, agrees: of few prompts a bootstrap
+    interval is too narrow.
+    """
+    gain, sft, rlhf = result["improvement_over_sft"], result["sft"], result["rlhf"]
+    size = f"{gain['mean_positive']:+.3f} [{gain['ci_low']:+.3f}, {gain['ci_high']:+.3f}]"
+    sure = gain["p_holm"] < 1 - confidence
+    if sure and gain["ci_low"] > 0:
+        found = f"RLHF raised mean P(positive) over SFT by {size}"
+    elif sure and gain["ci_high"] < 0:
+        found = f"RLHF lowered mean P(positive) against SFT by {size}"
+    else:
+        found = f"these {result['prompts']} prompts show no difference between RLHF and SFT in mean P(positive): {size}"
+        found += f", p {gain['p_holm']:.2f}" if gain["ci_low"] > 0 or gain["ci_high"] < 0 else ""
+    cost = (
+        f"perplexity is {rlhf['perplexity'] / sft['perplexity']:.2f} times and distinct bigrams are "
+        f"{rlhf['distinct_2'] / max(sft['distinct_2'], 1e-9):.2f} times those of SFT"
+    )
+    return f"For this model and seed, {found}; {cost}."
+
+
+def markdown(result: Row, warnings: Sequence[str], samples: Sequence[Row], confidence: float, preferred_for: str) -> str:
+    """The report.
+
+    Args:
+        result: the tree of metrics/evaluation.json.
+        warnings: a line for each guard that is crossed.
+        samples: rows with prompt, and each model's response and `<model>_positive`.
+        confidence: of the intervals.
+        preferred_for: what the responses that people chose are better at.
+    """
+    lines = ["# Base against RLHF", "", verdict(result, confidence), ""]
+    lines += [f"- warning: {line}" for line in warnings] + [""] * bool(warnings)
+    lines += (
+        _models(result) + _improvements(result, confidence) + _judges(result) + _annotators(result["annotators"], preferred_for)
+    )
+    lines += ["## The same prompts, side by side", ""]
+    for sample in samples:
+        lines += [f"**{escaped(sample['prompt'])}**", ""]
+        lines += [f"- {model} ({sample[f'{model}_positive']:.2f}): {escaped(sample[model].strip())}" for model in MODELS]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _models(result: Row) -> list[str]:
+    lines = [f"| | {' | '.join(MODELS)} |", "|---|---:|---:|---:|"]
+    others = {f"{name}_positive": f"positive ratio, {name}" for name in result["judges"]}
+    for key, title in ({"mean_positive": "", "positive_ratio": ""} | others | _ROWS).items():
+        cells = [f"{result[model][key]:.3f}" if key in result[model] else "" for model in MODELS]
+        if any(cells):
+            lines.append(f"| {_ROWS.get(key, title)} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def _improvements(result: Row, confidence: float) -> list[str]:
+    lines = [
+        f"{result['prompts']} prompts, {result['rlhf']['samples']} responses of each model; intervals at {100 * confidence:g}",
+        "%, of differences paired by prompt.",
+        "The last column is the number of prompts that would show a difference of 0.05 with power 0.8.",
+        "",
+        "| | mean P(positive) | positive ratio | effect size | prompts |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for key, title in _GAINS.items():
+        gain = result[key]
+        lines.append(
+            f"| {title} | {gain['mean_positive']:+.3f} [{gain['ci_low']:+.3f}, {gain['ci_high']:+.3f}] "
+            f"| {gain['positive_ratio']:+.3f} [{gain['positive_ratio_ci_low']:+.3f}, {gain['positive_ratio_ci_high']:+.3f}] "
+            f"| {gain['effect_size']:.2f} | {gain['prompts_needed']} |"
+        )
+    lines += [
+        "",
+        "p of a paired permutation test, adjusted for all pairs of models (Holm), of Wilcoxon's test, and of McNemar's on",
+        "the positive ratio:",
+        "",
+        "| | permutation | Holm | Wilcoxon | McNemar |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for key, title in _GAINS.items():
+        cells = (_p(result[key][name]) for name in ("p_value", "p_holm", "p_wilcoxon", "p_mcnemar"))
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def _p(value: float) -> str:
+    return f"{value:.4f}" if value >= 0.0001 else "< 0.0001"
+
+
+def _judges(result: Row) -> list[str]:
+    lines = [
+        "The judges on labelled texts that they have not seen, whole and cut to a response's length: accuracy, and the",
+        "distance of what they say from what is (expected calibration error).",
+        "",
+        "| | accuracy | cut | calibration error | cut |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for name, exam in result["judges"].items():
+        cells = (f"{exam[key]:.3f}" for key in ("accuracy", "accuracy_cut", "ece", "ece_cut"))
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    pairs = combinations(result["judges"], 2)
+    agreed = ", ".join(f"{one} and {other} {result['kappa'][f'{one}_{other}']:.2f}" for one, other in pairs)
+    if agreed:
+        lines += ["", f"Agreement on the models' responses (Cohen's kappa): {agreed}."]
+    lines += [
+        "",
+        f"The reward model's opinion rose by {result['reward_hacking_gap']:+.2f} standard deviations more than the judge's.",
+    ]
+    return [*lines, ""]
+
+
+def _annotators(sided: Row, preferred_for: str) -> list[str]:
+    chose = "Chosen responses are the more positive ones"
+    if preferred_for != "positivity":
+        chose = (
+            f"The annotators chose for {escaped(preferred_for)}: positivity is not what they chose, nor what RLHF is after here"
+        )
+    agree = f"{sided['agree']:.2f} [{sided['agree_ci_low']:.2f}, {sided['agree_ci_high']:.2f}] of {sided['pairs']}"
+    return [f"{chose}. The judge finds the chosen response the more positive in {agree} held-out preference pairs.", ""]

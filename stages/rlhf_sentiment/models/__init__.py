@@ -1,0 +1,10 @@
+"""Language models: loading, tokens, and the calls that this project makes of them.
+
+loading        load and save models and tokenizers
+weights        the files of a model
+compatibility  what a model must be able to do
+tokens         text to token ids and back
+forward        position ids, hidden states, logits, scores
+value_head     the heads of the reward model and the critic
+devices        device, seeds, precision
+"""

@@ -1,0 +1,130 @@
+"""What a language model must do before this project works with it: one check, where somebody's model is loaded.
+
+Sampling takes one token at a time from a cache, and pads rows on the left. Some architectures keep no such cache, or see the
+padding, and say nothing: PPO would learn from numbers of another model.
+"""
+
+from collections.abc import Collection
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedModel
+
+from ..engine.errors import StageError, first_line
+from ..engine.messages import mend_of
+from .forward import logits_and_states, positions, room_of, step
+from .value_head import reward_class
+from .weights import such_as
+
+_TOLERANCE = 1e-3  # of the logits' standard deviation; float32 rounds to some 1e-6 of it
+
+
+def refuse_absent(folder: str | Path, missing: Collection[str], info: dict[str, Any]) -> None:
+    """Refuse weights that lack some: transformers would fill them with random numbers, in silence.
+
+    Args:
+        missing: of the weights that transformers says are missing, those that may not be.
+        info: what else it says of a loading.
+
+    Raises:
+        StageError: naming one of them, or saying what the file is.
+    """
+    if missing:
+        others = f", and has others{such_as(info['unexpected_keys'])}" if info["unexpected_keys"] else ""
+        raise StageError(f"{folder} lacks weights, such as {min(missing)}{others}; {mend_of(folder)}")
+    for name, has, asked in sorted(info["mismatched_keys"]):
+        shapes = f"the shape {list(has)}, and its config.json asks for {list(asked)}"
+        raise StageError(f"{folder}: the weight {name} has {shapes}; {mend_of(folder)}")
+
+
+def refuse_unplaced(folder: str | Path, info: dict[str, Any]) -> None:
+    """Refuse weights that the configuration has no place for: transformers would leave them out, in silence.
+
+    Raises:
+        StageError: naming one of them.
+    """
+    if info["unexpected_keys"]:
+        weights = f"weights that are there{such_as(info['unexpected_keys'])}"
+        raise StageError(f"{folder}: its config.json has no place for {weights}; {mend_of(folder)}")
+
+
+def refuse_not_finite(folder: str | Path, model: nn.Module) -> None:
+    """Refuse weights that are not numbers.
+
+    Raises:
+        StageError: naming the tensor.
+    """
+    for name, tensor in model.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise StageError(f"{folder}: the weight {name} has NaN or infinite numbers; {mend_of(folder)}")
+
+
+def check_policy(folder: str | Path, model: PreTrainedModel) -> None:
+    """Refuse a language model that this project would sample from, score or train wrongly.
+
+    Raises:
+        StageError: a step with its cache gives other logits than a plain forward; padding on the left changes a row; no value
+            head fits on its trunk. The reason is in the message.
+    """
+    kind = model.config.model_type
+    try:
+        wrong = _wrong(model)
+    except Exception as error:  # an architecture that takes no such call raises anything
+        wrong = f"it cannot be called as a model with a key-value cache and position ids is: {first_line(error)}"
+    if wrong is None:
+        wrong = _no_value_head(model)
+    if wrong is not None:
+        raise StageError(f"{folder}, a model of the kind {kind}, does not work here: {wrong}; name another model")
+
+
+@torch.no_grad()
+def _wrong(model: PreTrainedModel) -> str | None:
+    """What changes the logits of a row of some tokens, and should not; None where nothing does."""
+    config = model.config.get_text_config()
+    length = int(min(12, room_of(model) - 3))
+    special = set()
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        ids = getattr(config, name, None)
+        special |= set(ids if isinstance(ids, list) else [ids])  # Llama 3.1 and GLM-4 have several that end a text
+    ordinary = [one for one in range(min(config.vocab_size, 1000)) if one not in special]
+    tokens = [ordinary[7 * place % len(ordinary)] for place in range(length)]
+    row = torch.tensor([tokens], device=model.device)  # (1, L)
+    both = torch.tensor([tokens[:3] + tokens, tokens[:1] * 3 + tokens], device=model.device)  # (2, 3 + L), the second padded
+    mask, both_mask = torch.ones_like(row), torch.ones_like(both)
+    both_mask[1, :3] = 0
+    places = torch.arange(length, device=model.device)
+
+    plain = logits_and_states(model, row, mask, places)[0][0]  # (L, V)
+    padded = logits_and_states(model, both, both_mask, places + 3)[0][1]
+    near, half = _TOLERANCE * float(plain.std()), length // 2
+    if not torch.isfinite(plain).all():
+        return "it gives numbers that are not finite"
+    if not (_stepwise(model, row, mask, half) - plain[-half:]).abs().max() <= near:
+        return "a step with its key-value cache gives other numbers than a plain forward"
+    stepwise = _stepwise(model, both, both_mask, half)
+    if not max((padded - plain).abs().max(), (stepwise - plain[-half:]).abs().max()) <= near:
+        return "a row that is padded on the left gives other numbers than the same row alone"
+    return None
+
+
+def _stepwise(model: PreTrainedModel, ids: Tensor, mask: Tensor, steps: int) -> Tensor:
+    """Logits of the last row after each of its last tokens, which come one at a time, as in a rollout. (steps, V)"""
+    cache, places, start, found = DynamicCache(config=model.config), positions(mask), 0, []
+    for end in range(ids.shape[1] - steps + 1, ids.shape[1] + 1):
+        found.append(step(model, ids[:, start:end], mask[:, :end], places[:, start:end], cache)[-1])
+        start = end
+    return torch.stack(found)
+
+
+def _no_value_head(model: PreTrainedModel) -> str | None:
+    """Why no reward model can be made of this one; None where one can."""
+    with torch.device("meta"):
+        reward: Any = reward_class(model.config)(deepcopy(model.config))
+    if not isinstance(getattr(reward, "score", None), nn.Linear):
+        return f"its class for scores, {type(reward).__name__}, has no linear head `score`"
+    if absent := reward.base_model.state_dict().keys() - model.base_model.state_dict().keys():
+        return f"a reward model of it has weights that it lacks, such as {min(absent)}"
+    return None

@@ -1,0 +1,85 @@
+"""Which device a stage runs on, and its random numbers, which are the same each time."""
+
+import os
+import random
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import logging as transformers_logging
+
+from ..engine.errors import StageError
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device that the setting `device` means: `auto` is CUDA where there is one, else MPS, else the CPU.
+
+    Raises:
+        StageError: the device is not there.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, is_there in there.items() if is_there))
+    device = torch.device(name)
+    if not there[device.type] or (device.index or 0) >= max(torch.cuda.device_count(), 1):
+        have = ", ".join(kind for kind, is_there in there.items() if is_there)
+        raise StageError(f"device: {name} is not there (this machine has {have}); set `device: auto`")
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
+    return device
+
+
+def make_deterministic(seed: int) -> None:
+    """Seed every generator, and ask torch for the algorithms that give the same bits each time.
+
+    An operation with no deterministic algorithm warns and runs: on some devices there is no other.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # That would also fill every new tensor with NaN before it is written: a tenth of a PPO step's time on a CPU.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def random_states() -> dict[str, Any]:
+    """The state of every generator, as tensors and plain values, for a checkpoint."""
+    numpy: dict[str, Any] = np.random.get_state(legacy=False)
+    numpy["state"]["key"] = numpy["state"]["key"].tolist()
+    return {
+        "python": random.getstate(),
+        "numpy": numpy,
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all(),  # empty where there is none
+    }
+
+
+def set_random_states(states: dict[str, Any]) -> None:
+    """Put every generator back to where `random_states` found it."""
+    random.setstate(states["python"])
+    np.random.set_state(states["numpy"])
+    torch.set_rng_state(states["torch"])
+    torch.cuda.set_rng_state_all(states["cuda"])
+
+
+def quiet() -> None:
+    """Leave the terminal to the stage's own lines."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+@contextmanager
+def precision(dtype: str, device: torch.device) -> Iterator[None]:
+    """Run the matrix products in `dtype`. Weights, sums, log-probabilities and losses stay float32."""
+    half = dtype == "bfloat16"
+    with ExitStack() as stack:
+        stack.enter_context(torch.autocast(device.type, torch.bfloat16, enabled=half))
+        if half and device.type == "cpu":  # there the fused attention's backward is three times slower than its formula
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        yield

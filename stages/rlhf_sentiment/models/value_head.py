@@ -1,0 +1,103 @@
+"""Linear heads on a transformer's trunk: the reward model's score and the critic's value.
+
+A reward model is a sequence classifier with one output: transformers' own class for it, or one that is made here.
+
+Some causal models have no such class (Granite, Cohere). Theirs has the same form: the trunk, and a linear head `score`.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+from transformers.modeling_layers import GenericForSequenceClassification
+
+from ..engine.errors import StageError
+from .forward import states
+
+
+def reward_class(config: PretrainedConfig) -> type[PreTrainedModel]:
+    """The class of a reward model on the trunk that `config` describes.
+
+    Raises:
+        StageError: `config` is of no causal language model.
+    """
+    if type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        return MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise StageError(f"a model of the kind {config.model_type} is no causal language model, and has no value head here")
+    causal = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    family = next(one for one in causal.__mro__ if PreTrainedModel in one.__bases__)
+    body: dict[str, Any] = {
+        "__module__": causal.__module__,  # transformers renames weights on loading for its own modules alone
+        "base_model_prefix": family.base_model_prefix,
+    }
+    return type(
+        causal.__name__.replace("ForCausalLM", "ForSequenceClassification"), (GenericForSequenceClassification, family), body
+    )
+
+
+class Critic(nn.Module):
+    """The value of each state: a linear head on the hidden states of a transformer's trunk, its own or the policy's.
+
+    A trunk of its own starts from the reward model, which already knows how a whole review sounds: its trunk and head are
+    the natural first guess of the score that an unfinished one will get (Stiennon et al. 2020, 2009.01325, section 3.4).
+    A head on the policy's trunk starts from zero and costs next to nothing (Ziegler et al. 2019, 1909.08593, section 2.1).
+    """
+
+    def __init__(self, width: int, trunk: PreTrainedModel | None = None) -> None:
+        """A head of zeros. Without `trunk`, the critic reads the policy's states of `width` (forward.py)."""
+        super().__init__()
+        self.trunk = trunk
+        self.head = nn.Linear(width, 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    @classmethod
+    def from_reward_model(cls, model: PreTrainedModel) -> "Critic":
+        """A critic that takes over the reward model's weights (pass a copy where the model is still needed)."""
+        critic = cls(model.score.weight.shape[1], model.base_model)
+        with torch.no_grad():
+            critic.head.weight.copy_(model.score.weight)
+        return critic.to(model.score.weight.device)
+
+    def rescale(self, mean: float, std: float) -> None:
+        """Predict (score - mean) / std wherever the head predicted score; a head of zeros predicts nothing yet, and stays."""
+        if not self.head.weight.any():
+            return
+        with torch.no_grad():
+            self.head.weight.div_(std)
+            self.head.bias.sub_(mean).div_(std)
+
+    def load(self, path: Path) -> None:
+        """Restore what `save` wrote beside a policy."""
+        self.load_state_dict(load_file(path))
+
+    def value(self, hidden: Tensor) -> Tensor:
+        """V of each hidden state, in float32 even where products are not. (B, T, D) -> (B, T)"""
+        with torch.autocast(hidden.device.type, enabled=False):
+            return self.head(hidden.float()).squeeze(-1)
+
+    def forward(self, sequences: Tensor, attention_mask: Tensor, response: int) -> Tensor:
+        """V of the state before each of the last `response` tokens, from a trunk of its own: V at t has not seen token t.
+
+        Args:
+            sequences, attention_mask: (B, P + T)
+            response: T.
+
+        Returns:
+            values. (B, T)
+
+        Raises:
+            ValueError: the trunk is the policy's.
+        """
+        if self.trunk is None:
+            raise ValueError("a critic on the policy's trunk reads the policy's states: call `value`")
+        return self.value(states(self.trunk, sequences, attention_mask)[:, -response - 1 : -1])

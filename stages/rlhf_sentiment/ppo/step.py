@@ -1,0 +1,274 @@
+"""One step of PPO, in two halves: collect experience with the policy as it is, then learn from that experience.
+
+The numbers in comments are the steps of Ziegler et al. 2019 (1909.08593) as Huang et al. 2024 (2403.17031) list them.
+"""
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from ..engine.errors import StageError
+from ..engine.records import Row
+from ..models.devices import precision
+from ..models.forward import width
+from ..models.value_head import Critic
+from ..rewards import Reward
+from ..sampling.rollout import Responses, respond, score_tokens
+from ..settings.ppo import PPOSettings
+from . import equations
+
+
+@dataclass
+class Actors:
+    """The four models of PPO, on one device, with dropout off. Only the policy and the critic learn."""
+
+    policy: PreTrainedModel
+    critic: Critic
+    reference: PreTrainedModel
+    reward: Reward
+    eos: int
+    pad: int
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Return what learns: the policy's weights and the critic's own."""
+        return [*self.policy.parameters(), *self.critic.parameters()]
+
+    def values(self, part: Responses, states: Tensor) -> Tensor:
+        """Return the critic's value of the state before each response token. (B, T)
+
+        Args:
+            states: the policy's hidden states, which a critic without a trunk of its own reads. (B, T, D)
+        """
+        if self.critic.trunk is None:
+            return self.critic.value(states)
+        return self.critic(part.sequences, part.attention_mask, part.length)
+
+    def state(self) -> dict[str, Any]:
+        """Return what changes in a run: the weights that learn, and the scale of the reward."""
+        return {
+            "policy": self.policy.state_dict(),
+            "critic": self.critic.state_dict(),
+            "score_mean": self.reward.mean,
+            "score_std": self.reward.std,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Set all that `state` returned."""
+        self.policy.load_state_dict(state["policy"])
+        self.critic.load_state_dict(state["critic"])
+        self.reward.mean, self.reward.std = state["score_mean"], state["score_std"]
+
+
+def critic_of(settings: PPOSettings, policy: PreTrainedModel, reward: Reward) -> Critic:
+    """Return the critic that `settings.critic` names.
+
+    It is a head on the policy's own trunk, or has a trunk of its own. That trunk is a copy of the reward model's, or of
+    the policy's where the reward comes from no model.
+    """
+    if settings.critic == "shared":
+        return Critic(width(policy)).to(policy.device)
+    if reward.model is None:
+        return Critic(width(policy), copy.deepcopy(policy.base_model)).to(policy.device).eval()
+    return Critic.from_reward_model(copy.deepcopy(reward.model)).requires_grad_(True).eval()
+
+
+class Experience(NamedTuple):
+    """What a batch of B responses of at most T tokens was worth. Nothing here has a vocabulary's width.
+
+    | field          | shape  | what                                                                  |
+    |----------------|--------|-----------------------------------------------------------------------|
+    | batch          |        | the responses, see `rollout.Responses`                                |
+    | log_probs      | (B, T) | under the policy that sampled them                                    |
+    | values         | (B, T) | of the state before each token                                        |
+    | advantages     | (B, T) | whitened over the whole batch                                         |
+    | returns        | (B, T) | what the critic should have said                                      |
+    | scores         | (B,)   | the reward model's, as it gives them                                  |
+    | rewards        | (B,)   | what PPO maximises: normalised score, less penalty, less priced KL    |
+    | kl_k1, kl_k3   | (B,)   | nats per response against the reference: as charged, and never negative |
+    | kl_coef        | float  | the KL coefficient that was charged                                   |
+    | entropy        | ()     | mean over tokens, nats                                                |
+    """
+
+    batch: Responses
+    log_probs: Tensor
+    values: Tensor
+    advantages: Tensor
+    returns: Tensor
+    scores: Tensor
+    rewards: Tensor
+    kl_k1: Tensor
+    kl_k3: Tensor
+    kl_coef: float
+    entropy: Tensor
+
+    def figures(self) -> Row:
+        """Return the means over the batch that are logged for each step."""
+        return {
+            "score": float(self.scores.mean()),
+            "reward": float(self.rewards.mean()),
+            "kl_penalty": float(self.kl_k1.mean()),
+            "kl_k3": float(self.kl_k3.mean()),
+            "kl_coef": self.kl_coef,
+            "entropy": float(self.entropy),
+            "response_tokens": float(self.batch.response_mask.sum(dim=1).float().mean()),
+            "finished": float(self.batch.finished.float().mean()),
+            "explained_variance": equations.explained_variance(self.values, self.returns, self.batch.response_mask),
+        }
+
+
+def _padded(parts: list[Tensor], width: int) -> Tensor:
+    """Stack parts of different widths, zeros on the right. [(b, t)] -> (B, width)"""
+    return torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in parts])
+
+
+def collect(
+    actors: Actors, prompts: Sequence[Sequence[int]], noise: Tensor, settings: PPOSettings, kl_coef: float
+) -> Experience:
+    """Sample a response to each prompt and work out what each token was worth.
+
+    Args:
+        prompts: token ids. [B]
+        noise: one uniform number for each token. (B, T)
+    """
+    return assess(actors, sample(actors, prompts, noise, settings), settings, kl_coef)
+
+
+def sample(actors: Actors, prompts: Sequence[Sequence[int]], noise: Tensor, settings: PPOSettings) -> Responses:
+    """A response to each prompt from the plain tempered distribution: no top-k, no top-p, or the KL would be of another
+    policy. Arguments as in `collect`."""
+    with precision(settings.dtype, actors.policy.device):
+        return respond(actors.policy, prompts, noise, actors.eos, actors.pad, settings.temperature)
+
+
+@torch.no_grad()
+def assess(actors: Actors, batch: Responses, settings: PPOSettings, kl_coef: float) -> Experience:
+    """Work out what each token of the responses was worth.
+
+    Raises:
+        StageError: a score, a log-probability or a value is not finite.
+    """
+    # 1. Score, by micro-batches: policy, critic, reference, reward model.
+    device, mask = batch.sequences.device, batch.response_mask
+    parts: dict[str, list[Tensor]] = {name: [] for name in ("log_probs", "reference", "values", "entropy", "scores")}
+    for rows in torch.arange(len(mask), device=device).split(settings.micro_batch_size):
+        part = batch.take(rows)
+        with precision(settings.dtype, device):
+            own = score_tokens(actors.policy, part, settings.temperature, with_entropy=True)
+            values = actors.values(part, own.states)
+            reference = score_tokens(actors.reference, part, settings.temperature)
+            scores = actors.reward.score(part)
+        parts["log_probs"].append(own.log_probs)
+        parts["entropy"].append(own.entropy)
+        parts["values"].append(values)
+        parts["reference"].append(reference.log_probs)
+        parts["scores"].append(scores)
+    own_log_probs, reference_log_probs, values, entropy = (
+        _padded(parts[name], batch.length) for name in ("log_probs", "reference", "values", "entropy")
+    )
+    scores = torch.cat(parts["scores"])
+
+    # 2. Reward: the normalised score at the last real token, less a penalty where EOS is missing, less KL at each token.
+    for name, tensor in {"the reward model's score": scores, "a log-probability": own_log_probs, "a value": values}.items():
+        if not torch.isfinite(tensor).all():
+            raise StageError(f"{name} is not finite; lower ppo.learning_rate, or look at models/sft and models/reward")
+    k1 = equations.kl_k1(own_log_probs, reference_log_probs)
+    rewards = equations.token_rewards(actors.reward.shaped(scores, batch.finished), k1, mask, kl_coef)
+
+    # 3. Advantages, whitened over the whole batch.
+    advantages, returns = equations.gae(rewards, values, mask, settings.gamma, settings.lam)
+    real = mask.bool()
+    return Experience(
+        batch=batch,
+        log_probs=own_log_probs,
+        values=values,
+        advantages=equations.whiten(advantages, mask),
+        returns=returns,
+        scores=scores,
+        rewards=rewards.sum(dim=1),
+        kl_k1=torch.where(real, k1, 0.0).sum(dim=1),
+        kl_k3=torch.where(real, equations.kl_k3(own_log_probs, reference_log_probs), 0.0).sum(dim=1),
+        kl_coef=kl_coef,
+        entropy=equations.masked_mean(entropy, mask),
+    )
+
+
+def learn(
+    actors: Actors,
+    optimizer: torch.optim.Optimizer,
+    accelerator: Accelerator,
+    experience: Experience,
+    settings: PPOSettings,
+    coordinates: tuple[int, ...],
+) -> dict[str, float]:
+    """Several epochs of clipped PPO over one batch of experience.
+
+    A loss is the sum over the minibatch's real tokens divided by their number, however many micro-batches the sum is
+    made of.
+
+    Args:
+        coordinates: seed and step, from which the shuffle of each epoch is drawn.
+
+    Returns:
+        policy_loss, value_loss, approx_kl, clip_fraction, grad_norm: means over optimizer steps; first_ratio_error:
+        max |ratio - 1| of the first minibatch, 0 but for rounding.
+
+    Raises:
+        StageError: a loss or a gradient is not finite; the policy is as the last good step left it.
+    """
+    size = settings.batch_size // settings.minibatches
+    parameters = actors.parameters()
+    totals = dict.fromkeys(("policy_loss", "value_loss", "approx_kl", "clip_fraction", "grad_norm"), 0.0)
+    first_ratio_error = 0.0
+    optimizer_steps = settings.ppo_epochs * settings.minibatches
+    device = experience.log_probs.device
+
+    for epoch in range(settings.ppo_epochs):
+        # The first epoch takes the batch as it came, prompts having been shuffled: in the micro-batches in which it was
+        # scored (where they fit into a minibatch), so that its ratios are 1 to the last bit, in bfloat16 too.
+        order = np.random.default_rng((*coordinates, epoch)).permutation(settings.batch_size)
+        order = order if epoch else np.arange(settings.batch_size)
+        for number, minibatch in enumerate(torch.from_numpy(order).to(device).split(size)):
+            tokens = experience.batch.response_mask[minibatch].sum()
+            sums = torch.zeros(4, device=device)
+            for rows in minibatch.split(settings.micro_batch_size):
+                part = experience.batch.take(rows)
+                mask, width = part.response_mask, part.length
+                with precision(settings.dtype, device):
+                    own = score_tokens(actors.policy, part, settings.temperature)
+                policy = equations.policy_loss(
+                    own.log_probs,
+                    experience.log_probs[rows, :width],
+                    experience.advantages[rows, :width],
+                    mask,
+                    settings.clip_range,
+                )
+                loss = policy.loss / tokens
+                if actors.critic.trunk is not None:  # two graphs: the policy's is freed before the critic's is made
+                    accelerator.backward(loss)
+                    loss = loss.detach()
+                with precision(settings.dtype, device):
+                    values = actors.values(part, own.states)
+                value = equations.value_loss(
+                    values, experience.values[rows, :width], experience.returns[rows, :width], mask, settings.clip_range_value
+                )
+                accelerator.backward(loss + settings.vf_coef * value / tokens)
+                sums += torch.stack([policy.loss, value, policy.approx_kl, policy.clipped]).detach() / tokens
+                if epoch == number == 0:
+                    first_ratio_error = max(first_ratio_error, float(policy.ratio_error))
+            norm = accelerator.clip_grad_norm_(parameters, settings.max_grad_norm)
+            figures = dict(zip(totals, [*sums.tolist(), float(norm)], strict=True))
+            for name, figure in figures.items():
+                if not math.isfinite(figure):
+                    raise StageError(f"{name} is {figure} in epoch {epoch + 1}; lower ppo.learning_rate")
+                totals[name] += figure / optimizer_steps
+            optimizer.step()
+            optimizer.zero_grad()
+    return totals | {"first_ratio_error": first_ratio_error}

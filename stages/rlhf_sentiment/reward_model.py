@@ -1,0 +1,131 @@
+"""The reward model: preference pairs to token ids, training by trl, and accuracy on pairs that it has not seen."""
+
+from typing import Any
+
+import torch
+from datasets import Dataset
+from scipy.stats import binomtest
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from trl import RewardConfig, RewardTrainer
+
+from .engine.errors import StageError
+from .engine.messages import warn
+from .engine.records import Row
+from .models.forward import reward_scores
+from .models.loading import refuse_longer
+from .models.tokens import encode_example
+from .settings.reward import RewardSettings
+from .training.checkpoints import Checkpoints
+from .training.trainer import arguments, train
+
+Encoded = dict[str, list[list[int]]]
+
+
+def train_reward(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: list[Row],
+    settings: RewardSettings,
+    seed: int,
+    report_to: str,
+    kept: Checkpoints,
+    source: str,
+) -> tuple[list[Row], Row]:
+    """Train `model` on the pairs of the train split, so that the chosen response scores above the rejected one.
+
+    Args:
+        pairs: rows of prompt, chosen, rejected and split (train or validation).
+        source: what the pairs are called in messages.
+
+    Returns:
+        The curve, and metrics: how often the model prefers what was preferred, on the pairs of the validation split, and its
+        interval (Wilson's, 95 %); how often the longer side was preferred there, in tokens that the model reads (a tie counts
+        half); scores have no unit.
+
+    Raises:
+        StageError: a split has no pair, or none of at most `settings.max_length` tokens a side; the model has fewer positions.
+    """
+    refuse_longer(model, settings.max_length, "reward.max_length")
+
+    # 1. Pairs, encoded; a side that is too long is cut, or its pair left out, and counted (trl would drop it in silence).
+    encoded: dict[str, Encoded] = {}
+    too_long = 0
+    for split in ("train", "validation"):
+        encoded[split], longer = encode_pairs(pairs, split, tokenizer, settings)
+        too_long += longer
+    for split, rows in encoded.items():
+        if not any(row["split"] == split for row in pairs):
+            raise StageError(f"{source}: no pair is of split {split}")
+        if not rows["chosen_ids"]:
+            raise StageError(
+                f"{source}: no {split} pair has at most {settings.max_length} tokens a side; raise reward.max_length, or set "
+                "reward.cut"
+            )
+
+    if too_long:
+        what = "cut there" if settings.cut else "left out; raise it, or set reward.cut"
+        which = f"{too_long} of {len(pairs)} pairs are longer than reward.max_length {settings.max_length}"
+        warn("reward", f"{which}, and are {what}")
+
+    # 2. Train.
+    train_rows = Dataset.from_dict(encoded["train"])
+    with arguments(model.device, seed, len(train_rows), settings, report_to) as common:
+        trainer = RewardTrainer(
+            model=model,
+            args=RewardConfig(**common, max_length=settings.max_length),
+            train_dataset=train_rows,
+            processing_class=tokenizer,
+        )
+        curve = train(trainer, kept, {"loss": "loss", "accuracy": "accuracy", "margin": "margin"})
+
+    # 3. How often it prefers what was preferred, on pairs that it has not seen.
+    chosen, rejected = (score(model, encoded["validation"][side], tokenizer) for side in ("chosen_ids", "rejected_ids"))
+    right = int((chosen > rejected).sum())
+    sides = zip(encoded["validation"]["chosen_ids"], encoded["validation"]["rejected_ids"], strict=True)
+    by_length = [(len(one) > len(other)) + (len(one) == len(other)) / 2 for one, other in sides]
+    interval: Any = binomtest(right, len(chosen)).proportion_ci(method="wilson")
+    return curve, {
+        "pairs": len(train_rows),
+        "pairs_held_out": len(chosen),
+        "pairs_too_long": too_long,
+        "accuracy": right / len(chosen),
+        "accuracy_low": float(interval.low),
+        "accuracy_high": float(interval.high),
+        "accuracy_of_longer": sum(by_length) / len(by_length),
+        "margin": float((chosen - rejected).mean()),
+        "score_std": float(torch.cat([chosen, rejected]).std()),
+    }
+
+
+def encode_pairs(
+    pairs: list[Row], split: str, tokenizer: PreTrainedTokenizerBase, settings: RewardSettings
+) -> tuple[Encoded, int]:
+    """Token ids of prompt, response and EOS of both sides of the pairs of `split`, and how many pairs are too long.
+
+    Those are cut to `settings.max_length`, or left out.
+    """
+    columns: Encoded = {"chosen_ids": [], "rejected_ids": []}
+    too_long = 0
+    for row in pairs:
+        if row["split"] != split:
+            continue
+        sides = [
+            encode_example(tokenizer, row["prompt"], row[side], settings.max_length, settings.cut)
+            for side in ("chosen", "rejected")
+        ]
+        too_long += not all(fits for _, _, fits in sides)
+        if all(response for _, response, _ in sides):
+            for column, (prompt, response, _) in zip(columns, sides, strict=True):
+                columns[column].append(prompt + response)
+    return columns, too_long
+
+
+@torch.no_grad()
+def score(model: PreTrainedModel, sequences: list[list[int]], tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
+    """The score of each sequence of token ids. (N,)"""
+    model.eval()
+    scores = []
+    for start in range(0, len(sequences), 64):
+        batch = tokenizer.pad({"input_ids": sequences[start : start + 64]}, return_tensors="pt").to(model.device)
+        scores.append(reward_scores(model, batch["input_ids"], batch["attention_mask"]).cpu())
+    return torch.cat(scores)

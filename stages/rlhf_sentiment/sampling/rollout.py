@@ -1,0 +1,243 @@
+"""Sampling responses, and scoring their tokens under a model.
+
+A batch is one tensor of token ids: prompts padded on the left, responses on the right. Masks come from lengths, never
+from pad ids: a model may sample the pad token, and a tokenizer may call its EOS pad.
+
+Randomness is drawn ahead, one uniform number for each token, from coordinates such as (seed, prompt, sample): what a
+row samples depends on no other row, and not on how rows are batched.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import (
+    DynamicCache,
+    LogitsProcessorList,
+    PreTrainedModel,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from ..engine.errors import StageError
+from ..models.forward import logits_and_states, positions, step
+
+
+class Responses(NamedTuple):
+    """B prompts of at most P tokens, each with a response of at most T tokens.
+
+    | field          | shape      | what                                                             |
+    |----------------|------------|------------------------------------------------------------------|
+    | sequences      | (B, P + T) | token ids: pads, prompt, response, pads                          |
+    | attention_mask | (B, P + T) | 1 on prompt and response tokens                                  |
+    | response_mask  | (B, T)     | 1 on response tokens, EOS among them                             |
+    | finished       | (B,)       | whether the response ends with EOS (else it was cut off at T)    |
+    """
+
+    sequences: Tensor
+    attention_mask: Tensor
+    response_mask: Tensor
+    finished: Tensor
+
+    @property
+    def length(self) -> int:
+        """T, the longest response in tokens."""
+        return self.response_mask.shape[1]
+
+    @property
+    def responses(self) -> Tensor:
+        """Token ids of the responses. (B, T)"""
+        return self.sequences[:, -self.length :]
+
+    def prompts(self) -> list[list[int]]:
+        """The prompt of each row, padding not."""
+        width = self.sequences.shape[1] - self.length
+        lengths = self.attention_mask[:, :width].sum(dim=1).tolist()
+        return [row[width - length :] for row, length in zip(self.sequences[:, :width].tolist(), lengths, strict=True)]
+
+    def tokens(self) -> list[list[int]]:
+        """The response of each row, EOS included, padding not."""
+        lengths = self.response_mask.sum(dim=1).tolist()
+        return [row[:length] for row, length in zip(self.responses.tolist(), lengths, strict=True)]
+
+    def take(self, rows: Tensor) -> "Responses":
+        """Return some rows of the batch, without the columns that only padding fills."""
+        sequences, attention, mask, finished = (field[rows] for field in self)
+        prompt_width = attention.shape[1] - mask.shape[1]
+        first = int(attention.argmax(dim=1).min())  # the longest prompt starts here
+        last = prompt_width + int(mask.sum(dim=1).max())
+        return Responses(sequences[:, first:last], attention[:, first:last], mask[:, : last - prompt_width], finished)
+
+
+def uniforms(length: int, *coordinates: int) -> Tensor:
+    """`length` numbers in [0, 1), always the same for the same coordinates (numpy's SeedSequence). (length,)"""
+    return torch.from_numpy(np.random.default_rng(coordinates).random(length, dtype=np.float32))
+
+
+def pad_prompts(prompts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+    """Prompts padded on the left, and their mask, made from lengths. ([B], pad) -> (B, P), (B, P)."""
+    longest = max(len(prompt) for prompt in prompts)
+    ids = [[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
+    mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    return torch.tensor(ids), torch.tensor(mask)
+
+
+def batch_of(
+    prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], pad: int, device: torch.device | str
+) -> Responses:
+    """Prompts and given responses as one batch. `finished` is not known of a response that was given: it is False."""
+    ids, mask = pad_prompts(prompts, pad)
+    longest = max(len(response) for response in responses)
+    response_ids = torch.tensor([[*response, *[pad] * (longest - len(response))] for response in responses])
+    response_mask = torch.tensor([[1] * len(response) + [0] * (longest - len(response)) for response in responses])
+    return Responses(
+        torch.cat([ids, response_ids], dim=1).to(device),
+        torch.cat([mask, response_mask], dim=1).to(device),
+        response_mask.to(device),
+        torch.zeros(len(prompts), dtype=torch.bool, device=device),
+    )
+
+
+@torch.no_grad()
+def respond(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    noise: Tensor,
+    eos: int,
+    pad: int,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+) -> Responses:
+    """Sample a response to each prompt, up to its EOS or T tokens.
+
+    Args:
+        prompts: token ids, no padding, none empty. [B]
+        noise: one uniform number for each token. (B, T)
+        eos, pad: token ids.
+        temperature: divides the logits; with top_p = 1 this is the plain tempered distribution that PPO assumes.
+        top_p: keeps the smallest set of tokens that has this probability (Holtzman et al. 2020).
+    """
+    device = model.device
+    noise = noise.to(device)
+    warpers = LogitsProcessorList()
+    if temperature != 1.0:
+        warpers.append(TemperatureLogitsWarper(temperature))
+    if top_p < 1.0:
+        warpers.append(TopPLogitsWarper(top_p))
+
+    ids, mask = (part.to(device) for part in pad_prompts(prompts, pad))  # (B, P)
+    alive = torch.ones(len(prompts), dtype=torch.bool, device=device)
+    chosen: list[Tensor] = []
+    alive_at: list[Tensor] = []
+    cache = DynamicCache(config=model.config)
+    step_ids, places = ids, positions(mask)
+    for t in range(noise.shape[1]):
+        logits = step(model, step_ids, mask, places, cache)  # (B, V)
+        tokens = _draw(warpers(step_ids, logits.float()).softmax(dim=-1), noise[:, t])
+        tokens = torch.where(alive, tokens, pad)
+        chosen.append(tokens)
+        alive_at.append(alive)
+        mask = torch.cat([mask, alive[:, None].long()], dim=1)
+        alive = alive & (tokens != eos)
+        if not alive.any():
+            break
+        step_ids, places = tokens[:, None], places[:, -1:] + 1
+    sequences = torch.cat([ids, torch.stack(chosen, dim=1)], dim=1)
+    return Responses(sequences, mask, torch.stack(alive_at, dim=1).long(), ~alive)
+
+
+def _draw(probabilities: Tensor, noise: Tensor) -> Tensor:
+    """The token at which the cumulative probability passes the noise. (B, V), (B,) -> (B,)
+
+    Noise below 1 in float32 is at most 1 - 2^-24, so that even rounded its product with the total is below the total:
+    a token of probability 0 is never drawn.
+
+    Raises:
+        StageError: a probability is not finite.
+    """
+    cumulative = probabilities.cumsum(dim=-1)
+    if not torch.isfinite(cumulative[:, -1]).all():
+        raise StageError("the model's probabilities are not finite; train it at a lower learning rate, or look at its weights")
+    return torch.searchsorted(cumulative, noise[:, None] * cumulative[:, -1:], right=True).squeeze(1)
+
+
+def _outputs(model: PreTrainedModel, batch: Responses) -> tuple[Tensor, Tensor]:
+    """Logits (B, T, V) and the trunk's last hidden states (B, T, D), both before each response token."""
+    width = batch.sequences.shape[1]
+    before = torch.arange(width - batch.length - 1, width - 1, device=batch.sequences.device)  # the place before each token
+    return logits_and_states(model, batch.sequences, batch.attention_mask, before)
+
+
+class _ChosenLogProbs(torch.autograd.Function):
+    """log softmax(logits / temperature) at the chosen tokens, and the entropy, without a second tensor of their size.
+
+    (N, V), (N,) -> (N,), (N,).
+
+    log_softmax would keep one for its gradient, make another of that, and a float32 copy of half-precision logits. Here a
+    few rows at a time are lifted to float32, and the gradient, (one_hot(token) - softmax) / temperature, takes the place
+    of the logits: backward runs once, and nothing else may need them.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, tokens: Tensor, temperature: float, with_entropy: bool) -> tuple[Tensor, Tensor]:
+        chosen, entropy, norms = (logits.new_zeros(len(tokens), dtype=torch.float32) for _ in range(3))
+        for rows in _few(logits):
+            scaled = logits[rows].float() / temperature
+            norms[rows] = scaled.logsumexp(dim=-1)
+            everything = scaled.sub_(norms[rows, None])
+            chosen[rows] = everything.gather(-1, tokens[rows, None]).squeeze(-1)
+            if with_entropy:
+                entropy[rows] = -(everything.exp() * everything).sum(dim=-1)
+        ctx.save_for_backward(logits, tokens, norms)
+        ctx.temperature = temperature
+        ctx.mark_non_differentiable(entropy)
+        return chosen, entropy
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        logits, tokens, norms = ctx.saved_tensors
+        weight = grads[0] / ctx.temperature  # (N,)
+        for rows in _few(logits):
+            probabilities = (logits[rows].float() / ctx.temperature).sub_(norms[rows, None]).exp_()
+            part = probabilities.mul_(-weight[rows, None])
+            logits[rows] = part.scatter_add_(-1, tokens[rows, None], weight[rows, None])
+        return logits, None, None, None
+
+
+def _few(logits: Tensor) -> Iterator[slice]:
+    """Slices of rows of about a million logits each: on a CPU they stay in its cache."""
+    step = max(1, 2**20 // logits.shape[-1])
+    return (slice(start, start + step) for start in range(0, len(logits), step))
+
+
+class Scored(NamedTuple):
+    """What a model says of each response token; nothing here has the vocabulary's width.
+
+    log_probs: of the token, with gradient. entropy: of the distribution it was drawn from, in nats, where asked for, else 0.
+    states: the trunk's last hidden state before it, (B, T, D). Values under padding mean nothing.
+    """
+
+    log_probs: Tensor
+    entropy: Tensor
+    states: Tensor
+
+
+def score_tokens(model: PreTrainedModel, batch: Responses, temperature: float, with_entropy: bool = False) -> Scored:
+    """Log-probability and entropy of each response token under `model` at `temperature`, in float32. (B, T)"""
+    logits, states = _outputs(model, batch)
+    chosen, entropy = _ChosenLogProbs.apply(logits.flatten(0, 1), batch.responses.flatten(), temperature, with_entropy)
+    return Scored(chosen.view_as(batch.responses), entropy.view_as(batch.responses), states)
+
+
+@torch.no_grad()
+def exact_kl(model: PreTrainedModel, reference: PreTrainedModel, batch: Responses, temperature: float) -> Tensor:
+    """KL(model || reference) of each response in nats: at each token the sum over the vocabulary, not one sample of it.
+
+    Over responses sampled from `model` its mean estimates the KL of the two models' distributions of responses, as the
+    mean log-ratio does, with less noise. (B,)
+    """
+    own, other = ((_outputs(each, batch)[0].float() / temperature).log_softmax(dim=-1) for each in (model, reference))
+    kl = (own.exp() * (own - other)).sum(dim=-1)  # (B, T)
+    return torch.where(batch.response_mask.bool(), kl, 0.0).sum(dim=1)

@@ -1,0 +1,1 @@
+"""One class of settings for each section of params.yaml."""

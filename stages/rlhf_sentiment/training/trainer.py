@@ -1,0 +1,159 @@
+"""What the stages that use a transformers Trainer share: its arguments, checkpoints, one progress bar, and a curve for
+`dvc plots`."""
+
+import math
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import disable_progress_bars
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_pt_utils import LengthGroupedSampler, safe_globals
+
+from ..engine.errors import StageError
+from ..engine.progress import progress_bar
+from ..engine.records import Row
+from ..engine.stopping import asked, patient
+from .checkpoints import Checkpoints
+
+_POINTS = 30  # of a curve, about
+
+
+@contextmanager
+def arguments(device: torch.device, seed: int, rows: int, settings: Any, report_to: str) -> Iterator[Row]:
+    """Keyword arguments for a `TrainingArguments`, whose scratch folder lives as long as the block.
+
+    Each step is logged: what Trainer adds up between two logs is in no checkpoint.
+
+    Args:
+        rows: rows in the training set, for the number of steps.
+        settings: has `epochs`, `batch_size` and `learning_rate` (peak; 5 % warm-up, then linear to 0).
+        report_to: "none", or where Trainer also reports to.
+    """
+    steps = math.ceil(rows / settings.batch_size * settings.epochs)
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", "runs")
+    for name in [name for name in os.environ if name.startswith("ACCELERATE_")]:  # it would change precision and batches
+        del os.environ[name]
+    disable_progress_bars()  # the bar of `train` is enough
+    with tempfile.TemporaryDirectory() as scratch:
+        yield {
+            "output_dir": scratch,
+            "use_cpu": device.type == "cpu",
+            "seed": seed,
+            "per_device_train_batch_size": settings.batch_size,
+            "num_train_epochs": settings.epochs,
+            "learning_rate": settings.learning_rate,
+            "lr_scheduler_type": "linear",
+            "warmup_steps": math.ceil(0.05 * steps),
+            "max_grad_norm": 1.0,
+            "bf16": False,
+            "gradient_checkpointing": False,
+            "logging_steps": 1,
+            "logging_nan_inf_filter": False,  # it would show the mean of the others where a loss is not finite
+            "report_to": report_to,
+            "save_strategy": "no",
+            "disable_tqdm": True,
+            "dataloader_pin_memory": device.type == "cuda",
+        }
+
+
+def train(trainer: Trainer, kept: Checkpoints, columns: dict[str, str]) -> list[Row]:
+    """Run `trainer` from its last checkpoint on, with a progress bar, and return its curve: about thirty points, each the mean
+    since the last.
+
+    Args:
+        columns: the Trainer's name of a figure -> the curve's name of it. `loss` is always there.
+
+    Raises:
+        StageError: a figure or the gradient is not finite; a checkpoint cannot be written.
+        Stopped: after a checkpoint.
+    """
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(_Watch(kept, columns))
+
+    def save(model: Any, trial: Any) -> None:
+        step = trainer.state.global_step
+        with kept.writing(step) as folder:
+            trainer.args.output_dir = str(folder)
+            Trainer._save_checkpoint(trainer, model, trial)  # trl's would write a model card, too
+            (folder / f"checkpoint-{step}" / "training_args.bin").unlink()  # a pickle that nothing reads
+
+    trainer._save_checkpoint = save
+    with patient():
+        trainer.train(resume_from_checkpoint=kept.newest(_readable))
+    logs = [row for row in trainer.state.log_history if "loss" in row]
+    points = max(1, len(logs) // _POINTS)
+    curve = []
+    for start in range(0, len(logs) - points + 1, points):
+        rows = logs[start : start + points]
+        means = {new: sum(row[old] for row in rows) / points for old, new in columns.items()}
+        curve.append({"step": rows[-1]["step"], **means})
+    return curve
+
+
+def _readable(folder: Path) -> str:
+    """The Trainer's own folder in a checkpoint, once torch has read in it what it reads without running code.
+
+    Raises:
+        pickle.UnpicklingError: something else than tensors and plain values.
+    """
+    (inner,) = folder.glob("checkpoint-*")
+    with safe_globals():  # numpy's random state
+        for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+            torch.load(inner / name, map_location="cpu", weights_only=True)
+    return str(inner)
+
+
+class _Watch(TrainerCallback):
+    """After each step: stop where a figure is not finite, move the bar, have a checkpoint written where one is due."""
+
+    def __init__(self, kept: Checkpoints, columns: dict[str, str]) -> None:
+        self.kept, self.columns = kept, columns
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.bar = progress_bar(total=state.max_steps, initial=state.global_step, desc=self.kept.stage, unit=" steps")
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Row | None = None, **_: Any) -> None:
+        if not logs or "loss" not in logs:  # the Trainer's own summary of the run
+            return
+        for figure in (*self.columns, "grad_norm"):
+            if not math.isfinite(logs[figure]):
+                name = self.columns.get(figure, figure)
+                raise StageError(f"step {state.global_step}: {name} is {logs[figure]}; lower {self.kept.stage}.learning_rate")
+        self.bar.update()
+        self.bar.set_postfix({new: f"{logs[old]:.3f}" for old, new in self.columns.items()})
+        control.should_save = self.kept.due(state.global_step, state.max_steps)
+        control.should_training_stop |= asked() is not None
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.bar.close()
+
+
+class ByLength(LengthGroupedSampler):
+    """Texts of like length together, in an order that seed and epoch alone decide: a run that goes on from a checkpoint takes
+    the batches that it would have taken. (Trainer's own order depends on all the random numbers drawn so far.)"""
+
+    def __init__(self, lengths: list[int], batch_size: int, seed: int) -> None:
+        super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
+        self.seed, self.epoch = seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """What Trainer calls before each pass."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        self.generator.manual_seed(self.seed + self.epoch)
+        return super().__iter__()
+
+
+class ByLengthTrainer(Trainer):
+    """A Trainer that takes its rows `ByLength`."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> ByLength:
+        lengths = [len(ids) for ids in self.train_dataset["input_ids"]]
+        return ByLength(lengths, self.args.train_batch_size, self.args.seed)

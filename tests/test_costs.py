@@ -1,0 +1,95 @@
+"""What positivity cost, against hand-worked values; and a model that only repeats itself is caught."""
+
+from typing import Any
+
+import pytest
+import yaml
+
+from rlhf_sentiment.evaluation.costs import crossed, distinct, duplicated, repetition, self_bleu
+from rlhf_sentiment.settings.evaluate import EvaluateSettings, Guards
+
+from .conftest import ROOT
+
+
+def test_distinct_bigrams() -> None:
+    # (1 2)(2 3) and (1 2)(2 4): 3 distinct of 4. No bigram spans two responses.
+    assert distinct([[1, 2, 3], [1, 2, 4]], 2, 100) == pytest.approx(3 / 4)
+    # The first 5 tokens: (1 2)(2 3) and (1 2): 2 distinct of 3.
+    assert distinct([[1, 2, 3], [1, 2, 4]], 2, 5) == pytest.approx(2 / 3)
+    assert distinct([[1]], 2, 5) == 0
+    assert distinct([[1, 2, 3], [1, 2, 4]], 1, 100) == pytest.approx(4 / 6)
+    assert distinct([[1, 2, 3], [1, 2, 4]], 3, 100) == 1
+
+
+def test_repetition_is_within_a_response() -> None:
+    assert repetition([[1, 2, 3, 4, 5], [1, 2, 3, 4, 5]]) == 0
+    assert repetition([[7] * 8]) == pytest.approx(4 / 5)  # five 4-grams, all the same
+    assert repetition([[7] * 8, [1, 2, 3]]) == pytest.approx(2 / 5), "too short for a 4-gram repeats nothing"
+
+
+def test_duplicated() -> None:
+    assert duplicated(["a", "b", "a", "a"]) == pytest.approx(0.5)
+
+
+def test_self_bleu() -> None:
+    assert self_bleu(["it was a warm film"] * 3) == pytest.approx(1)
+    assert self_bleu(["it was warm and bright", "nobody liked their long story"]) < 0.1
+    assert self_bleu(["so warm"] * 2) == pytest.approx(1), "too short for a 4-gram"
+    alike = [f"word{i} other{i} third{i} fourth{i}" for i in range(50)] * 2
+    assert self_bleu(alike) == pytest.approx(1), "each has its double among the first hundred"
+    assert self_bleu(alike + ["never seen before here"] * 100) == self_bleu(alike), "and they alone are compared"
+    # Unigrams 3 of 4, bigrams 2 of 3, trigrams 1 of 2, no 4-gram of 1 (smoothed to half a count): each way, equal lengths.
+    expected = (3 / 4 * 2 / 3 * 1 / 2 * 1 / 2) ** (1 / 4)
+    assert self_bleu(["one two three four", "one two three five"]) == pytest.approx(expected)
+
+
+def test_self_bleu_of_a_script_without_spaces() -> None:
+    # As the four words above: letters are words.
+    expected = (3 / 4 * 2 / 3 * 1 / 2 * 1 / 2) ** (1 / 4)
+    assert self_bleu(["音乐感人", "音乐感动"]) == pytest.approx(expected)
+    assert self_bleu(["音乐感人。", "难看，无聊！"]) < 0.1
+
+
+def guards() -> Guards:
+    tree = yaml.safe_load((ROOT / "params.yaml").read_text())["evaluate"]
+    return EvaluateSettings.model_validate(tree).guards
+
+
+FIGURES: dict[str, float] = {
+    "perplexity": 4.0,
+    "kl_to_sft": 0.0,
+    "distinct_2": 0.2,
+    "self_bleu": 0.5,
+    "repetition": 0.01,
+    "duplicated": 0.0,
+    "response_tokens": 20.0,
+    "cut_off": 0.02,
+}
+
+
+def test_a_model_like_sft_crosses_no_guard() -> None:
+    assert crossed({"sft": FIGURES, "rlhf": FIGURES | {"kl_to_sft": 2.0}}, guards()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"perplexity": 8.0}, "rlhf: perplexity is 2 times sft's, above evaluate.guards.max_perplexity 1.5"),
+        ({"kl_to_sft": 12.0}, "rlhf: kl_to_sft is 12, above evaluate.guards.max_kl 10"),
+        ({"distinct_2": 0.1}, "rlhf: distinct_2 is 0.5 times sft's, below evaluate.guards.min_distinct_2 0.7"),
+        ({"self_bleu": 0.9}, "rlhf: self_bleu is 0.4 more than sft's, above evaluate.guards.max_self_bleu 0.15"),
+        ({"repetition": 0.51}, "rlhf: repetition is 0.5 more than sft's, above evaluate.guards.max_repetition 0.1"),
+        ({"duplicated": 0.5}, "rlhf: duplicated is 0.5 more than sft's, above evaluate.guards.max_duplicated 0.1"),
+        ({"cut_off": 1.0}, "rlhf: cut_off is 0.98 more than sft's, above evaluate.guards.max_cut_off 0.3"),
+        ({"response_tokens": 5.0}, "rlhf: response_tokens is 0.25 times sft's, below evaluate.guards.min_length 0.5"),
+        ({"response_tokens": 60.0}, "rlhf: response_tokens is 3 times sft's, above evaluate.guards.max_length 2.5"),
+    ],
+)
+def test_each_guard_warns(change: dict[str, Any], said: str) -> None:
+    assert crossed({"sft": FIGURES, "rlhf": FIGURES | change}, guards()) == [said]
+    setting = said.split("guards.")[1].split()[0]
+    assert crossed({"sft": FIGURES, "rlhf": FIGURES | change}, guards().model_copy(update={setting: None})) == []
+
+
+def test_a_figure_on_its_limit_is_within_it() -> None:
+    assert crossed({"sft": FIGURES | {"cut_off": 0.7}, "rlhf": FIGURES | {"cut_off": 1.0}}, guards()) == []  # 1 - .7 > .3

@@ -1,0 +1,162 @@
+"""What people bring is kept: DVC sees what they add, and an experiment that runs in a copy says what it lacks."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlhf_sentiment.data.files import files_at
+from rlhf_sentiment.data.prompts import read_prompts
+from rlhf_sentiment.engine import inputs
+from rlhf_sentiment.engine.artifacts import require
+from rlhf_sentiment.engine.errors import StageError
+
+from .conftest import World, checkout, outs, tiny_params, write_llama, write_reviews
+
+PROMPTS = ["The film was", "I saw", "They said"]
+# Sizes that a small folder of reviews has.
+SMALL = {
+    "source": "data/raw/mine",
+    "prompt_words": 3,
+    "corpus_texts": 8,
+    "sft_rows": 32,
+    "pairs": 32,
+    "pairs_held_out": 4,
+    "labelled_texts": 100,
+    "labelled_held_out": 40,
+    "prompts_train": 32,
+    "prompts_validation": 8,
+    "prompts_test": 10,
+}
+# What is added: a folder, a file, what lies deeper, and each place that people bring things to.
+ADDED = (
+    "data/raw/mine",
+    "data/raw/alone.jsonl",
+    "data/raw/group/deep",
+    "data/raw/half/train.jsonl",
+    "models/pretrained/mine",
+    "models/pretrained/group/deep",
+    "prompts/mine.txt",
+)
+
+
+def settings() -> dict[str, Any]:
+    """The tiny world's, for what `bring` brings."""
+    tree = tiny_params()
+    tree["data"].update(SMALL)
+    tree["base"].update(model="models/pretrained/mine", revision=None)
+    tree["evaluate"].update(prompts_file="prompts/mine.txt", num_samples=3)
+    return tree
+
+
+def bring(world: World) -> dict[str, bytes]:
+    """Lay into a world what people bring; the bytes of all that lies there then."""
+    write_reviews(world / "data/raw/mine", train=400, test=80)
+    write_llama(world / "models/pretrained/mine")
+    for name in (
+        "data/raw/alone.jsonl",
+        "data/raw/group/deep/a",
+        "data/raw/half/train.jsonl",
+        "models/pretrained/group/deep/b",
+    ):
+        (world / name).parent.mkdir(parents=True, exist_ok=True)
+        (world / name).write_text(name)
+    (world / "prompts/mine.txt").write_text("\n".join(PROMPTS))
+    return outs(world, *inputs.BROUGHT)
+
+
+def test_all_that_is_added_is_kept_and_used(tmp_path: Path) -> None:
+    there = checkout(tmp_path / "there", settings())
+    brought_there = bring(there)
+    there.run("dvc", "add", *ADDED)
+    assert there.run("git", "status", "--short", "-uall").count(".dvc\n") == len(ADDED)
+    there.run("dvc", "remote", "add", "-d", "remote", str(tmp_path / "remote"))
+    there.commit("what people brought")
+    there.run("dvc", "push")
+
+    there.run("git", "clone", "-q", ".", str(tmp_path / "here"))
+    here = World(tmp_path / "here")
+    here.run("dvc", "pull", "-R", *inputs.BROUGHT)
+    assert brought_there.items() <= outs(here, *inputs.BROUGHT).items()
+    assert here.run("dvc", "status", *(f"{name}.dvc" for name in ADDED)) == "Data and pipelines are up to date.\n"
+    said = here.run("dvc", "exp", "run", "--temp", "--name", "used")
+    assert len(here.stages_run(said)) == 9
+    assert "this experiment lacks" not in said
+    here.run("dvc", "exp", "apply", "used")
+    assert json.loads((here / "metrics/data.json").read_text())["source"] == "data/raw/mine"
+    assert json.loads((here / "models/base/config.json").read_text())["model_type"] == "llama"
+    assert [json.loads(line)["prompt"] for line in (here / "data/samples/rlhf.jsonl").open()][::2] == PROMPTS
+
+    here.run("dvc", "gc", "-w", "-f")
+    for name in ADDED:
+        shutil.rmtree(here / name) if (here / name).is_dir() else (here / name).unlink()
+    here.run("dvc", "checkout")
+    assert brought_there.items() <= outs(here, *inputs.BROUGHT).items()
+
+    here.commit("a run with it")
+    here.run("git", "clone", "-q", ".", str(tmp_path / "fresh"))
+    fresh = World(tmp_path / "fresh")
+    fresh.run("dvc", "pull", "-R", *inputs.BROUGHT)
+    assert fresh.run("dvc", "repro", "--dry", "--allow-missing").endswith("Data and pipelines are up to date.\n")
+
+
+def test_an_experiment_says_what_it_lacks(tmp_path: Path) -> None:
+    """It runs in a copy, which has what git or DVC tracks: nothing of a source that was not added, the old rows of another."""
+    world = checkout(tmp_path / "repository", settings())
+    write_reviews(world / "data/raw/mine", train=400, test=80)
+    (world / "prompts/mine.txt").write_text("\n".join(PROMPTS))
+    said = world.run("dvc", "exp", "run", "--temp", "prepare", status=255)
+    assert "check: params.yaml: settings: evaluate.prompts_file: prompts/mine.txt: no such file of prompts; a queued" in said
+    world.run("git", "add", "prompts/mine.txt")  # staged, not committed
+    said = world.run("dvc", "exp", "run", "--temp", "prepare", status=255)
+    assert "prepare: data/raw/mine is missing; put it there, or set data.source to what is there; a queued or --temp" in said
+    assert "prepare: warning: this experiment lacks data/raw/mine/test.jsonl and 1 more, which neither" in said
+
+    world.run("dvc", "add", "data/raw/mine")
+    world.run("git", "add", "data/raw/mine.dvc")  # and not the .gitignore that DVC wrote beside it
+    assert "this experiment lacks" not in world.run("dvc", "exp", "run", "--temp", "prepare")
+
+    with open(world / "data/raw/mine/train.jsonl", "a") as file:  # tracked, and edited since
+        file.write('{"text": "Nobody in it was awake.", "label": 0}\n')
+    world.run("dvc", "exp", "run", "--temp", "--name", "edited", "prepare")
+    experiment = world.run("git", "for-each-ref", "--format=%(objectname)", "refs/exps/*/*/edited").strip()
+    metrics = json.loads(world.run("git", "show", f"{experiment}:metrics/data.json"))
+    assert metrics["files"]["mine/train_jsonl"]["rows_read"] == 401
+
+    (world / "data/raw/late.jsonl").write_text("{}\n")
+    world.set("data.seed", 7)
+    said = world.run("dvc", "exp", "run", "--temp", "prepare")
+    assert "prepare: warning: this experiment lacks data/raw/late.jsonl, which neither git nor DVC tracks; `dvc add` it" in said
+
+
+def test_the_dvc_file_of_a_file_is_no_data(tmp_path: Path) -> None:
+    for name in ("train.jsonl", "train.jsonl.dvc", ".gitignore"):
+        (tmp_path / name).write_text("{}\n")
+    assert [file.name for file in files_at(str(tmp_path), "data.source")] == [str(tmp_path / "train.jsonl")]
+
+
+def test_only_a_copy_speaks_of_experiments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = tmp_path / "repository/.dvc/tmp/exps/1"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    asked = (lambda: require(Path("models/pretrained/mine")), lambda: read_prompts("prompts/mine.txt"))
+    for root, copied in ((copy, False), (copy / "../../../..", True)):
+        monkeypatch.setenv("DVC_ROOT", str(root))
+        for ask in (*asked, lambda: files_at("data/raw/mine", "data.source")):
+            with pytest.raises(StageError) as refused:
+                ask()
+            assert ("a queued or --temp experiment has only what" in str(refused.value)) == copied
+    monkeypatch.delenv("DVC_ROOT")
+    for name in ("models/pretrained/mine.dvc", "data/raw/group.dvc"):
+        Path(name).parent.mkdir(parents=True)
+        Path(name).touch()
+    with pytest.raises(
+        StageError, match=r"^models/pretrained/mine is missing; put it there; `dvc pull models/pretrained/mine.dvc` br"
+    ):
+        require(Path("models/pretrained/mine"))
+    with pytest.raises(StageError, match=r"; `dvc pull data/raw/group.dvc` brings it$"):
+        files_at("data/raw/group/deep", "data.source")
+    with pytest.raises(StageError, match=r"^models/pretrained/other is missing; put it there$"):
+        require(Path("models/pretrained/other"))

@@ -1,0 +1,459 @@
+"""Models that people bring: which are loaded, what each is refused for, and a value head for those that have none."""
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
+
+from base import bring, check_saved, give_pad_token, train_tokenizer
+from rlhf_sentiment.engine.errors import StageError
+from rlhf_sentiment.models.compatibility import check_policy
+from rlhf_sentiment.models.forward import logits_and_states, reward_scores, width
+from rlhf_sentiment.models.loading import load_classifier, load_policy, load_reward_model, load_tokenizer, save
+from rlhf_sentiment.models.value_head import Critic
+from rlhf_sentiment.models.weights import _at_most
+
+from .conftest import World, checkout, tiny_params, write_classifier
+
+IDS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}
+SIZE = IDS | {
+    "vocab_size": 60,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+}
+GPT2 = IDS | {"vocab_size": 60, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64}
+OPT350 = SIZE | {"ffn_dim": 32, "word_embed_proj_dim": 8, "do_layer_norm_before": False}
+SHAPES: dict[str, dict[str, Any]] = {
+    "gpt2": GPT2,
+    "opt": SIZE | {"ffn_dim": 32, "word_embed_proj_dim": 16},
+    "bloom": IDS | {"vocab_size": 60, "hidden_size": 16, "n_layer": 2, "n_head": 2},
+    "codegen": {"vocab_size": 60, "n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 64, "rotary_dim": 4},
+    "gemma": SIZE | {"head_dim": 8},
+    "openai-gpt": GPT2,
+    "ctrl": GPT2 | {"dff": 32},
+}
+
+
+def make(kind: str, **changes: Any) -> PreTrainedModel:
+    """A random causal model of an architecture, its weights larger than it starts with."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[kind](**SHAPES.get(kind, SIZE) | changes))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(4.0)
+    return model.eval()
+
+
+def write(folder: Path, kind: str = "llama", **changes: Any) -> Path:
+    """Save such a model, and return its folder."""
+    make(kind, **changes).save_pretrained(folder)
+    return folder
+
+
+def reconfigure(folder: Path, **changes: Any) -> None:
+    """Change values in a model's config.json."""
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> None:
+    """Change a model's weights by name."""
+    file = folder / "model.safetensors"
+    save_file(change(load_file(file)), file, metadata={"format": "pt"})
+
+
+def bring_and_save(folder: Path, result: Path) -> dict[str, Any]:
+    """What `base` does with a model: the configuration that it saves."""
+    train_tokenizer(["a warm film"] * 5, 270).save_pretrained(folder)
+    model, tokenizer = bring(str(folder), None)
+    give_pad_token(model, tokenizer)
+    save(model, tokenizer, result)
+    return json.loads((result / "config.json").read_text())
+
+
+def shard(folder: Path, name: str) -> None:
+    """Give a model an index, which says that all its weights are in the file `name`."""
+    weights = load_file(folder / "model.safetensors")
+    index = {"metadata": {"total_size": 1}, "weight_map": dict.fromkeys(weights, name)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "model.safetensors").unlink()
+    if name.endswith(".safetensors") and Path(name).name == name:
+        save_file(weights, folder / name, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    "kind", ["gpt2", "llama", "opt", "bloom", "gpt_neox", "qwen2", "gemma", "granite", "cohere", "codegen", "granitemoe"]
+)
+def test_an_architecture_that_works_is_loaded_and_gets_a_value_head(tmp_path: Path, kind: str) -> None:
+    policy = load_policy(write(tmp_path / "policy", kind))
+    policy.config.pad_token_id = 1  # codegen has none before `base`
+    policy.save_pretrained(tmp_path / "models")
+    reward = load_reward_model(tmp_path / "models", new_head=True)
+    for name, weight in policy.base_model.state_dict().items():
+        assert torch.equal(weight, reward.base_model.state_dict()[name]), name
+    torch.nn.init.normal_(reward.score.weight)
+    reward.save_pretrained(tmp_path / "reward")
+    again = load_reward_model(tmp_path / "reward")
+    ids, mask = torch.tensor([[5, 6, 7, 8]]), torch.ones(1, 4, dtype=torch.long)
+    scores = reward_scores(reward, ids, mask)
+    assert torch.equal(reward_scores(again, ids, mask), scores)
+    torch.testing.assert_close(reward(ids, attention_mask=mask).logits[0], scores), "what the reward trainer trains"
+    values = Critic.from_reward_model(reward)(ids, mask, 1)
+    assert values.shape == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("mamba", "a step with its key-value cache gives other numbers than a plain forward"),
+        ("openai-gpt", "it cannot be called as a model with a key-value cache"),
+        ("bert-generation", "a step with its key-value cache"),
+        ("ctrl", "its class for scores, CTRLForSequenceClassification, has no linear head"),
+    ],
+)
+def test_an_architecture_that_would_be_sampled_wrongly_is_refused(tmp_path: Path, kind: str, reason: str) -> None:
+    with pytest.raises(StageError, match=f"of the kind {kind}, does not work here: {reason}"):
+        load_policy(write(tmp_path / kind, kind))
+
+
+@pytest.mark.parametrize("argument", ["attention_mask", "position_ids"])
+def test_a_model_that_does_not_see_padding_is_refused(argument: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GPT-2, were it to ignore what says where the padding is."""
+    model = make("gpt2")
+    true = model.forward
+    monkeypatch.setattr(model, "forward", lambda **given: true(**given | {argument: None}))
+    with pytest.raises(StageError, match="a row that is padded on the left gives other numbers"):
+        check_policy("mine", model)
+
+
+def test_a_model_with_few_positions_is_checked_too() -> None:
+    check_policy("mine", make("gpt2", n_positions=8))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("tied", [True, False])
+def test_half_precision_and_both_kinds_of_head_load(tmp_path: Path, dtype: torch.dtype, tied: bool) -> None:
+    model = make("llama", tie_word_embeddings=tied).to(dtype)
+    model.save_pretrained(tmp_path, max_shard_size="10KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    loaded = load_policy(tmp_path)
+    assert loaded.dtype == torch.float32
+    assert torch.equal(loaded.lm_head.weight, model.lm_head.weight.float())
+    assert (loaded.lm_head.weight is loaded.model.embed_tokens.weight) == tied
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod."])
+def test_the_names_of_wrappers_are_taken_off_and_not_written_again(tmp_path: Path, prefix: str) -> None:
+    write(tmp_path)
+    plain = load_file(tmp_path / "model.safetensors")
+    rewrite(tmp_path, lambda weights: {prefix + name: weight for name, weight in weights.items()})
+    load_policy(tmp_path).save_pretrained(tmp_path / "again")
+    again = load_file(tmp_path / "again/model.safetensors")
+    assert again.keys() == plain.keys()
+    assert all(torch.equal(again[name], weight) for name, weight in plain.items())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda w: {"tok_embeddings.weight": torch.zeros(2, 2)},
+            "the weights are 1 tensors, such as tok_embeddings.weight .they are as Llama's authors wrote them",
+        ),
+        (
+            lambda w: {f"unet.{name}": weight for name, weight in w.items()},
+            r"lacks weights, such as lm_head\.weight, and has others, such as unet\..*; it is",
+        ),
+        (
+            lambda w: w | {"v_head.summary.weight": torch.zeros(1, 16)},
+            "no place for weights that are there, such as v_head.* .they are of a trl model",
+        ),
+        (
+            lambda w: w | {"_orig_mod.model.norm.weight": torch.zeros(16)},
+            "has the weight model.norm.weight twice, as _orig_mod.model.norm.weight and as model.norm.weight",
+        ),
+        (lambda w: w | {"model.norm.weight": torch.ones(16).int()}, "the weight model.norm.weight is of I32; save"),
+        (lambda w: w | {"model.norm.weight": torch.ones(16) * 1j}, "the weight model.norm.weight is of C64; save"),
+        (
+            lambda w: {n: t for n, t in w.items() if "norm" not in n},
+            "lacks weights, such as model.layers.0.input_layernorm.weight;",
+        ),
+        (
+            lambda w: w | {"model.norm.weight": torch.ones(17)},
+            r"model.norm.weight has the shape \[17\], and its config.json asks",
+        ),
+        (
+            lambda w: w | {"model.norm.weight": torch.full((16,), float("nan"))},
+            "the weight model.norm.weight has NaN or infinite",
+        ),
+        (
+            lambda w: w | {"lm_head.weight": torch.full((60, 16), -float("inf"))},
+            "the weight lm_head.weight has NaN or infinite",
+        ),
+    ],
+)
+def test_weights_that_are_not_the_models_are_named(tmp_path: Path, change: Any, said: str) -> None:
+    rewrite(write(tmp_path), change)
+    with pytest.raises(StageError, match=said) as caught:
+        load_policy(tmp_path)
+    assert "delete" not in str(caught.value), "it is the user's own"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"num_hidden_layers": 1}, r"config.json has no place .* such as model\.layers\.1\."),
+        ({"num_hidden_layers": 3}, r"lacks weights, such as model\.layers\.2\."),
+        ({"num_hidden_layers": 10**6}, "config.json: num_hidden_layers is 1000000, and the weights are 21 tensors"),
+        ({"num_hidden_layers": 10**12}, "config.json: num_hidden_layers is 1000000000000"),
+        ({"num_hidden_layers": -1}, "config.json has no place"),
+        ({"num_labels": 10**12}, "config.json has 1000000000000 labels; at most 10,000 can be"),
+        ({"id2label": {str(i): "a" for i in range(10_001)}}, "config.json has 10001 labels"),
+        ({"pad_token_id": "x"}, "cannot be loaded: Validation error for field 'pad_token_id': TypeError"),
+        ({"vocab_size": 61}, r"has the shape \[60, 16\], and its config.json asks for \[61, 16\]"),
+        ({"vocab_size": 10**12}, "config.json asks for 32,.* numbers, and the weights hold"),
+        ({"vocab_size": 10**18}, "cannot be loaded"),
+        ({"hidden_size": 10**400}, "cannot be loaded"),
+        ({"hidden_size": -16}, "cannot be loaded"),
+        ({"hidden_size": "wide"}, "cannot be loaded"),
+        ({"intermediate_size": 10**9}, "config.json asks for"),
+        ({"model_type": "no such thing"}, "cannot be loaded"),
+        ({"model_type": "mixtral", "num_local_experts": 10**9}, "config.json asks for|cannot be loaded"),
+        ({"auto_map": {"AutoConfig": "evil.C"}, "model_type": "evil"}, "cannot be loaded"),
+    ],
+)
+def test_a_configuration_that_is_not_the_weights_is_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    reconfigure(write(tmp_path, tie_word_embeddings=False), **changes)
+    with pytest.raises(StageError, match=said):
+        load_policy(tmp_path)
+
+
+def test_a_list_of_layers_without_end_is_not_made(tmp_path: Path) -> None:
+    """Qwen's configuration makes one as soon as it is read."""
+    reconfigure(write(tmp_path, "qwen2"), num_hidden_layers=10**12, layer_types=None)
+    for load in (load_policy, load_reward_model):
+        with pytest.raises(StageError, match=r"num_hidden_layers is 1000000000000, and the weights are \d+ tensors"):
+            load(tmp_path)
+
+
+def test_a_table_of_positions_without_end_is_refused(tmp_path: Path) -> None:
+    """GPT-J makes one of its own, which is in no file."""
+    write(tmp_path, "gptj", rotary_dim=4, vocab_size=60, n_embd=16, n_layer=1, n_head=2, n_positions=64)
+    assert load_policy(tmp_path)
+    reconfigure(tmp_path, n_positions=10**12)
+    with pytest.raises(StageError, match=r"config\.json asks for 8,000,000,008,380 numbers, and the weights hold 8,380"):
+        load_policy(tmp_path)
+
+
+def test_a_model_that_is_made_without_end_is_stopped() -> None:
+    """Not every key that multiplies a model says layers: its tensors are counted while it is made."""
+    with _at_most(10, "mine"):
+        torch.nn.ModuleList(torch.nn.Linear(1, 1) for _ in range(5))
+    with pytest.raises(StageError, match="mine asks for a model of more than 10 tensors"), _at_most(10, "mine"):
+        torch.nn.ModuleList(torch.nn.Linear(1, 1) for _ in range(6))
+    torch.nn.ModuleList(torch.nn.Linear(1, 1) for _ in range(6))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"eos_token_id": [0, 5]},
+        {"output_attentions": True, "output_hidden_states": True},
+        {"return_dict": False},
+    ],
+)
+def test_a_configuration_that_is_odd_and_harmless_is_mended(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """The model is then as one without those changes, from the first look to a reward model of it."""
+    plain = bring_and_save(write(tmp_path / "model", "gpt2", vocab_size=270), tmp_path / "plain")
+    reconfigure(tmp_path / "model", **changes)
+    assert bring_and_save(tmp_path / "model", tmp_path / "odd") == plain
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
+def test_json_that_is_nested_without_end_names_the_file(tmp_path: Path, name: str) -> None:
+    write(tmp_path)
+    tokenizer = train_tokenizer(["a warm film"] * 5, 270)
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / name).write_text('{"a": ' * 100_000 + "1" + "}" * 100_000)
+    with pytest.raises(StageError, match=f"{name} cannot be read"):
+        load_tokenizer(tmp_path) if name.startswith("tokenizer") else load_policy(tmp_path)
+
+
+class Planted:
+    """A pickle that leaves a mark when it is opened."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, tuple[Path]]:
+        return Path.mkdir, (self.mark,)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model-00001-of-00001.bin", "../elsewhere.safetensors", "weights.pt"])
+@pytest.mark.parametrize("load", [load_policy, lambda folder: load_classifier(str(folder), "cpu"), load_reward_model])
+def test_an_index_names_safetensors_beside_it(tmp_path: Path, name: str, load: Callable[[Path], Any]) -> None:
+    write(tmp_path / "model")
+    shard(tmp_path / "model", name)
+    (tmp_path / "model" / name).write_bytes(pickle.dumps(Planted(tmp_path / "pwned")))
+    with pytest.raises(StageError, match=r"index.json names .* which is no safetensors file beside it"):
+        load(tmp_path / "model")
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_a_shard_that_is_missing_is_named(tmp_path: Path) -> None:
+    shard(write(tmp_path), "one.safetensors")
+    assert load_policy(tmp_path)
+    (tmp_path / "one.safetensors").unlink()
+    with pytest.raises(StageError, match=r"has no one\.safetensors"):
+        load_policy(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text("[]")
+    with pytest.raises(StageError, match=r"index\.json: should have weight_map"):
+        load_policy(tmp_path)
+
+
+def test_a_folder_that_is_no_model_is_said_to_be_none(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("a model will come here")
+    with pytest.raises(StageError, match=r"has no config\.json: it is no model's folder"):
+        load_policy(tmp_path)
+
+
+def test_other_weights_named_by_the_configuration_are_not_opened(tmp_path: Path) -> None:
+    reconfigure(write(tmp_path / "model"), transformers_weights="adapter_model.bin")
+    (tmp_path / "model/adapter_model.bin").write_bytes(pickle.dumps(Planted(tmp_path / "pwned")))
+    with pytest.raises(StageError, match="transformers_weights"):
+        load_policy(tmp_path / "model")
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_an_adapter_alone_is_to_be_merged_first(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "gpt2", "peft_type": "LORA"}')
+    save_file({"base_model.model.lora_A.weight": torch.zeros(2, 2)}, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(StageError, match="holds an adapter; merge the adapter first"):
+        load_policy(tmp_path)
+    write(tmp_path)
+    (tmp_path / "adapter_config.json").unlink()
+    with pytest.raises(StageError, match="holds an adapter; merge the adapter first"):
+        load_policy(tmp_path)
+
+
+@pytest.mark.parametrize("pad", [60, 5000, -1])
+def test_a_pad_id_that_the_model_does_not_know_is_mended(tmp_path: Path, pad: int) -> None:
+    reconfigure(write(tmp_path / "model", vocab_size=270), pad_token_id=pad if pad != 60 else 270)
+    tokenizer = train_tokenizer(["a warm film"] * 5, 270)
+    model = load_policy(tmp_path / "model")
+    give_pad_token(model, tokenizer)
+    save(model, tokenizer, tmp_path / "again")
+    assert load_policy(tmp_path / "again").config.pad_token_id == tokenizer.pad_token_id
+
+
+def test_a_pad_token_beyond_the_embedding_gets_a_row(tmp_path: Path) -> None:
+    tokenizer = train_tokenizer(["a warm film"] * 5, 270)
+    model = make("gpt2", vocab_size=len(tokenizer))
+    tokenizer.add_special_tokens({"pad_token": "<one more>"})
+    give_pad_token(model, tokenizer)
+    assert model.get_input_embeddings().num_embeddings == len(tokenizer) == tokenizer.pad_token_id + 1
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"temperature": 0.9, "top_p": 0.6, "do_sample": False, "eos_token_id": [0, 5]},
+        {"cache_implementation": "zzz"},
+        [1],
+        None,
+    ],
+)
+def test_how_a_model_was_to_be_sampled_is_not_read(tmp_path: Path, own: Any) -> None:
+    """Some models come with a generation_config.json that transformers reads and will not write."""
+    tokenizer = train_tokenizer(["a warm film"] * 5, 270)
+    write(tmp_path / "model", vocab_size=len(tokenizer))
+    tokenizer.save_pretrained(tmp_path / "model")
+    (tmp_path / "model/generation_config.json").write_text(json.dumps(own))
+    model, its_own = bring(str(tmp_path / "model"), None)
+    give_pad_token(model, its_own)
+    save(model, its_own, tmp_path / "again")
+    written = json.loads((tmp_path / "again/generation_config.json").read_text())
+    assert written["eos_token_id"] == tokenizer.eos_token_id
+    assert "temperature" not in written
+
+
+def test_a_head_of_its_own_stays_where_the_configuration_ties_it(tmp_path: Path) -> None:
+    write(tmp_path / "model", "gpt2", vocab_size=270)
+    head = torch.randn(270, 16)
+    rewrite(tmp_path / "model", lambda weights: weights | {"lm_head.weight": head})
+    model = load_policy(tmp_path / "model")
+    tokenizer = train_tokenizer(["a warm film"] * 5, 270)
+    tokenizer.add_special_tokens({"pad_token": "<one more>"})
+    give_pad_token(model, tokenizer)
+    model.resize_token_embeddings(280)
+    save(model, tokenizer, tmp_path / "again")
+    check_saved("mine", model, tmp_path / "again")
+    assert torch.equal(load_policy(tmp_path / "again").get_output_embeddings().weight[:270], head)
+
+
+def test_a_model_that_is_another_or_none_once_saved_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """XGLM's table of positions has a row for the pad id, and no other: a larger id is beyond it."""
+    shape = {"vocab_size": 310, "d_model": 16, "attention_heads": 2, "num_layers": 2, "ffn_dim": 32}
+    model = load_policy(write(tmp_path / "model", "xglm", **shape))
+    model.config.pad_token_id = 300
+    monkeypatch.chdir(tmp_path)
+    save(model, train_tokenizer(["a warm film"] * 5, 270), "models/base")
+    with pytest.raises(StageError, match=r"mine, saved with its pad token, cannot be loaded again: .*out of bounds"):
+        check_saved("mine", model, "models/base")
+    assert not Path("models/base").exists(), "or the next stage would take it"
+    other = make("llama")
+    other.save_pretrained(tmp_path / "other")
+    with torch.no_grad():
+        other.lm_head.weight.add_(1.0)
+    with pytest.raises(StageError, match=r"mine, saved .* its weights are others then"):
+        check_saved("mine", other, tmp_path / "other")
+
+
+def test_hidden_states_give_the_models_own_logits_where_the_trunk_narrows_them() -> None:
+    """OPT-350m: the trunk's output is half as wide as its layers."""
+    model = make("opt", **OPT350)
+    assert width(model) == 8 != model.config.hidden_size
+    row, mask = torch.tensor([[5, 6, 7, 8, 9]]), torch.ones(1, 5, dtype=torch.long)
+    with torch.no_grad():
+        logits, states = logits_and_states(model, row, mask, torch.arange(1, 4))
+        torch.testing.assert_close(model.lm_head(states), logits)
+        torch.testing.assert_close(model(row).logits[:, 1:4], logits)
+    assert Critic(width(model)).value(states).shape == (1, 3)
+
+
+def test_a_judge_is_looked_at_too(tmp_path: Path) -> None:
+    write_classifier(tmp_path, ["NEGATIVE", "POSITIVE"])
+    rewrite(tmp_path, lambda weights: weights | {"score.weight": weights["score.weight"] * float("nan")})
+    with pytest.raises(StageError, match=r"the weight score\.weight has NaN"):
+        load_classifier(str(tmp_path), "cpu")
+
+
+@pytest.mark.parametrize(
+    ("kind", "critic"), [("granite", "separate"), pytest.param("opt", "shared", marks=pytest.mark.thorough)]
+)
+def test_a_model_without_a_class_for_scores_walks_the_whole_road(tmp_path: Path, kind: str, critic: str) -> None:
+    """Granite has no class for sequence classification; OPT-350m's trunk narrows its states, which a shared critic reads."""
+    tree = tiny_params()
+    tree["base"].update(model="models/pretrained/mine", revision=None)
+    tree["sft"]["max_length"] = tree["reward"]["max_length"] = 300
+    tree["ppo"]["critic"] = critic
+    world: World = checkout(tmp_path / "repository", tree)
+    tokenizer = train_tokenizer(["a warm film was seen, and the plot felt dull"] * 5, 300)
+    shape = {"vocab_size": len(tokenizer), "max_position_embeddings": 400}
+    make(kind, **(OPT350 if kind == "opt" else {}) | shape).save_pretrained(world / "models/pretrained/mine")
+    tokenizer.save_pretrained(world / "models/pretrained/mine")
+    world.run("dvc", "repro")
+    result = json.loads((world / "metrics/evaluation.json").read_text())
+    assert {"base", "sft", "rlhf"} <= result.keys()
+    assert json.loads((world / "metrics/ppo.json").read_text())["first_ratio_error"] < 1e-4
+    assert type(load_reward_model(world / "models/reward")).__name__.endswith("ForSequenceClassification")

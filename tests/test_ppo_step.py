@@ -1,0 +1,457 @@
+"""A PPO step as a whole: identities of the first update, micro-batches that change nothing, and a task it must learn."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from transformers import PreTrainedTokenizerBase
+
+from rlhf_sentiment.engine.errors import StageError
+from rlhf_sentiment.models.loading import load_reward_model, save
+from rlhf_sentiment.ppo import equations
+from rlhf_sentiment.ppo.loop import make_accelerator, make_optimizer
+from rlhf_sentiment.ppo.step import Actors, Experience, assess, collect, critic_of, learn
+from rlhf_sentiment.rewards import Reward, reward_of_model, reward_of_texts
+from rlhf_sentiment.sampling.rollout import Responses, batch_of, score_tokens, uniforms
+from rlhf_sentiment.settings.ppo import PPOSettings
+
+EOS, PAD = 0, 1
+PROMPTS = [[5], [7, 8, 9, 10], [11, 12], [6, 6, 6], [9], [5, 5], [13, 2, 3], [20]]
+SETTINGS = PPOSettings(
+    steps=1,
+    batch_size=8,
+    minibatches=1,
+    micro_batch_size=8,
+    ppo_epochs=1,
+    critic="separate",
+    dtype="float32",
+    learning_rate=1e-3,
+    max_grad_norm=1.0,
+    max_new_tokens=6,
+    temperature=0.9,
+    kl_coef=0.1,
+    kl_target=None,
+    kl_horizon=1000,
+    kl_stop=None,
+    gamma=1.0,
+    lam=0.95,
+    clip_range=0.2,
+    clip_range_value=0.2,
+    vf_coef=0.1,
+    normalise_reward=False,
+    missing_eos_penalty=None,
+    validation_every=1,
+    validation_prompts=1,
+)
+
+
+def actors_of(tiny_model: Callable[..., Any], critic: str = "separate", **size: int) -> Actors:
+    policy, reward = tiny_model("causal", **size), reward_of_model(tiny_model("reward", seed=1, **size))
+    return Actors(
+        policy=policy,
+        reference=copy.deepcopy(policy).requires_grad_(False),
+        reward=reward,
+        critic=critic_of(settings(critic=critic), policy, reward),
+        eos=EOS,
+        pad=PAD,
+    )
+
+
+def settings(**changes: Any) -> PPOSettings:
+    return PPOSettings(**SETTINGS.model_dump() | changes)
+
+
+def noise(step: int = 0, rows: int = 8, length: int = 6) -> torch.Tensor:
+    return torch.stack([uniforms(length, 1, step, row) for row in range(rows)])
+
+
+def optimizer_of(actors: Actors, rate: float = 1e-3) -> torch.optim.Optimizer:
+    optimizer = make_optimizer(actors, SETTINGS)
+    optimizer.param_groups[0]["lr"] = rate
+    return optimizer
+
+
+def on_cpu() -> Accelerator:
+    return make_accelerator(torch.device("cpu"))
+
+
+def learned(actors: Actors, experience: Experience, with_settings: PPOSettings) -> dict[str, float]:
+    return learn(actors, optimizer_of(actors), on_cpu(), experience, with_settings, (1, 2))
+
+
+@pytest.mark.parametrize("critic", ["separate", "shared"])
+@pytest.mark.parametrize("scoring", [8, 4, 1])
+@pytest.mark.parametrize("training", [8, 2])
+def test_the_first_minibatch_has_ratio_one(tiny_model: Callable[..., Any], critic: str, scoring: int, training: int) -> None:
+    actors = actors_of(tiny_model, critic)
+    experience = collect(actors, PROMPTS, noise(), settings(micro_batch_size=scoring), 0.1)
+    assert (experience.kl_k1 == 0).all(), "the policy is still its reference"
+    figures = learned(actors, experience, settings(micro_batch_size=training))
+    assert figures["first_ratio_error"] < 1e-5
+    assert figures["approx_kl"] == pytest.approx(0, abs=1e-6)
+    assert figures["clip_fraction"] == 0
+
+
+def test_the_first_ratio_is_one_with_gpt2s_vocabulary(tiny_model: Callable[..., Any]) -> None:
+    actors = actors_of(tiny_model, vocab_size=50257)
+    experience = collect(actors, PROMPTS, noise(), settings(micro_batch_size=1), 0.1)
+    assert learned(actors, experience, SETTINGS)["first_ratio_error"] < 1e-4
+
+
+@pytest.mark.parametrize("minibatches", [1, 2])
+def test_in_bfloat16_it_is_one_to_the_bit_in_the_same_micro_batches(tiny_model: Callable[..., Any], minibatches: int) -> None:
+    actors = actors_of(tiny_model)
+    half = settings(dtype="bfloat16", micro_batch_size=2, minibatches=minibatches)
+    experience = collect(actors, PROMPTS, noise(), half, 0.1)
+    full = collect(actors, PROMPTS, noise(), settings(micro_batch_size=2), 0.1)
+    assert not torch.equal(experience.values, full.values), "products are in bfloat16"
+    assert experience.log_probs.dtype == experience.values.dtype == experience.scores.dtype == torch.float32
+    assert learned(copy.deepcopy(actors), experience, half)["first_ratio_error"] == 0.0
+    other = learned(actors, experience, settings(dtype="bfloat16"))["first_ratio_error"]
+    assert other < 0.1, "in other micro-batches it is rounding, bounded"
+
+
+def test_only_the_first_epoch_takes_rows_as_they_came(tiny_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    actors, with_settings = actors_of(tiny_model), settings(minibatches=2, micro_batch_size=2, ppo_epochs=2)
+    experience = collect(actors, PROMPTS, noise(), with_settings, 0.1)
+    taken: list[int] = []
+
+    take = Responses.take
+
+    def spy(batch: Responses, rows: torch.Tensor) -> Responses:
+        taken.extend(rows.tolist())
+        return take(batch, rows)
+
+    monkeypatch.setattr(Responses, "take", spy)
+    learned(actors, experience, with_settings)
+    assert taken[:8] == list(range(8)), "the micro-batches in which they were scored"
+    assert sorted(taken[8:]) == list(range(8))
+    assert taken[8:] != list(range(8))
+
+
+@pytest.mark.parametrize("critic", ["separate", "shared"])
+@pytest.mark.parametrize("micro", [4, 2, 1])
+def test_micro_batches_change_nothing(tiny_model: Callable[..., Any], critic: str, micro: int) -> None:
+    class Recorder(torch.optim.SGD):
+        """Keeps the gradient of the first step."""
+
+        def step(self, closure: Any = None) -> Any:
+            gradients.append(
+                torch.cat([p.grad.flatten().double() for p in self.param_groups[0]["params"] if p.grad is not None])
+            )
+            return super().step(closure)
+
+    gradients: list[torch.Tensor] = []
+    figures = []
+    for size in (8, micro):
+        actors = actors_of(tiny_model, critic)
+        experience = collect(actors, PROMPTS, noise(), SETTINGS, 0.1)
+        optimizer = Recorder(actors.parameters(), lr=1e-3)
+        figures.append(learn(actors, optimizer, on_cpu(), experience, settings(micro_batch_size=size), (1, 2)))
+    one, other = gradients
+    assert (one - other).norm() < 1e-6 * one.norm()
+    for name in ("policy_loss", "value_loss", "grad_norm"):
+        # The policy's loss is a sum of terms of order 1 that cancel: a few of float32's steps, 1.2e-7, are rounding.
+        assert figures[0][name] == pytest.approx(figures[1][name], rel=2e-6, abs=5e-7)
+
+
+def test_there_are_epochs_times_minibatches_optimizer_steps(tiny_model: Callable[..., Any]) -> None:
+    actors = actors_of(tiny_model)
+    with_settings = settings(ppo_epochs=3, minibatches=4, micro_batch_size=2)
+    optimizer = optimizer_of(actors)
+    experience = collect(actors, PROMPTS, noise(), with_settings, 0.1)
+    learn(actors, optimizer, on_cpu(), experience, with_settings, (1, 2))
+    assert {int(state["step"]) for state in optimizer.state.values()} == {12}
+
+
+def test_no_step_sees_the_gradient_of_another(tiny_model: Callable[..., Any]) -> None:
+    norms = []
+    for epochs in (1, 3):
+        actors, with_settings = actors_of(tiny_model), settings(ppo_epochs=epochs)
+        experience = collect(actors, PROMPTS, noise(), with_settings, 0.1)
+        still = optimizer_of(actors, rate=0.0)
+        norms.append(learn(actors, still, on_cpu(), experience, with_settings, (1, 2))["grad_norm"])
+    assert norms[1] == pytest.approx(norms[0], rel=1e-5), "weights stand still, so each epoch has the same gradient"
+
+
+def test_the_environment_does_not_scale_the_gradient(tiny_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    norms = []
+    for steps in ("1", "4"):
+        monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", steps)
+        actors = actors_of(tiny_model)
+        norms.append(learned(actors, collect(actors, PROMPTS, noise(), SETTINGS, 0.1), SETTINGS)["grad_norm"])
+    assert norms[0] == norms[1]
+
+
+def test_the_gradient_is_clipped(tiny_model: Callable[..., Any]) -> None:
+    actors, with_settings = actors_of(tiny_model), settings(max_grad_norm=1e-3)
+    experience = collect(actors, PROMPTS, noise(), with_settings, 0.1)
+    before = torch.cat([p.detach().flatten().clone() for p in actors.parameters()])
+    figures = learn(
+        actors,
+        torch.optim.SGD(actors.parameters(), lr=1.0),
+        on_cpu(),
+        experience,
+        with_settings,
+        (1, 2),
+    )
+    moved = torch.cat([p.detach().flatten() for p in actors.parameters()]) - before
+    assert figures["grad_norm"] > 0.1, "the figure is of before the clip"
+    assert float(moved.norm()) == pytest.approx(1e-3, rel=0.01)
+
+
+def test_losses_get_the_settings_and_their_figures_are_means(
+    tiny_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_settings = settings(clip_range=0.13, clip_range_value=0.07, ppo_epochs=3, learning_rate=0.01)
+    actors = actors_of(tiny_model)
+    experience = collect(actors, PROMPTS, noise(), with_settings, 0.1)
+    tokens = experience.batch.response_mask.sum()
+    losses: list[tuple[float, float]] = []
+
+    def policy_loss(own: Any, old: torch.Tensor, advantages: Any, mask: Any, clip: float) -> equations.PolicyLoss:
+        assert clip == 0.13
+        assert sorted(old.flatten().tolist()) == sorted(experience.log_probs.flatten().tolist())
+        found = true_policy_loss(own, old, advantages, mask, clip)
+        losses.append((float(found.loss.detach() / tokens), float(found.clipped / tokens)))
+        return found
+
+    def value_loss(values: Any, old: torch.Tensor, returns: Any, mask: Any, clip: float) -> torch.Tensor:
+        assert clip == 0.07
+        assert sorted(old.flatten().tolist()) == sorted(experience.values.flatten().tolist())
+        return true_value_loss(values, old, returns, mask, clip)
+
+    true_policy_loss, true_value_loss = equations.policy_loss, equations.value_loss
+    monkeypatch.setattr(equations, "policy_loss", policy_loss)
+    monkeypatch.setattr(equations, "value_loss", value_loss)
+    figures = learn(actors, optimizer_of(actors, 0.01), on_cpu(), experience, with_settings, (1, 2))
+    assert len(losses) == 3
+    assert losses[0] != losses[-1]
+    assert figures["policy_loss"] == pytest.approx(sum(loss for loss, _ in losses) / 3, rel=1e-5)
+    assert figures["clip_fraction"] == pytest.approx(sum(clipped for _, clipped in losses) / 3, rel=1e-5)
+
+
+def test_the_value_loss_moves_the_trunk_that_it_shares(tiny_model: Callable[..., Any]) -> None:
+    actors = actors_of(tiny_model, "shared")
+    torch.nn.init.normal_(actors.critic.head.weight)
+    experience = collect(actors, PROMPTS, noise(), SETTINGS, 0.1)
+    before = [p.detach().clone() for p in actors.policy.parameters()]
+    learned(actors, experience._replace(advantages=torch.zeros_like(experience.advantages)), SETTINGS)
+    assert not all(torch.equal(a, b) for a, b in zip(before, actors.policy.parameters(), strict=True))
+
+
+def test_gamma_and_lambda_are_not_confused(tiny_model: Callable[..., Any]) -> None:
+    experience = collect(actors_of(tiny_model), PROMPTS, noise(), settings(gamma=0.9, lam=0.4), 0.0)
+    mask = experience.batch.response_mask
+    rewards = equations.token_rewards(experience.scores, torch.zeros(mask.shape), mask, 0.0)
+    _, returns = equations.gae(rewards, experience.values, mask, gamma=0.9, lam=0.4)
+    torch.testing.assert_close(experience.returns, returns)
+
+
+def test_entropy_is_of_real_tokens(tiny_model: Callable[..., Any]) -> None:
+    actors = actors_of(tiny_model)
+    actors.eos = 39  # a token that some rows sample and some do not
+    experience = collect(actors, PROMPTS, noise(), settings(micro_batch_size=4), 0.0)
+    entropies = []
+    for prompt, tokens in zip(PROMPTS, experience.batch.tokens(), strict=True):
+        one = batch_of([prompt], [tokens], PAD, "cpu")
+        entropies += score_tokens(actors.policy, one, 0.9, with_entropy=True).entropy[0].tolist()
+    assert len(entropies) < experience.batch.response_mask.numel(), "some rows are shorter"
+    assert float(experience.entropy) == pytest.approx(sum(entropies) / len(entropies), rel=1e-5)
+
+
+def test_scores_and_penalties_are_on_the_right_rows(tiny_model: Callable[..., Any]) -> None:
+    actors = actors_of(tiny_model)
+    actors.eos = 39  # a token that some rows sample and some do not
+    free = collect(actors, PROMPTS, noise(), settings(gamma=1.0, lam=1.0), 0.0)
+    actors.reward.missing_eos_penalty = 5.0
+    charged = collect(actors, PROMPTS, noise(), settings(gamma=1.0, lam=1.0), 0.0)
+    finished = free.batch.finished
+    assert finished.any()
+    assert not finished.all()
+    # With gamma = lambda = 1 and no KL, each real token's return is its row's score, less the penalty.
+    for row, length in enumerate(free.batch.response_mask.sum(1).tolist()):
+        for experience, penalty in ((free, 0.0), (charged, 0.0 if finished[row] else 5.0)):
+            expected = torch.full((length,), float(free.scores[row]) - penalty)
+            torch.testing.assert_close(experience.returns[row, :length], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_reward_charges_for_kl_and_scales_the_score(tiny_model: Callable[..., Any]) -> None:
+    actors = actors_of(tiny_model)
+    actors.reference = tiny_model("causal", seed=5)
+    actors.reward.mean, actors.reward.std = 0.5, 2.0
+    experience = collect(actors, PROMPTS, noise(), settings(lam=1.0), 0.3)
+    expected_kl = []
+    with torch.no_grad():
+        for prompt, tokens in zip(PROMPTS, experience.batch.tokens(), strict=True):
+            one = batch_of([prompt], [tokens], PAD, "cpu")
+            own, other = (score_tokens(model, one, 0.9).log_probs.sum() for model in (actors.policy, actors.reference))
+            expected_kl.append(own - other)
+    kl = torch.stack(expected_kl)
+    torch.testing.assert_close(experience.kl_k1, kl, rtol=1e-4, atol=1e-4)
+    assert kl.abs().min() > 0.01
+    torch.testing.assert_close(experience.rewards, (experience.scores - 0.5) / 2 - 0.3 * kl, rtol=1e-4, atol=1e-4)
+    # With gamma = lambda = 1 the first return is the sum of all rewards, and the value is the critic's own.
+    torch.testing.assert_close(experience.returns[:, 0], experience.rewards, rtol=1e-4, atol=1e-4)
+    values = actors.critic(experience.batch.sequences, experience.batch.attention_mask, experience.batch.length)
+    torch.testing.assert_close(experience.values, values, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("critic", ["separate", "shared"])
+@pytest.mark.parametrize("vf_coef", [0.0, 0.5])
+def test_the_critic_learns_where_its_loss_has_weight(tiny_model: Callable[..., Any], vf_coef: float, critic: str) -> None:
+    actors, with_settings = actors_of(tiny_model, critic), settings(vf_coef=vf_coef)
+    before = actors.critic.head.weight.detach().clone()
+    learned(actors, collect(actors, PROMPTS, noise(), with_settings, 0.1), with_settings)
+    assert torch.equal(actors.critic.head.weight, before) == (vf_coef == 0.0)
+
+
+def test_every_figure_is_unchanged_by_extra_padding(tiny_model: Callable[..., Any]) -> None:
+    figures = []
+    for extra in (0, 5):
+        actors = actors_of(tiny_model)
+        experience = collect(actors, PROMPTS, noise(), SETTINGS, 0.1)
+        wide: dict[str, Any] = {
+            name: torch.nn.functional.pad(getattr(experience, name), (0, extra), value=float("nan"))
+            for name in ("log_probs", "values", "advantages", "returns")
+        }
+        tokens = experience.batch.tokens()
+        padded = batch_of(PROMPTS, tokens, PAD, "cpu")
+        mask = torch.nn.functional.pad(padded.response_mask, (0, extra))
+        sequences = torch.nn.functional.pad(padded.sequences, (2, extra), value=PAD)
+        attention = torch.nn.functional.pad(padded.attention_mask, (2, extra))
+        batch = padded._replace(sequences=sequences, attention_mask=attention, response_mask=mask)
+        figures.append(learned(actors, experience._replace(batch=batch, **wide), SETTINGS))
+    for name, figure in figures[0].items():
+        assert figures[1][name] == pytest.approx(figure, rel=1e-5, abs=1e-7), name
+
+
+def test_the_score_is_that_of_the_same_text_alone_from_the_saved_model(tiny_model: Callable[..., Any], tmp_path: Path) -> None:
+    """Other prompts beside it, padding on both sides and micro-batches: none of it moves the score that training gave."""
+    actors = actors_of(tiny_model)
+    actors.eos = 39  # a token that some rows sample and some do not
+    save(actors.reward.model, Saved(), tmp_path / "reward")
+    again = load_reward_model(tmp_path / "reward")
+    again.config.pad_token_id = None  # read at the last token, whatever that is
+    experience = collect(actors, PROMPTS, noise(), settings(micro_batch_size=4), 0.1)
+    lengths = experience.batch.response_mask.sum(1)
+    assert lengths.min() < lengths.max(), "rows are padded on both sides"
+    for row, (prompt, tokens) in enumerate(zip(PROMPTS, experience.batch.tokens(), strict=True)):
+        with torch.no_grad():
+            alone = again(torch.tensor([prompt + tokens])).logits[0, 0]
+        torch.testing.assert_close(experience.scores[row], alone, rtol=1e-5, atol=1e-5)
+
+
+class Saved(PreTrainedTokenizerBase):
+    """Stands in for a tokenizer where none is needed."""
+
+    def save_pretrained(self, folder: Any, *_: Any, **__: Any) -> Any:
+        return ()
+
+
+def test_the_value_of_a_shared_trunk_has_not_seen_its_token(tiny_model: Callable[..., Any]) -> None:
+    actors = actors_of(tiny_model, "shared")
+    torch.nn.init.normal_(actors.critic.head.weight)
+
+    def values(response: list[int]) -> torch.Tensor:
+        batch = batch_of([[5, 6]], [response], PAD, "cpu")
+        return actors.values(batch, score_tokens(actors.policy, batch, 1.0).states)[0]
+
+    one, other = values([3, 4, 5]), values([3, 9, 5])
+    torch.testing.assert_close(one[:2], other[:2], rtol=0, atol=1e-6)
+    assert (one[2] - other[2]).abs() > 1e-4
+    hidden = actors.policy.base_model(torch.tensor([[5, 6, 3, 4, 5]])).last_hidden_state
+    torch.testing.assert_close(one, actors.critic.head(hidden[0, 1:4]).squeeze(-1))
+
+
+def test_experience_has_no_vocabulary(tiny_model: Callable[..., Any]) -> None:
+    experience = collect(actors_of(tiny_model), PROMPTS, noise(), SETTINGS, 0.1)
+    for name, field in experience._asdict().items():
+        for tensor in field if isinstance(field, tuple) else [field]:
+            assert torch.as_tensor(tensor).numel() <= 8 * (4 + 6), name  # rows x (prompt + response)
+            assert tensor.grad_fn is None, name
+
+
+def test_take_drops_only_padding(tiny_model: Callable[..., Any]) -> None:
+    batch = batch_of(PROMPTS, [[3, 4, 0], [6], [9, 9], [2], [3], [4], [5], [6]], PAD, "cpu")
+    part = batch.take(torch.tensor([2, 1]))
+    assert part.sequences.tolist() == [[1, 1, 11, 12, 9, 9], [7, 8, 9, 10, 6, 1]]
+    assert part.attention_mask.tolist() == [[0, 0, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0]]
+    assert part.response_mask.tolist() == [[1, 1], [1, 0]]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tiny_model: Callable[..., Any]) -> None:
+    actors = actors_of(tiny_model)
+    experience = collect(actors, PROMPTS, noise(), SETTINGS, 0.1)
+    before = [p.detach().clone() for p in actors.policy.parameters()]
+    broken = experience._replace(advantages=torch.full_like(experience.advantages, float("nan")))
+    with pytest.raises(StageError, match="policy_loss is nan in epoch 1"):
+        learned(actors, broken, SETTINGS)
+    assert all(torch.equal(a, b) for a, b in zip(before, actors.policy.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(("critic", "dtype"), [("separate", "float32"), ("shared", "float32"), ("separate", "bfloat16")])
+def test_it_must_learn_to_write_one_class_of_tokens(tiny_model: Callable[..., Any], critic: str, dtype: str) -> None:
+    """The reward is the share of even tokens. A random model writes about half; PPO must bring it above 90 %."""
+
+    def even_tokens(batch: Responses) -> torch.Tensor:
+        even = (batch.responses % 2 == 0) * batch.response_mask
+        return even.sum(dim=1) / batch.response_mask.sum(dim=1)
+
+    actors = actors_of(tiny_model, critic)
+    actors.reward = Reward(even_tokens, std=0.1)
+    with_settings = settings(batch_size=64, micro_batch_size=64, ppo_epochs=4, max_new_tokens=8, kl_coef=0.0, dtype=dtype)
+    optimizer, accelerator = optimizer_of(actors, 3e-3), on_cpu()
+
+    def share(experience: Experience) -> float:
+        mask = experience.batch.response_mask.bool()
+        return float((experience.batch.responses[mask] % 2 == 0).float().mean())
+
+    shares = []
+    for step in range(30):
+        experience = collect(actors, PROMPTS * 8, noise(step, 64, 8), with_settings, 0.0)
+        shares.append(share(experience))
+        learn(actors, optimizer, accelerator, experience, with_settings, (1, step))
+    assert shares[0] < 0.7
+    assert sum(shares[-3:]) / 3 > 0.9
+
+
+class Letters:
+    """Stands in for a tokenizer: token 2 is b, token 3 is c; 0 and 1 are special."""
+
+    def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
+        return "".join(chr(ord("`") + one) for one in ids if one > 1)
+
+
+def test_a_function_is_given_texts_and_gives_scores(tiny_model: Callable[..., Any]) -> None:
+    seen: list[tuple[list[str], list[str]]] = []
+
+    def reward(prompts: list[str], responses: list[str]) -> list[float]:
+        seen.append((prompts, responses))
+        return [len(response) for response in responses]
+
+    batch = batch_of([[2], [3, 4]], [[5, 6, 0], [7]], PAD, "cpu")
+    actors = actors_of(tiny_model)
+    actors.reward = reward_of_texts(reward, Letters())
+    assert actors.reward(batch).tolist() == [2.0, 1.0]
+    assert seen == [(["b", "cd"], ["ef", "g"])]
+    experience = assess(actors, batch, settings(micro_batch_size=1), 0.0)
+    assert experience.scores.tolist() == experience.rewards.tolist() == [2.0, 1.0]
+    assert seen[1:] == [(["b"], ["ef"]), (["cd"], ["g"])]
+
+
+def test_a_critic_without_a_reward_model_starts_from_the_policy(tiny_model: Callable[..., Any]) -> None:
+    policy = tiny_model("causal")
+    critic = critic_of(settings(critic="separate"), policy, Reward(lambda batch: torch.zeros(1)))
+    assert critic.trunk is not None
+    ours, theirs = dict(critic.trunk.named_parameters()), dict(policy.base_model.named_parameters())
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name])
+        assert ours[name] is not theirs[name]
+    critic.rescale(10.0, 2.0)  # it has predicted nothing yet: not -5
+    assert not critic(torch.tensor([[2, 3, 4]]), torch.ones(1, 3, dtype=torch.long), 1).any()

@@ -1,0 +1,159 @@
+"""Outputs that are whole or absent, devices by name, models and rows that are refused."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, pipeline
+
+from rlhf_sentiment.engine.artifacts import require, writing
+from rlhf_sentiment.engine.errors import StageError
+from rlhf_sentiment.engine.records import read_rows, rounded, write_metrics, write_rows, write_table
+from rlhf_sentiment.models import devices
+from rlhf_sentiment.models.devices import resolve_device
+from rlhf_sentiment.models.loading import load_policy, load_tokenizer, save
+from rlhf_sentiment.models.value_head import Critic
+
+
+def test_a_file_that_was_not_finished_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "out.txt").write_text("before")
+
+    def fail() -> None:
+        with writing(tmp_path / "out.txt") as aside:
+            aside.write_text("half")
+            raise RuntimeError("the disk caught fire")
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert (tmp_path / "out.txt").read_text() == "before"
+    assert [path.name for path in tmp_path.iterdir()] == ["out.txt"]
+
+
+def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        with writing(tmp_path / "deep" / "model") as aside:
+            aside.mkdir()
+            (aside / name).touch()
+    assert [path.name for path in (tmp_path / "deep/model").iterdir()] == ["two"]
+
+
+def test_a_file_never_takes_the_place_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious/thesis.txt").write_text("years")
+    with pytest.raises(StageError, match="a folder is in the way"):
+        write_table(tmp_path / "precious", [{"a": 1}])
+    assert (tmp_path / "precious/thesis.txt").read_text() == "years"
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "name", "expected"),
+    [
+        (True, False, "auto", "cuda"),
+        (False, True, "auto", "mps"),
+        (False, False, "auto", "cpu"),
+        (True, True, "cpu", "cpu"),
+        (True, False, "cuda:1", "cuda:1"),
+        (False, True, "mps", "mps"),
+    ],
+)
+def test_devices(monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, name: str, expected: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2 if cuda else 0)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert resolve_device(name) == torch.device(expected)
+
+
+@pytest.mark.parametrize("name", ["cuda", "mps", "cuda:2"])
+def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: name == "cuda:2")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(StageError, match=f"device: {name} is not there"):
+        resolve_device(name)
+
+
+@pytest.mark.parametrize("trunk", ["own", "policy's"])
+def test_policy_and_critic_come_back_as_they_were(tiny_model: Callable[..., Any], tmp_path: Path, trunk: str) -> None:
+    from base import train_tokenizer
+
+    tokenizer = train_tokenizer(["a warm film", "a dull film"] * 5, 270)
+    policy = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_embd=16, n_layer=1, n_head=2, n_positions=32))
+    critic = Critic.from_reward_model(tiny_model("reward")) if trunk == "own" else Critic(16)
+    torch.nn.init.normal_(critic.head.weight)
+    critic.rescale(0.5, 2.0)
+    save(policy, tokenizer, tmp_path / "ppo", critic)
+
+    again = Critic.from_reward_model(tiny_model("reward", seed=9)) if trunk == "own" else Critic(16)
+    again.load(tmp_path / "ppo/critic.safetensors")
+    for one, other in ((critic, again), (policy, AutoModelForCausalLM.from_pretrained(tmp_path / "ppo"))):
+        for name, tensor in one.state_dict().items():
+            assert torch.equal(tensor, other.state_dict()[name]), name
+    assert load_tokenizer(tmp_path / "ppo")("a warm film")["input_ids"] == tokenizer("a warm film")["input_ids"]
+    text = pipeline("text-generation", model=str(tmp_path / "ppo"))("a warm", max_new_tokens=3)[0]["generated_text"]
+    assert text.startswith("a warm")
+
+
+def test_a_tokenizer_leaves_base_with_a_pad_token_of_its_own(tmp_path: Path) -> None:
+    from base import give_pad_token, train_tokenizer
+
+    tokenizer = train_tokenizer(["a warm film"] * 5, 270)
+    tokenizer.pad_token = tokenizer.eos_token
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_embd=16, n_layer=1, n_head=2, n_positions=32))
+    give_pad_token(model, tokenizer)
+    assert tokenizer.pad_token_id != tokenizer.eos_token_id
+    assert model.config.pad_token_id == tokenizer.pad_token_id
+    assert model.get_input_embeddings().num_embeddings >= len(tokenizer)
+
+
+def test_the_fused_gelu_is_gpt2s_own(tiny_model: Callable[..., Any], tmp_path: Path) -> None:
+    model = tiny_model("causal")
+    model.save_pretrained(tmp_path)
+    loaded = load_policy(tmp_path)
+    assert model.config.activation_function == loaded.config.activation_function == "gelu_new"
+    kinds = [type(block.mlp.act).__name__ for block in (model.transformer.h[0], loaded.transformer.h[0])]
+    assert kinds == ["NewGELUActivation", "GELU"]
+    ids = torch.arange(30)[None]
+    torch.testing.assert_close(loaded(ids).logits, model(ids).logits, rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_loaded_has_dropout_off(tiny_model: Callable[..., Any], tmp_path: Path) -> None:
+    tiny_model("causal").save_pretrained(tmp_path)
+    loaded = load_policy(tmp_path)
+    assert not loaded.training
+    assert loaded.dtype == torch.float32
+
+
+def test_half_a_model_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models/sft").mkdir(parents=True)
+    (tmp_path / "models/sft/config.json").touch()
+    with pytest.raises(StageError, match=r"models/sft is half there: model.safetensors, tokenizer.json, tokenizer_conf"):
+        require(Path("models/sft"))
+
+
+def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
+    rows = [{"text": 'שלום 🎬 "quoted"\n', "label": 1}, {"text": "é", "label": 0}]
+    write_rows(tmp_path / "rows.jsonl", rows)
+    assert read_rows(tmp_path / "rows.jsonl", {"text": str, "label": int}) == rows
+
+
+def test_metrics_are_rounded_and_finite(tmp_path: Path) -> None:
+    assert rounded({"a": 0.123456, "b": [1.00004, 2], "c": "x"}) == {"a": 0.1235, "b": [1.0, 2], "c": "x"}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_metrics(tmp_path / "metrics.json", {"loss": float("nan")})
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def test_an_absent_number_is_nan_in_a_table(tmp_path: Path) -> None:
+    write_table(tmp_path / "table.csv", [{"step": 1, "score": 0.5}, {"step": 2}])
+    assert (tmp_path / "table.csv").read_text() == "step,score\n1,0.5\n2,nan\n"
+
+
+def test_seeding_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    devices.make_deterministic(3)
+    one = torch.rand(2)
+    devices.make_deterministic(3)
+    assert torch.equal(one, torch.rand(2))
