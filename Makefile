@@ -39,6 +39,7 @@ lint: setup
 	ruff check .
 	ruff format --check .
 	mypy
+	PYTHONPATH=stages lint-imports
 
 format: setup
 	ruff check --fix .
