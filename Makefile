@@ -1,5 +1,8 @@
 # The commands of the README, each with its set-up. `make` alone sets up.
-PYTHON ?= python3.11
+# The first Python that can build the environment. The same bytes are promised on 3.11, for which requirements.txt was resolved.
+USABLE := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do \
+	$$name -c '$(USABLE)' 2>/dev/null && echo $$name && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 # The stages call plain `python`, so that an experiment in another folder uses the same environment.
@@ -14,6 +17,8 @@ setup: $(VENV)/.installed
 
 # Exactly the pins, never newer ones. The package itself is for notebooks: the stages run the code beside them.
 $(VENV)/.installed: requirements.txt pyproject.toml
+	@test -x $(BIN)/python || test -n "$(PYTHON)" || { \
+		echo "setup: needs Python 3.11, 3.12 or 3.13 with venv and pip; name it: make PYTHON=COMMAND" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -r requirements.txt
 	$(BIN)/python -m pip install --no-deps --no-build-isolation -e .
