@@ -1,5 +1,9 @@
-# The commands of the README, each with its set-up. `make` alone sets up.
-PYTHON ?= python3.11
+# The commands of the README. Each sets up the environment first; `make` alone does nothing else.
+
+# The first Python that can build the environment. Byte-identical outputs are promised for 3.11 only.
+USABLE := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do \
+	$$name -c '$(USABLE)' 2>/dev/null && echo $$name && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 # The stages call plain `python`, so that an experiment in another folder uses the same environment.
@@ -8,18 +12,20 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Where `local-data` finds data/ and models/.
 SHARED ?= ../shared
 
-.PHONY: setup repro test thorough verify lint format local-data pins clean
+.PHONY: setup repro test thorough verify lint format coverage local-data pins clean
 
 setup: $(VENV)/.installed
 
-# Exactly the pins, never newer ones. The package itself is for notebooks: the stages run the code beside them.
+# Exactly the pins, never newer ones. Notebooks use the installed package; stages run the code of this folder.
 $(VENV)/.installed: requirements.txt pyproject.toml
+	@test -x $(BIN)/python || test -n "$(PYTHON)" || { \
+		echo "setup: needs Python 3.11, 3.12 or 3.13 with venv and pip; name it: make PYTHON=COMMAND" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -r requirements.txt
 	$(BIN)/python -m pip install --no-deps --no-build-isolation -e .
 	touch $@
 
-# What a dvc that was killed left half written is mended first.
+# Files that a killed dvc left half written are repaired first.
 repro: setup
 	python stages/mend.py
 	dvc repro
@@ -40,6 +46,12 @@ lint: setup
 	ruff format --check .
 	mypy
 	PYTHONPATH=stages lint-imports
+	check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	check-jsonschema --quiet --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	check-jsonschema --quiet --builtin-schema vendor.github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+	check-jsonschema --quiet --builtin-schema vendor.citation-file-format --default-filetype yaml CITATION.cff
+	proselint check --config lint/proselint.json $$(git ls-files '*.md' CITATION.cff .github/ISSUE_TEMPLATE)
+	python lint/vocabulary.py $$(git ls-files '*.md' '*.py' '*.toml' '*.yml' params.yaml dvc.yaml profiles requirements.in Makefile CITATION.cff)
 
 format: setup
 	ruff check --fix .
@@ -60,12 +72,16 @@ local-data:
 	@chmod -R u+w data/raw/imdb data/raw/hh-rlhf models/pretrained/imdb-gpt2-10m models/pretrained/stories260K
 	@echo "local-data: data/raw/imdb, data/raw/hh-rlhf, models/pretrained/imdb-gpt2-10m, models/pretrained/stories260K"
 
-# Resolve requirements.in anew. torch is pinned without the tag of the build at hand ("+cpu"), to install anywhere.
+# Resolve requirements.in again. torch is pinned without the tag of the build at hand ("+cpu"), to install anywhere.
 pins: setup
 	python -m pip install pip-tools==7.6.2
 	pip-compile --quiet --upgrade --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 		--output-file requirements.txt requirements.in
 	sed -i.bak 's/^\(torch==[0-9.]*\)+[a-z0-9]*/\1/' requirements.txt && rm requirements.txt.bak
 
+# The share of stages/ that the tests of `make test` run, line by line. Code that only subprocesses run does not count.
+coverage: setup
+	pytest --cov --cov-report=term:skip-covered
+
 clean:
-	rm -rf .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .coverage
