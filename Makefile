@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 # The stages call plain `python`, so that an experiment in another folder uses the same environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-# Where `local-data` finds data/ and models/.
+# The folder in which `local-data` finds data/ and models/.
 SHARED ?= ../shared
 
 .PHONY: setup repro test thorough verify lint format coverage local-data pins clean
@@ -37,7 +37,7 @@ test: setup
 thorough: setup
 	pytest -m ""
 
-# The same commit gives the same bytes: the tiny world twice, in two folders and two environments, and twice with one thread.
+# Test that a commit gives the same bytes: the tiny world in two folders and two environments, and twice with one thread.
 verify: setup
 	pytest -m "" tests/test_verify.py
 
@@ -57,14 +57,14 @@ format: setup
 	ruff check --fix .
 	ruff format .
 
-# Bring what the profiles *-local and stories-llama use: reviews and preferences below data/raw, models below models/pretrained.
+# Copy the inputs of the profiles *-local and stories-llama: reviews and preferences to data/raw, models to models/pretrained.
 local-data:
 	@for source in data/imdb data/hh-rlhf models/imdb-gpt2-10m models/stories260K; do test -d "$(SHARED)/$$source" || { \
 		echo "local-data: $(SHARED)/$$source is missing; name the folder that has it: make local-data SHARED=FOLDER" >&2; \
 		echo "The reviews are public: the Large Movie Review Dataset (Maas et al. 2011, https://ai.stanford.edu/~amaas/data/sentiment)." >&2; \
-		echo "Its archive is read as it is: tar -C data/raw -xf aclImdb_v1.tar.gz, and in params.yaml data.source: data/raw/aclImdb." >&2; \
-		echo "The preferences are public, too: https://github.com/anthropics/hh-rlhf." >&2; \
-		echo "Without files, profiles/distilgpt2-imdb.yaml and profiles/hh-rlhf.yaml load data and model from the hub." >&2; \
+		echo "To use its archive: tar -C data/raw -xf aclImdb_v1.tar.gz, and set data.source: data/raw/aclImdb in params.yaml." >&2; \
+		echo "The preferences are public too: https://github.com/anthropics/hh-rlhf." >&2; \
+		echo "profiles/distilgpt2-imdb.yaml and profiles/hh-rlhf.yaml need no local files: they load data and model from the hub." >&2; \
 		exit 1; }; done
 	@mkdir -p data/raw/imdb data/raw/hh-rlhf models/pretrained/imdb-gpt2-10m models/pretrained/stories260K
 	@for name in imdb hh-rlhf; do cp -f "$(SHARED)"/data/$$name/*.jsonl.gz data/raw/$$name/; done
