@@ -1,9 +1,9 @@
-"""Compare: type a prompt, see every model's answers and how positive the judge finds them.
+"""Compare: type a prompt, and see the answer of every model and how positive the judge finds it.
 
     python stages/compare.py --prompt "The film was" --prompt "I saw this" --samples 3
     python stages/compare.py --prompts prompts/everyday.txt --samples 4 --csv answers.csv
 
-Needs the models of a finished run (`dvc repro`); writes nothing but the file named by --csv.
+It needs the models of a finished run (`dvc repro`). It writes the file named by --csv, and nothing else.
 """
 
 from rlhf_sentiment.engine.start import one_line_errors  # isort: split
@@ -25,17 +25,21 @@ from rlhf_sentiment.engine.params import load
 from rlhf_sentiment.engine.records import write_table
 from rlhf_sentiment.engine.stopping import listen
 from rlhf_sentiment.evaluation.compare import compare
-from rlhf_sentiment.evaluation.contestants import MODELS
+from rlhf_sentiment.evaluation.contestants import CONTESTANTS
 from rlhf_sentiment.settings.whole import Params
 
-MOST_SAMPLES = 1000  # as evaluate.samples_per_prompt
+MOST_SAMPLES = 1000  # the limit of evaluate.samples_per_prompt
 
 
 def main() -> None:
     parser = Parser(prog="python stages/compare.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prompt", action="append", default=[], help="what to continue; may be given several times")
-    parser.add_argument("--prompts", type=Path, metavar="FILE", help="more of them: .txt, one a line, or .jsonl with `prompt`")
-    parser.add_argument("--samples", type=int, default=1, metavar="N", help="answers of each model (default: %(default)s)")
+    parser.add_argument("--prompt", action="append", default=[], help="a text to continue; may be given several times")
+    parser.add_argument(
+        "--prompts", type=Path, metavar="FILE", help="a file of prompts: .txt, one a line, or .jsonl with `prompt`"
+    )
+    parser.add_argument(
+        "--samples", type=int, default=1, metavar="N", help="answers of each model to each prompt (default: %(default)s)"
+    )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the answers to FILE")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE", help="default: %(default)s")
     arguments = parser.parse_args()
@@ -48,7 +52,7 @@ def main() -> None:
     for prompt in arguments.prompt:
         if not is_utf8(prompt):
             parser.error(f"--prompt: {shown(prompt)} is not UTF-8")
-    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal that lacks a letter shows "?"
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # "?" for a letter that the terminal lacks
     console = Console()
     listen("compare")
     with one_line_errors("compare", "--samples, or generation.batch_size"):
@@ -56,20 +60,20 @@ def main() -> None:
         given = arguments.prompt + (read_prompts(arguments.prompts) if arguments.prompts else [])
         prompts = list(dict.fromkeys(given))
         table = compare(params, prompts, arguments.samples)
-        if arguments.csv:  # before anything is shown: a pager that closes early ends the program
+        if arguments.csv:  # before printing, because a pager that closes early ends the program
             write_table(arguments.csv, table)
         for prompt in prompts:
             show(console, prompt, table[table["prompt"] == prompt])
-        if len(table) > len(MODELS):
+        if len(table) > len(CONTESTANTS):
             means = table.groupby("model", sort=False)["positive"].mean()
-            console.print(Text(f" mean P(positive) of {len(table) // len(MODELS)} answers each: "), end="")
+            console.print(Text(f" mean P(positive) of {len(table) // len(CONTESTANTS)} answers each: "), end="")
             console.print(Text(", ").join(Text(f"{name} ").append(coloured(mean)) for name, mean in means.items()))
 
 
 def show(console: Console, prompt: str, answers: pd.DataFrame) -> None:
-    """The answers to one prompt, model by model, aligned with those to other prompts."""
+    """Print the answers to one prompt, model by model. The columns are as wide for every prompt."""
     table = Table(title=Text(visible(prompt), style="bold"), title_justify="left", box=box.SIMPLE_HEAD, expand=True)
-    table.add_column("model", width=5)
+    table.add_column("model", width=max(map(len, ("model", *CONTESTANTS))))
     table.add_column("P(positive)", justify="right", width=11)
     table.add_column("response", overflow="fold", ratio=1)
     for name, rows in answers.groupby("model", sort=False):
@@ -80,7 +84,7 @@ def show(console: Console, prompt: str, answers: pd.DataFrame) -> None:
 
 
 def coloured(score: float) -> Text:
-    """P(positive) in green, yellow or red, where the terminal can."""
+    """Return P(positive) in green, yellow or red, if the terminal has colours."""
     return Text(f"{score:.2f}", style="green" if score > 2 / 3 else "red" if score < 1 / 3 else "yellow")
 
 

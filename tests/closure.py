@@ -1,7 +1,11 @@
 """The modules that a stage imports, read from its source."""
 
 import ast
+import json
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = ROOT / "stages"
@@ -51,3 +55,18 @@ def closure(file: Path) -> set[Path]:
             seen.add(one)
             waiting += imports(one)
     return seen
+
+
+def pipeline() -> dict[str, Any]:
+    """Return the stages of dvc.yaml by name, with each `foreach` written out as DVC does it."""
+    stages: dict[str, Any] = {}
+    for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items():
+        if "foreach" not in stage:
+            stages[name] = stage
+            continue
+        for key, item in stage["foreach"].items():
+            text = json.dumps(stage["do"]).replace("${key}", key)
+            for field, value in item.items():
+                text = text.replace(f"${{item.{field}}}", value)
+            stages[f"{name}@{key}"] = json.loads(text)
+    return stages

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 import yaml
 
-from rlhf_sentiment.evaluation.costs import crossed, distinct, duplicated, repetition, self_bleu
+from rlhf_sentiment.evaluation.costs import distinct, duplicated, repetition, self_bleu
+from rlhf_sentiment.evaluation.guards import crossed
 from rlhf_sentiment.settings.evaluate import EvaluateSettings, Guards
 
 from .conftest import ROOT
@@ -67,8 +68,15 @@ FIGURES: dict[str, float] = {
 }
 
 
+def lines(rlhf: dict[str, float], limits: Guards) -> list[str]:
+    """Return the guards that RLHF crosses, and make sure that SFT crosses none."""
+    found = crossed({"sft": FIGURES, "rlhf": rlhf}, limits)
+    assert found["sft"] == []
+    return found["rlhf"]
+
+
 def test_a_model_like_sft_crosses_no_guard() -> None:
-    assert crossed({"sft": FIGURES, "rlhf": FIGURES | {"kl_to_sft": 2.0}}, guards()) == []
+    assert lines(FIGURES | {"kl_to_sft": 2.0}, guards()) == []
 
 
 @pytest.mark.parametrize(
@@ -86,10 +94,11 @@ def test_a_model_like_sft_crosses_no_guard() -> None:
     ],
 )
 def test_each_guard_warns(change: dict[str, Any], said: str) -> None:
-    assert crossed({"sft": FIGURES, "rlhf": FIGURES | change}, guards()) == [said]
+    assert lines(FIGURES | change, guards()) == [said]
     setting = said.split("guards.")[1].split()[0]
-    assert crossed({"sft": FIGURES, "rlhf": FIGURES | change}, guards().model_copy(update={setting: None})) == []
+    assert lines(FIGURES | change, guards().model_copy(update={setting: None})) == []
 
 
 def test_a_figure_on_its_limit_is_within_it() -> None:
-    assert crossed({"sft": FIGURES | {"cut_off": 0.7}, "rlhf": FIGURES | {"cut_off": 1.0}}, guards()) == []  # 1 - .7 > .3
+    models = {"sft": FIGURES | {"cut_off": 0.7}, "rlhf": FIGURES | {"cut_off": 1.0}}
+    assert crossed(models, guards()) == {"sft": [], "rlhf": []}  # 1 - .7 > .3

@@ -71,7 +71,7 @@ MOMENTS: list[tuple[str, Callable[[World, str], bool], float, str]] = [
     ("reward", has_checkpoint("reward", 1), 0.1, "stage"),
     ("ppo", says("ppo: reads"), 6.0, "dvc and stage"),
     ("ppo", has_checkpoint("ppo", 1), 0.3, "dvc"),  # generation or update; the stage survives, and must not race the next
-    ("sample", says("sample: reads"), 3.0, "dvc and stage"),
+    ("sample", says("sample@rlhf: reads"), 3.0, "dvc and stage"),
     ("evaluate", says("evaluate: reads"), 6.0, "stage"),
 ]
 

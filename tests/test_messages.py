@@ -24,7 +24,7 @@ from rlhf_sentiment.engine.messages import Parser, cut, escaped, listed, one_lin
 from rlhf_sentiment.engine.params import load
 from rlhf_sentiment.engine.records import read_rows
 from rlhf_sentiment.evaluation import report
-from rlhf_sentiment.evaluation.contestants import MODELS
+from rlhf_sentiment.evaluation.contestants import CONTESTANTS
 from rlhf_sentiment.settings.whole import Params
 
 from .closure import STAGES
@@ -268,8 +268,8 @@ def test_answers_prompts_and_names_are_inert_in_the_report_the_card_and_the_term
         "files": {HOSTILE: {"read": 1, "kept": 1, "rejected": 0, "duplicates": 0, "overlaps": 0}},
         "splits": {"preferences": {"train": 1}}, "dropped": {"preferences": 0},
     }  # fmt: skip
-    models = dict.fromkeys(MODELS, HOSTILE)
-    scores = {f"{model}_positive": 0.5 for model in MODELS}
+    models = dict.fromkeys(CONTESTANTS, HOSTILE)
+    scores = {f"{model}_positive": 0.5 for model in CONTESTANTS}
     listed_answers = report.markdown(result(0.1, 0.3), [], [{"prompt": HOSTILE} | models | scores], 0.95, HOSTILE)
     for text in (card(tables, metrics, data), listed_answers):
         for line in text.split("\n"):
@@ -282,7 +282,7 @@ def test_answers_prompts_and_names_are_inert_in_the_report_the_card_and_the_term
     preview(tables, 1)
     console = Console(width=100, file=io.StringIO(), force_terminal=False)
     text = HOSTILE.replace("\ud800", "")  # which no tokenizer takes or gives
-    compare.show(console, text, pd.DataFrame([{"model": model, "positive": 0.5, "response": text} for model in MODELS]))
+    compare.show(console, text, pd.DataFrame([{"model": model, "positive": 0.5, "response": text} for model in CONTESTANTS]))
     assert isinstance(console.file, io.StringIO)
     for shown_text in (capsys.readouterr().out, console.file.getvalue()):
         for line in shown_text.split("\n"):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
 
-import evaluate
+from rlhf_sentiment.evaluation.exam import agreement_with_annotators
+from rlhf_sentiment.evaluation.measures import gain
 from rlhf_sentiment.evaluation.report import markdown, verdict
 from rlhf_sentiment.evaluation.statistics import holm, improvement, interval, mcnemar_p, prompts_needed
 
@@ -203,13 +204,15 @@ def test_how_often_the_judge_sides_with_the_annotators(tmp_path: Path, monkeypat
     rows = [{"prompt": "", "chosen": one, "rejected": other, "split": "validation"} for one, other in sides]
     rows.append({"prompt": "", "chosen": "bad", "rejected": "good", "split": "train"})
     (tmp_path / "data/prepared/preferences.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = evaluate.sided(lambda texts: np.array([{"good": 0.9, "so": 0.5, "bad": 0.1}[text] for text in texts]), 0.95)
+    found = agreement_with_annotators(
+        lambda texts: np.array([{"good": 0.9, "so": 0.5, "bad": 0.1}[text] for text in texts]), 0.95
+    )
     # Wilson for 6 of 8, z = 1.96: (0.75 + 0.2401 +- 1.96 sqrt(0.75 x 0.25 / 8 + 3.8416 / 256)) / 1.4802
     assert found == pytest.approx({"pairs": 8, "agree": 0.75, "agree_ci_low": 0.4093, "agree_ci_high": 0.9285}, abs=1e-4)
 
 
 def test_a_gain_is_in_standard_deviations_of_what_was_before() -> None:
     before, after = np.array([0.0, 2.0, 4.0]), np.array([3.0, 5.0, 7.0])
-    assert evaluate.gain(after, before) == pytest.approx(1.5)  # a rise of 3, deviations -2, 0, 2
-    assert evaluate.gain(before, after) == pytest.approx(-1.5)
-    assert evaluate.gain(after, np.ones(3)) == 0
+    assert gain(after, before) == pytest.approx(1.5)  # a rise of 3, deviations -2, 0, 2
+    assert gain(before, after) == pytest.approx(-1.5)
+    assert gain(after, np.ones(3)) == 0

@@ -12,7 +12,8 @@ import yaml
 
 from .conftest import ROOT, World, outs, write_classifier
 
-ALL = ["check", "prepare", "base", "sft", "reward", "judge", "ppo", "sample", "evaluate"]
+SAMPLES = ["sample@base", "sample@sft", "sample@rlhf"]
+ALL = ["check", "prepare", "base", "sft", "reward", "judge", "ppo", *SAMPLES, "evaluate"]
 
 
 def test_the_first_run_runs_every_stage(finished_world: World) -> None:
@@ -67,20 +68,16 @@ def test_the_report_has_what_people_look_for(finished_world: World) -> None:
 
 
 def test_the_gap_is_the_reward_models_gain_less_the_judges(finished_world: World) -> None:
-    import evaluate
     from rlhf_sentiment.evaluation.classifier import Judge
-    from rlhf_sentiment.models.loading import load_policy, load_reward_model, load_tokenizer
+    from rlhf_sentiment.evaluation.panel import answer_scores
+    from rlhf_sentiment.models.loading import load_reward_model, load_tokenizer
 
     models = finished_world / "models"
-    base, reward, tokenizer = (
-        load_policy(models / "base"),
-        load_reward_model(models / "reward"),
-        load_tokenizer(models / "base"),
-    )
+    reward, tokenizer = load_reward_model(models / "reward"), load_tokenizer(models / "base")
     scores, positive = {}, {}
     for name in ("sft", "rlhf"):
         rows = [json.loads(line) for line in (finished_world / f"data/samples/{name}.jsonl").read_text().splitlines()]
-        scores[name], _ = evaluate.score(base, reward, tokenizer, rows)
+        scores[name] = answer_scores(reward, tokenizer, rows)
         positive[name] = Judge.load(models / "judge").positive([row["response"] for row in rows])
     rises = [(after["rlhf"].mean() - after["sft"].mean()) / after["sft"].std(ddof=1) for after in (scores, positive)]
     result = json.loads((finished_world / "metrics/evaluation.json").read_text())
@@ -138,8 +135,9 @@ def test_prompts_that_leave_no_room_are_left_out_and_counted(world: World) -> No
     assert json.loads((world / "metrics/ppo.json").read_text())["prompts_too_long"] == 0
     (world / "prompts/long.txt").write_text("The film was\n" + "very " * 200 + "\nI saw\n")
     world.set("evaluate.prompts_file", "prompts/long.txt")
-    assert "2 prompts x 2" in world.run("python", "stages/sample.py")
-    assert json.loads((world / "metrics/sample.json").read_text()) == {"prompts": 2, "prompts_too_long": 1}
+    for name in ("base", "sft", "rlhf"):
+        assert "2 prompts x 2" in world.run("python", "stages/sample.py", name)
+        assert json.loads((world / f"metrics/sample_{name}.json").read_text()) == {"prompts": 2, "prompts_too_long": 1}
 
 
 def test_nothing_machine_dependent_is_written(finished_world: World) -> None:
@@ -167,7 +165,7 @@ def test_a_change_of_statistics_samples_nothing_and_of_questions_does(world: Wor
     assert "evaluate: warning: rlhf: kl_to_sft is" in output
     before = (world / "data/samples/rlhf.jsonl").read_text().splitlines()
     world.set("evaluate.samples_per_prompt", 3)
-    assert world.stages_run(world.run("dvc", "repro")) == ["check", "sample", "evaluate"]
+    assert sorted(world.stages_run(world.run("dvc", "repro"))) == sorted(["check", *SAMPLES, "evaluate"])
     after = (world / "data/samples/rlhf.jsonl").read_text().splitlines()
     assert len(after) == 20 * 3
     assert [line for i, line in enumerate(after) if i % 3 < 2] == before, "more answers leave the first as they are"
@@ -178,7 +176,8 @@ def test_a_model_adds_nothing_to_anothers_samples(world: World) -> None:
     before = outs(world, "data/samples")
     shutil.rmtree(world / "models/ppo")
     shutil.copytree(world / "models/base", world / "models/ppo")
-    world.run("python", "stages/sample.py")
+    for name in ("base", "sft", "rlhf"):
+        world.run("python", "stages/sample.py", name)
     after = outs(world, "data/samples")
     assert {name for name in before if before[name] != after[name]} == {
         "data/samples/rlhf.jsonl",
@@ -218,7 +217,8 @@ def test_your_own_prompts_and_another_judge(world: World) -> None:
     world.set("evaluate.prompts_file", "prompts/mine.txt")
     world.set("evaluate.samples_per_prompt", 4)
     world.set("evaluate.judges", ["classifier", "models/pretrained/stars.v2"])
-    assert world.stages_run(world.run("dvc", "repro")) == ["check", "prepare", "base", "sample", "evaluate"]
+    ran = world.stages_run(world.run("dvc", "repro"))
+    assert sorted(ran) == sorted(["check", "prepare", "base", *SAMPLES, "evaluate"])
     result = json.loads((world / "metrics/evaluation.json").read_text())
     assert result["judges"].keys() == {"classifier", "stars_v2"}
     assert result["kappa"].keys() == {"classifier_stars_v2"}
@@ -291,7 +291,7 @@ def test_a_typo_is_found_before_any_work(world: World) -> None:
 def test_experiments_and_reviews(world: World, tmp_path: Path) -> None:
     """`dvc exp run -S`, and `dvc metrics diff` and `dvc plots diff` between two commits of a clone with no cache."""
     output = world.run("dvc", "exp", "run", "-S", "ppo.steps=3", "-S", "ppo.learning_rate=1e-5")
-    assert world.stages_run(output) == ["check", "ppo", "sample", "evaluate"]
+    assert world.stages_run(output) == ["check", "ppo", "sample@rlhf", "evaluate"], "other contestants keep their samples"
     assert "1e-05" in (world / "params.yaml").read_text(), "DVC writes it so, and it was read as a number"
     assert json.loads((world / "metrics/ppo.json").read_text())["steps"] == 3
     world.commit("three steps")
@@ -315,10 +315,14 @@ def test_experiments_and_reviews(world: World, tmp_path: Path) -> None:
         assert {revision for entry in entries for revision in entry["revisions"]} == {"HEAD~1", "workspace"}, name
 
 
-@pytest.mark.parametrize("name", [*ALL, "compare"])
+@pytest.mark.parametrize("name", [*(name for name in ALL if name not in SAMPLES[1:]), "compare"])
 def test_help_says_what_a_stage_does(name: str) -> None:
-    done = subprocess.run([sys.executable, f"stages/{name}.py", "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    script = name.split("@")[0]
+    done = subprocess.run(
+        [sys.executable, f"stages/{script}.py", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert "--params FILE" in done.stdout
+    assert script != "sample" or "one of base, sft, rlhf" in done.stdout
     assert name == "compare" or ("Reads   " in done.stdout and "Writes  " in done.stdout)
     assert len(done.stdout.splitlines()) > 8
 
@@ -379,16 +383,20 @@ def test_compare_says_what_the_stage_said(world: World) -> None:
         ),
         ("judge", lambda w: (w / "data/prepared/labelled.jsonl").write_bytes(b"\xff\xfe"), "labelled.jsonl: not UTF-8"),
         ("evaluate", lambda w: (w / "plots/ppo.csv").write_text("a,b\n1,2\n"), "plots/ppo.csv: lacks step, score"),
-        ("sample", lambda w: w.set("evaluate.prompts_file", "prompts/none.txt"), "prompts/none.txt: no such file of prompts"),
+        (
+            "sample@rlhf",
+            lambda w: w.set("evaluate.prompts_file", "prompts/none.txt"),
+            "prompts/none.txt: no such file of prompts",
+        ),
         (
             "evaluate",
             lambda w: w.set("evaluate.judges", ["classifier", "models/pretrained/none"]),
             "models/pretrained/none is missing; put it there",
         ),
         (
-            "sample",
+            "sample@rlhf",
             lambda w: (w / "prompts/one.txt").write_text("A") and w.set("evaluate.prompts_file", "prompts/one.txt"),
-            "prompts/one.txt: 1 of 1 prompts leave the model room for max_new_tokens, and one says nothing of others; give two",
+            "prompts/one.txt: 1 of 1 prompts leave the model room for max_new_tokens, and paired statistics need at least two",
         ),
         (
             "evaluate",
@@ -409,7 +417,7 @@ def test_compare_says_what_the_stage_said(world: World) -> None:
         ),
         ("evaluate", lambda w: shutil.rmtree(w / "models/pretrained"), "`git checkout models/pretrained` brings it back"),
         ("evaluate", lambda w: w.set("evaluate.samples_per_prompt", 3), "the models answered different prompts"),
-        ("evaluate", lambda w: (w / "metrics/ppo.json").write_text("[]"), "metrics/ppo.json: holds list, not an object"),
+        ("evaluate", lambda w: (w / "metrics/judge.json").write_text("[]"), "metrics/judge.json: holds list, not an object"),
         (
             "evaluate",
             lambda w: shutil.copy(w / "data/samples/rlhf.jsonl", w / "data/samples/sft.jsonl").write_text(
@@ -451,9 +459,10 @@ def test_bad_input_is_one_clear_line(world: World, stage: str, spoil: object, sa
         copy.rename(world / name)
     spoil(world)  # type: ignore[operator]
     before = outs(world, "data", "models", "metrics", "plots")
-    more = ["--prompt", "The film was"] if stage == "compare" else []
+    script, *more = stage.split("@")
+    more += ["--prompt", "The film was"] if stage == "compare" else []
     done = subprocess.run(
-        [sys.executable, f"stages/{stage}.py", *more], cwd=world.folder, capture_output=True, text=True, check=False
+        [sys.executable, f"stages/{script}.py", *more], cwd=world.folder, capture_output=True, text=True, check=False
     )
     assert done.returncode in (1, 2), done.stderr
     errors = [line for line in done.stderr.splitlines() if line.startswith(f"{stage}: ")]

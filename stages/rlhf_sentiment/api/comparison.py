@@ -1,4 +1,4 @@
-"""Base, fine-tuned and RLHF model side by side: the figures of the report, or what they answer to your own prompts."""
+"""The models side by side: the figures of the report, or their answers to your own prompts."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -7,18 +7,19 @@ import pandas as pd
 
 from ..data.prompts import at_least_one, texts
 from ..engine.records import read_json
-from ..evaluation.contestants import MODELS
+from ..evaluation.contestants import CONTESTANTS
 from .config import RLHFConfig
 from .repository import require_repository, require_run, warn_of_other_settings
 
 
 class Comparison(NamedTuple):
-    """Base, fine-tuned (sft) and RLHF model side by side; a notebook shows the table.
+    """The models side by side. A notebook shows the table.
 
     Attributes:
-        table: of the report's prompts, a row a model and a column a figure; of your own, a row an answer.
-        figures: the tree of metrics/evaluation.json; of your own prompts, for each model `mean_positive` and
-            `positive_ratio`, in [0, 1], and the number of `samples`. docs/evaluation.md defines each.
+        table: for the report's prompts, a row for each model and a column for each figure. For your own prompts, a row for
+            each answer.
+        figures: for the report's prompts, the tree of metrics/evaluation.json. For your own prompts, `mean_positive` and
+            `positive_ratio`, from 0 to 1, and the number of `samples` of each model. docs/evaluation.md defines the figures.
 
     Example:
         >>> table, figures = run_evaluation(RLHFConfig())
@@ -37,16 +38,17 @@ class Comparison(NamedTuple):
 
 
 def run_evaluation(config: RLHFConfig, prompts: Sequence[str] | None = None, samples: int = 1) -> Comparison:
-    """The report's figures, or each model's answers to `prompts` and the judge's P(positive) of them.
+    """Return the report's figures, or the answer of each model to `prompts` with the judge's P(positive).
 
-    Both are of the last run, with a warning where its settings were not these, and neither writes anything.
+    The models are those of the last run. A warning names each setting that the last run had otherwise. No file is written.
 
     Args:
-        prompts: texts to continue; None: the report's test prompts, as the last run answered them.
+        config: the settings.
+        prompts: texts to continue. None means the report's prompts, as the last run answered them.
         samples: answers of each model to each of `prompts`.
 
     Raises:
-        StageError: there was no run, or it did not come to its end; a prompt is empty or too long.
+        StageError: there was no run, the last run did not finish, or a prompt is empty or too long.
 
     Example:
         >>> comparison = run_evaluation(RLHFConfig())
@@ -62,10 +64,10 @@ def run_evaluation(config: RLHFConfig, prompts: Sequence[str] | None = None, sam
     require_run()
     warn_of_other_settings(config)
     if prompts is None:
-        tree = read_json("metrics/evaluation.json", dict.fromkeys(MODELS, dict))
-        rows = {name: {key: value for key, value in tree[name].items() if not isinstance(value, dict)} for name in MODELS}
+        tree = read_json("metrics/evaluation.json", dict.fromkeys(CONTESTANTS, dict))
+        rows = {name: {key: value for key, value in tree[name].items() if not isinstance(value, dict)} for name in CONTESTANTS}
         return Comparison(pd.DataFrame.from_dict(rows, orient="index"), tree)
-    from ..evaluation.compare import compare  # torch and transformers take seconds to import, and only this needs them
+    from ..evaluation.compare import compare  # here, because torch and transformers take seconds to import
 
     table = compare(config, texts(prompts, "prompts"), at_least_one(samples))
     figures = {

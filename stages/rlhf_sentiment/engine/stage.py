@@ -7,7 +7,9 @@ the same to DVC, and a test holds the two equal.
 import argparse
 import ctypes
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,6 +25,7 @@ from .params import load
 from .stopping import asked, listen
 
 S = TypeVar("S", bound=BaseModel)
+Paths = Sequence[str] | Mapping[str, Sequence[str]]
 
 STAGES = Path(__file__).resolve().parents[2]
 
@@ -31,9 +34,9 @@ def stage(
     name: str,
     doc: str | None,
     schema: type[S],
-    main: Callable[[S], str],
-    reads: Sequence[str] = (),
-    writes: Sequence[str] = (),
+    main: Callable[..., str],
+    reads: Paths = (),
+    writes: Paths = (),
     look: Callable[[S, int], str] | None = None,
     lower: str = "",
 ) -> None:
@@ -49,18 +52,26 @@ def stage(
         look: what `--preview N` runs instead of `main`, for a stage that has it; it writes nothing.
         lower: the settings to lower where memory is short.
 
+    A stage that dvc.yaml runs once for each of several items (`foreach`) gives `reads` and `writes` by the item's name. The
+    first argument on its command line is this name, and `main` takes it after the settings.
+
     Exit status: 0 done, 1 an input is wrong or the stage failed, 2 the settings are wrong, 130 and 143 stopped by SIGINT and
     SIGTERM.
     """
     parser = Parser(
         prog=f"python stages/{name}.py",
-        description=f"{doc}\nReads   {', '.join(reads) or 'no data'}\nWrites  {', '.join(writes)}",
+        description=f"{doc}\nReads   {', '.join(_all(reads)) or 'no data'}\nWrites  {', '.join(_all(writes))}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    if isinstance(reads, Mapping):
+        parser.add_argument("item", choices=list(reads), metavar="NAME", help=f"one of {', '.join(reads)}")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE", help="default: %(default)s")
     if look is not None:
         parser.add_argument("--preview", type=_count, metavar="N", help="show N of what it would write, and write nothing")
     arguments = parser.parse_args()
+    reads, writes = _of(reads, arguments), _of(writes, arguments)
+    if "item" in arguments:
+        name, main = f"{name}@{arguments.item}", partial(main, name=arguments.item)
     for stream in (sys.stdout, sys.stderr):  # text of any script, whatever the terminal can show
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     keep_freed_memory()
@@ -93,6 +104,17 @@ def stage(
                 )
             environment.record(name)
         print(one_line(f"{name}: wrote {', '.join(writes)}; {result}"), flush=True)
+
+
+def _of(paths: Paths, arguments: argparse.Namespace) -> Sequence[str]:
+    """Return the paths of a stage, or of the item that the command line names."""
+    return paths[arguments.item] if isinstance(paths, Mapping) else paths
+
+
+def _all(paths: Paths) -> list[str]:
+    """Return the paths of a stage, of all its items together."""
+    each = paths.values() if isinstance(paths, Mapping) else [paths]
+    return list(dict.fromkeys(chain.from_iterable(each)))
 
 
 def _count(text: str) -> int:

@@ -1,4 +1,4 @@
-"""What base, fine-tuned and RLHF model answer to prompts of your own, and how positive the judge finds it."""
+"""The answers of every contestant to your own prompts, and how positive the judge finds them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,33 +13,38 @@ from ..models.loading import load_policy, load_tokenizer
 from ..sampling.answers import answer
 from ..settings.whole import Params
 from .classifier import Judge
-from .contestants import MODELS
+from .contestants import CONTESTANTS
 from .judges import judged
 
 
 def compare(params: Params, prompts: Sequence[str], samples: int) -> pd.DataFrame:
-    """Every model's answers to each prompt, with the judge's P(positive).
+    """Let every contestant answer each prompt, and let the judge read the answers.
+
+    Args:
+        params: all settings.
+        prompts: the prompts. One that stands twice is answered once.
+        samples: answers to each prompt.
 
     Returns:
-        A row an answer: prompt, model, sample (its number among several), positive, response.
+        A row for each answer, with prompt, model, sample (from 0), positive (the judge's P(positive)) and response.
 
     Raises:
-        StageError: a model or the judge is missing; a prompt is empty or too long.
+        StageError: a model or the judge is missing, or a prompt is empty or too long.
     """
-    for folder in (*MODELS.values(), "models/judge"):
+    for folder in (*(one.folder for one in CONTESTANTS.values()), "models/judge"):
         require(Path(folder))
     quiet()
     make_deterministic(params.seed)
     device, judge = resolve_device(params.device), Judge.load("models/judge")
     rows: list[Row] = []
-    for name, folder in progress_bar(MODELS.items(), desc="answers", unit=" models", leave=False):
-        model, tokenizer = load_policy(folder, device), load_tokenizer(folder)
+    for contestant in progress_bar(CONTESTANTS.values(), desc="answers", unit=" models", leave=False):
+        model, tokenizer = load_policy(contestant.folder, device), load_tokenizer(contestant.folder)
         written = answer(
             model, tokenizer, list(dict.fromkeys(prompts)), params.seed, **params.generation.model_dump(), samples=samples
         )
         positive = judge.positive([judged(one.prompt, one.response, params.evaluate.judged) for one in written])
         rows += [
-            {"prompt": one.prompt, "model": name, "sample": one.sample, "positive": score, "response": one.response}
+            {"prompt": one.prompt, "model": contestant.name, "sample": one.sample, "positive": score, "response": one.response}
             for one, score in zip(written, positive, strict=True)
         ]
     return pd.DataFrame(rows)

@@ -1,3 +1,63 @@
-"""The models that are compared, in the order of every table, and where each lies."""
+"""The models that are compared, in the order of every table.
 
-MODELS = {"base": "models/base", "sft": "models/sft", "rlhf": "models/ppo"}
+To add a model, add an entry here and one under `foreach` in dvc.yaml.
+"""
+
+from dataclasses import dataclass, field
+
+# The contestant that guards and KL are measured from.
+REFERENCE = "sft"
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A model that answers the test prompts.
+
+    Attributes:
+        name: in tables, in metrics/evaluation.json and in the names of its sample files.
+        folder: holds the model.
+        colour, hatch, marker: in figures. The colours are those of Okabe and Ito.
+        compared_with: metrics key -> name of the contestant that this one is measured against, prompt by prompt.
+    """
+
+    name: str
+    folder: str
+    colour: str
+    hatch: str
+    marker: str
+    compared_with: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def answers(self) -> str:
+        """The file of its answers, sampled as `generation` says."""
+        return f"data/samples/{self.name}.jsonl"
+
+    @property
+    def rollouts(self) -> str | None:
+        """The file of its untruncated answers at PPO's temperature, from which its KL from the reference is measured.
+
+        The reference has none: its KL from itself is 0.
+        """
+        return None if self.name == REFERENCE else f"data/samples/{self.name}_rollout.jsonl"
+
+    @property
+    def counts(self) -> str:
+        """The metrics file that says how many prompts it answered."""
+        return f"metrics/sample_{self.name}.json"
+
+
+CONTESTANTS = {
+    contestant.name: contestant
+    for contestant in (
+        Contestant("base", "models/base", "#999999", "", "s"),
+        Contestant("sft", "models/sft", "#0072B2", "//", "o", {"sft_over_base": "base"}),
+        Contestant("rlhf", "models/ppo", "#D55E00", "..", "D", {"improvement": "base", "improvement_over_sft": "sft"}),
+    )
+}
+
+# Metrics key -> the contestant and the one that it is measured against. The latest contestant comes first.
+COMPARISONS = {
+    key: (contestant.name, other)
+    for contestant in reversed(CONTESTANTS.values())
+    for key, other in contestant.compared_with.items()
+}

@@ -1,14 +1,16 @@
-"""What positivity cost: variety, repetition, likeness to the models before. Guards warn where it was too much."""
+"""What positivity cost: variety, repetition, likeness to the base model, and KL from the reference."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
+import torch
 from sacrebleu.metrics.bleu import BLEU
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.text import spaced
 from ..engine.records import Row
-from ..settings.evaluate import Guards
+from ..sampling.rollout import exact_kl, score_tokens
+from .samples import batches
 
 _COMPARED = 100  # responses that self-BLEU compares with each other
 
@@ -18,10 +20,10 @@ def _grams(tokens: Sequence[int], n: int) -> list[tuple[int, ...]]:
 
 
 def distinct(responses: Sequence[Sequence[int]], n: int, tokens: int) -> float:
-    """Distinct n-grams over n-grams (Li et al. 2016, 1510.03055), in the first `tokens` tokens of the responses, in order.
+    """Return distinct n-grams over n-grams (Li et al. 2016, 1510.03055) in the first `tokens` tokens of the responses.
 
-    Longer text repeats more, whoever wrote it: models are compared at equal numbers of tokens. No n-gram spans two
-    responses. 0 where there is no n-gram.
+    Longer text repeats more, whatever model wrote it, so models are compared at equal numbers of tokens. No n-gram spans two
+    responses. The value is 0 where there is no n-gram.
     """
     grams: list[tuple[int, ...]] = []
     for response in responses:
@@ -32,7 +34,7 @@ def distinct(responses: Sequence[Sequence[int]], n: int, tokens: int) -> float:
 
 
 def repetition(responses: Sequence[Sequence[int]], n: int = 4) -> float:
-    """The share of a response's n-grams that it has said before, mean over responses (seq-rep-n of 1908.04319)."""
+    """Return the share of a response's n-grams that repeat an earlier one, mean over responses (seq-rep-n of 1908.04319)."""
     shares = []
     for response in responses:
         grams = _grams(response, n)
@@ -41,14 +43,14 @@ def repetition(responses: Sequence[Sequence[int]], n: int = 4) -> float:
 
 
 def duplicated(responses: Sequence[str]) -> float:
-    """The share of responses that were given already, to the letter."""
+    """Return the share of responses that equal an earlier one."""
     return 1 - len(set(responses)) / len(responses)
 
 
 def self_bleu(responses: Sequence[str]) -> float:
-    """BLEU of each response against the others, mean, 0 to 1: how alike they are (Texygen, 1802.01886).
+    """Return the mean BLEU of each response against the others, from 0 to 1 (Texygen, 1802.01886).
 
-    Of the first hundred responses: it grows with their number, so that models are compared at the same.
+    It grows with the number of responses, so it uses the first hundred of every model.
     """
     texts = [spaced(text) for text in responses[:_COMPARED]]
     bleu = BLEU(effective_order=True)  # short responses have no 4-gram
@@ -57,7 +59,13 @@ def self_bleu(responses: Sequence[str]) -> float:
 
 
 def costs(rows: list[Row], each: int, tokens: int) -> Row:
-    """Variety and length of a model's responses, `each` of them to a prompt; distinct n-grams are of the first `tokens`."""
+    """Return variety and length of a model's responses.
+
+    Args:
+        rows: the answers, `each` to a prompt.
+        each: answers to each prompt. Self-BLEU reads the first of them.
+        tokens: distinct n-grams are counted in the first `tokens` tokens.
+    """
     responses = [row["tokens"] for row in rows]
     return {
         **{f"distinct_{n}": distinct(responses, n, tokens) for n in (1, 2, 3)},
@@ -70,44 +78,24 @@ def costs(rows: list[Row], each: int, tokens: int) -> Row:
     }
 
 
-class Guard(NamedTuple):
-    """A limit: of which figure of a model, whether the most or the least, and in what it is told."""
-
-    key: str
-    most: bool
-    relative: str  # "times": the figure over sft's; "more": the figure less sft's; "": the figure
-
-
-GUARDS = {
-    "max_perplexity": Guard("perplexity", True, "times"),
-    "max_kl": Guard("kl_to_sft", True, ""),
-    "min_distinct_2": Guard("distinct_2", False, "times"),
-    "max_self_bleu": Guard("self_bleu", True, "more"),
-    "max_repetition": Guard("repetition", True, "more"),
-    "max_duplicated": Guard("duplicated", True, "more"),
-    "max_cut_off": Guard("cut_off", True, "more"),
-    "min_length": Guard("response_tokens", False, "times"),
-    "max_length": Guard("response_tokens", True, "times"),
-}
+@torch.no_grad()
+def perplexity(base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[Row]) -> float:
+    """Return the perplexity of the responses under the base model, over all their tokens."""
+    nats, tokens = 0.0, 0
+    for batch in batches(rows, tokenizer, base.device):
+        log_probs = score_tokens(base, batch, 1.0).log_probs
+        nats -= float(log_probs[batch.response_mask.bool()].double().sum())
+        tokens += int(batch.response_mask.sum())
+    return float(np.exp(nats / tokens))
 
 
-def crossed(models: dict[str, Row], guards: Guards) -> list[str]:
-    """A line for each guard that a model crosses: model, figure and limit.
-
-    Args:
-        models: each model's figures; sft's are the measure.
-    """
-    sft, lines = models["sft"], []
-    for name, figures in models.items():
-        for setting, (key, most, relative) in GUARDS.items():
-            limit = getattr(guards, setting)
-            figure, told = figures[key], ""
-            if relative == "times":
-                figure, told = figure / max(sft[key], 1e-9), " times sft's"
-            elif relative == "more":
-                figure, told = figure - sft[key], " more than sft's"
-            figure = round(figure, 9)  # 1.0 - 0.7 is more than 0.3
-            if limit is not None and (figure > limit if most else figure < limit):
-                side = "above" if most else "below"
-                lines.append(f"{name}: {key} is {figure:.3g}{told}, {side} evaluate.guards.{setting} {limit:g}")
-    return lines
+def kl(
+    model: PreTrainedModel,
+    reference: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rollouts: list[Row],
+    temperature: float,
+) -> float:
+    """Return KL(model || reference) in nats per response, estimated from rollouts of the model at `temperature`."""
+    nats = [exact_kl(model, reference, part, temperature).cpu() for part in batches(rollouts, tokenizer, model.device)]
+    return float(np.mean(np.concatenate(nats)))

@@ -1,4 +1,4 @@
-"""Pictures for people. The same numbers give the same bytes; colours are Okabe and Ito's, told apart by all readers."""
+"""The PNG plots. The same numbers give the same bytes. All readers can tell Okabe and Ito's colours apart."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,10 +15,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..engine.artifacts import writing
+from .contestants import CONTESTANTS
+from .tables import Tables
 
-COLOURS = {"base": "#999999", "sft": "#0072B2", "rlhf": "#D55E00"}
-HATCHES = {"base": "", "sft": "//", "rlhf": ".."}
-_MARKERS = {"base": "s", "sft": "o", "rlhf": "D"}
+_BLUE, _ORANGE = "#0072B2", "#D55E00"
 _STYLE: dict[Any, Any] = {
     "figure.dpi": 120,
     "font.size": 9,
@@ -46,65 +46,67 @@ def _error(rows: pd.DataFrame) -> np.ndarray:
 
 
 def training(path: str, sft: pd.DataFrame, reward: pd.DataFrame) -> None:
-    """The curves of supervised fine-tuning and of the reward model."""
+    """Draw the curves of supervised fine-tuning and of the reward model."""
     with _picture(path, 3) as (_, (left, middle, right)):
-        left.plot(sft["step"], sft["loss"], color=COLOURS["sft"])
+        left.plot(sft["step"], sft["loss"], color=_BLUE)
         left.set(title="Supervised fine-tuning", xlabel="optimizer step", ylabel="loss (nats per token)")
-        middle.plot(reward["step"], reward["loss"], color=COLOURS["rlhf"])
+        middle.plot(reward["step"], reward["loss"], color=_ORANGE)
         middle.axhline(np.log(2), color="black", linestyle=":", linewidth=1, label="a coin")
         middle.set(title="Reward model", xlabel="optimizer step", ylabel="loss (nats per pair)", ylim=(0, None))
         middle.legend()
-        right.plot(reward["step"], reward["accuracy"], color=COLOURS["rlhf"])
+        right.plot(reward["step"], reward["accuracy"], color=_ORANGE)
         right.axhline(0.5, color="black", linestyle=":", linewidth=1, label="a coin")
         right.set(title="Reward model", xlabel="optimizer step", ylabel="accuracy on training pairs", ylim=(0, 1.02))
         right.legend()
 
 
 def ppo(path: str, curve: pd.DataFrame, validation: pd.DataFrame) -> None:
-    """Reward and KL over PPO's steps."""
+    """Draw reward, KL and entropy over PPO's steps."""
     with _picture(path, 3) as (_, (left, middle, right)):
-        left.plot(curve["step"], curve["score"], color=COLOURS["rlhf"], label="training prompts")
+        left.plot(curve["step"], curve["score"], color=_ORANGE, label="training prompts")
         left.plot(validation["step"], validation["score"], "o--", color="black", markersize=3, label="validation prompts")
         left.set(title="Reward", xlabel="PPO step", ylabel="reward model's score")
         left.legend()
-        middle.plot(curve["step"], curve["kl_penalty"], color=COLOURS["rlhf"], label="as charged (k1)")
-        middle.plot(curve["step"], curve["kl_k3"], color=COLOURS["sft"], linestyle="--", label="k3")
+        middle.plot(curve["step"], curve["kl_penalty"], color=_ORANGE, label="as charged (k1)")
+        middle.plot(curve["step"], curve["kl_k3"], color=_BLUE, linestyle="--", label="k3")
         middle.set(title="KL from the fine-tuned model", xlabel="PPO step", ylabel="nats per response")
         middle.legend()
-        right.plot(curve["step"], curve["entropy"], color=COLOURS["rlhf"])
+        right.plot(curve["step"], curve["entropy"], color=_ORANGE)
         right.set(title="Entropy", xlabel="PPO step", ylabel="nats per token", ylim=(0, None))
 
 
 def comparison(path: str, table: pd.DataFrame, confidence: float) -> None:
-    """Bars of the models with intervals.
+    """Draw a bar with its interval for each contestant.
 
     Args:
+        path: the PNG file.
         table: columns model, figure ("mean P(positive)" or "positive ratio"), value, low, high.
-        confidence: of the intervals.
+        confidence: the level of the intervals.
     """
     with _picture(path, 2, 3.4) as (_, axes):
         for panel, (figure, rows) in zip(axes, table.groupby("figure", sort=True), strict=True):
-            error = _error(rows)
-            bars = panel.bar(rows["model"], rows["value"], yerr=error, capsize=4, color=[COLOURS[m] for m in rows["model"]])
+            error, colours = _error(rows), [CONTESTANTS[model].colour for model in rows["model"]]
+            bars = panel.bar(rows["model"], rows["value"], yerr=error, capsize=4, color=colours)
             for bar, model in zip(bars, rows["model"], strict=True):
-                bar.set(hatch=HATCHES[model], edgecolor="white")
+                bar.set(hatch=CONTESTANTS[model].hatch, edgecolor="white")
             panel.bar_label(bars, fmt="%.2f", padding=3)
             panel.set(title=f"{figure}, {100 * confidence:g} % interval", ylabel=figure, ylim=(0, 1.12))
             panel.grid(axis="x", visible=False)
 
 
 def reliability(path: str, tables: dict[tuple[str, str], pd.DataFrame], words: int) -> None:
-    """What share is positive where a judge says P(positive), a panel for each judge.
+    """Draw the share of positive texts against P(positive), a panel for each judge.
 
     Args:
-        tables: (judge, "whole" or "cut") -> `judge.reliability`, with NaN in bins that are not to be drawn.
-        words: to which the cut texts are cut.
+        path: the PNG file.
+        tables: (judge, "whole" or "cut") -> `classifier.reliability`, with NaN in bins that are not drawn.
+        words: the number of words of a cut text.
     """
     names = list(dict.fromkeys(name for name, _ in tables))
     with _picture(path, len(names), 3.2) as (_, axes):
         for panel, name in zip(axes, names, strict=True):
             panel.plot([0, 1], [0, 1], color="black", linestyle=":", linewidth=1, label="as said")
-            for way, colour, style in (("whole", COLOURS["sft"], "o-"), ("cut", COLOURS["rlhf"], "s--")):
+            for way, colour, style in (("whole", _BLUE, "o-"), ("cut", _ORANGE, "s--")):
                 table = tables[name, way]
                 label = "whole texts" if way == "whole" else f"cut to {words} words"
                 panel.plot(table["said"], table["was"], style, color=colour, markersize=4, label=label)
@@ -114,22 +116,22 @@ def reliability(path: str, tables: dict[tuple[str, str], pd.DataFrame], words: i
 
 
 def frontier(path: str, models: pd.DataFrame, curve: pd.DataFrame, validation: pd.DataFrame, confidence: float) -> None:
-    """What positivity cost in KL: the models on test prompts, and PPO's policy on its way.
+    """Draw positivity against KL: the contestants on test prompts, and PPO's policy during training.
 
     Args:
+        path: the PNG file.
         models: columns model, kl, value, low, high.
         curve: columns kl_penalty, score, a row for each PPO step.
         validation: columns kl, score, in the order of the steps.
-        confidence: of the intervals.
+        confidence: the level of the intervals.
     """
     with _picture(path, 2) as (_, (left, right)):
         for name, rows in models.groupby("model", sort=False):
-            error = _error(rows)
-            colour, marker = COLOURS[str(name)], _MARKERS[str(name)]
-            left.errorbar(rows["kl"], rows["value"], yerr=error, fmt=marker, color=colour, label=str(name), capsize=4)
+            model, places = CONTESTANTS[str(name)], (rows["kl"], rows["value"])
+            left.errorbar(*places, yerr=_error(rows), fmt=model.marker, color=model.colour, label=model.name, capsize=4)
         left.set(title=f"Test prompts, {100 * confidence:g} % interval", ylabel="mean P(positive)", ylim=(0, 1.02))
         left.legend(loc="lower right")
-        right.plot(curve["kl_penalty"], curve["score"], ".", color=COLOURS["rlhf"], label="training batches")
+        right.plot(curve["kl_penalty"], curve["score"], ".", color=_ORANGE, label="training batches")
         right.plot(validation["kl"], validation["score"], "o--", color="black", markersize=4, label="validation prompts")
         right.set(title="PPO's policy on its way", ylabel="reward model's score")
         right.legend(loc="lower right")
@@ -138,19 +140,45 @@ def frontier(path: str, models: pd.DataFrame, curve: pd.DataFrame, validation: p
 
 
 def distribution(path: str, positive: dict[str, np.ndarray], bins: np.ndarray) -> None:
-    """How P(positive) is spread, a panel for each model."""
+    """Draw the distribution of P(positive), a panel for each contestant.
+
+    Args:
+        path: the PNG file.
+        positive: P(positive) of each answer. name -> (N x S,)
+        bins: the edges of the bins.
+    """
     with _picture(path, len(positive), 3.2) as (_, axes):
-        for panel, (model, values) in zip(axes, positive.items(), strict=True):
-            weights = np.full(len(values), 1 / len(values))
-            panel.hist(values, bins=list(bins), weights=weights, color=COLOURS[model], hatch=HATCHES[model], edgecolor="white")
+        for panel, (name, values) in zip(axes, positive.items(), strict=True):
+            model, weights = CONTESTANTS[name], np.full(len(values), 1 / len(values))
+            panel.hist(values, bins=list(bins), weights=weights, color=model.colour, hatch=model.hatch, edgecolor="white")
             side = "center" if 0.15 < values.mean() < 0.85 else "right" if values.mean() > 0.5 else "left"
             panel.axvline(values.mean(), color="black", linestyle="--", linewidth=1)
             panel.text(
                 values.mean(), 1.0, f"mean {values.mean():.2f}", ha=side, va="bottom", transform=panel.get_xaxis_transform()
             )
             panel.set(xlabel="P(positive) of a response", xlim=(0, 1))
-            panel.set_title(model, pad=16)
+            panel.set_title(name, pad=16)
         axes[0].set_ylabel("share of responses")
         top = max(panel.get_ylim()[1] for panel in axes)
         for panel in axes:
             panel.set_ylim(0, top)
+
+
+def draw(
+    tables: Tables, positive: dict[str, np.ndarray], curves: dict[str, pd.DataFrame], words: int, confidence: float
+) -> None:
+    """Write all figures to plots/.
+
+    Args:
+        tables: the tables of the run.
+        positive: the classifier's P(positive) of the answers of each contestant. name -> (N, S)
+        curves: what the training stages wrote: sft, reward, ppo and ppo_validation.
+        words: the number of words of a cut text.
+        confidence: the level of the intervals.
+    """
+    comparison("plots/comparison.png", tables.comparison, confidence)
+    distribution("plots/distribution.png", {name: values.ravel() for name, values in positive.items()}, tables.bins)
+    reliability("plots/reliability.png", tables.calibration, words)
+    frontier("plots/frontier.png", tables.frontier, curves["ppo"], curves["ppo_validation"], confidence)
+    training("plots/training.png", curves["sft"], curves["reward"])
+    ppo("plots/ppo.png", curves["ppo"], curves["ppo_validation"])

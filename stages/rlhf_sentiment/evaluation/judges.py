@@ -1,7 +1,8 @@
-"""Those who judge beside the classifier, and the exam that every judge sits.
+"""The judges beside the classifier.
 
-A judge's opinion is P(positive) of a text, in [0, 1]. The lexicon's is its compound score, moved there; the reward model's
-is a logistic function of its score, fitted on labelled texts that neither the reward model nor the exam has seen (Platt 1999).
+A judge's opinion is P(positive) of a text, from 0 to 1. The lexicon's is its compound score, mapped to this range. The reward
+model's is a logistic function of its score (Platt 1999). The function is fitted on labelled texts that neither the reward model
+nor the exam has seen.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,11 +27,11 @@ from ..sampling.rollout import pad_prompts
 from ..settings.evaluate import LOCAL
 from .classifier import Judge
 
-Opinion = Callable[[Sequence[str]], np.ndarray]  # P(positive) of each text, in [0, 1]. [N] -> (N,)
+Opinion = Callable[[Sequence[str]], np.ndarray]  # P(positive) of each text, from 0 to 1. [N] -> (N,)
 
 
 def opinion_of(judge: str, device: torch.device) -> Opinion:
-    """What `evaluate.judges` means by a name."""
+    """Return the judge that a name in `evaluate.judges` stands for. `reward` is not one of these."""
     if judge == "classifier":
         return Judge.load("models/judge").positive
     if judge.startswith(LOCAL):
@@ -39,21 +40,23 @@ def opinion_of(judge: str, device: torch.device) -> Opinion:
 
 
 def lexicon() -> Opinion:
-    """vaderSentiment's (Hutto and Gilbert 2014), which was trained on nothing of ours."""
+    """Return vaderSentiment's opinion (Hutto and Gilbert 2014), which uses no data of this project."""
     analyzer = SentimentIntensityAnalyzer()
     return lambda texts: np.array([(analyzer.polarity_scores(text)["compound"] + 1) / 2 for text in texts])
 
 
 def judged(prompt: str, response: str, how: str) -> str:
-    """What a judge reads of an answer: `evaluate.judged`."""
+    """Return the text of an answer that a judge reads, as `evaluate.judged` says."""
     return response if how == "response" else prompt + response
 
 
 def text_scores(reward: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], ended: bool) -> np.ndarray:
-    """The reward model's score of whole texts, as far as it has positions. [N] -> (N,)
+    """Return the reward model's score of each text. A text is truncated to the model's positions. [N] -> (N,)
 
     Args:
-        ended: whether its ending follows each text, as it does where responses end by themselves.
+        reward, tokenizer: the reward model.
+        texts: without special tokens.
+        ended: whether an end token follows each text, as it does where responses end by themselves.
     """
     end = ending(tokenizer) if ended else []
     room = int(min(room_of(reward), 1e9))
@@ -67,23 +70,27 @@ def text_scores(reward: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tex
 
 
 def platt(scores: np.ndarray, labels: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """P(positive) as a logistic function of a score, fitted on labelled ones (Platt 1999). (N,), (N,) -> a function of (M,)"""
+    """Fit P(positive) as a logistic function of a score (Platt 1999). (N,), (N,) -> a function of (M,)"""
     mean, spread = scores.mean(), scores.std() or 1.0
     fitted = LogisticRegression(C=1e6).fit(((scores - mean) / spread)[:, None], labels)
     return lambda others: fitted.predict_proba(((others - mean) / spread)[:, None])[:, 1]
 
 
 def classifier_of(judge: str, device: torch.device) -> Opinion:
-    """The opinion of a text classifier: models/pretrained/NAME, or OWNER/NAME@REVISION on the hub.
+    """Load a text classifier as a judge.
+
+    Args:
+        judge: models/pretrained/NAME, or OWNER/NAME@REVISION on the hub.
+        device: computes its opinion.
 
     Raises:
-        StageError: it cannot be loaded, or has not one label for positive and one for negative.
+        StageError: it cannot be loaded, or it does not have one positive and one negative label.
     """
     name, _, revision = judge.partition("@")
     model, tokenizer = load_classifier(name, device, revision or None)
     labels = {index: str(label).lower() for index, label in model.config.id2label.items()}
     sides = [[index for index, label in labels.items() if label.startswith(side)] for side in ("pos", "neg")]
-    if [*labels.values()] == ["label_0", "label_1"]:  # unnamed: by custom 0 is negative, 1 positive
+    if [*labels.values()] == ["label_0", "label_1"]:  # unnamed: by convention 0 is negative, 1 positive
         sides = [[1], [0]]
     if any(len(side) != 1 for side in sides):
         raise StageError(
@@ -113,15 +120,15 @@ def classifier_of(judge: str, device: torch.device) -> Opinion:
 
 
 def _batches(lengths: Sequence[int], size: int = 64) -> list[list[int]]:
-    """Numbers of texts, those of a length together: little padding."""
+    """Group the indices of texts by length, so that batches have little padding."""
     order = sorted(range(len(lengths)), key=lambda i: lengths[i])
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 def agreement(opinions: dict[str, np.ndarray]) -> dict[str, float]:
-    """Cohen's kappa (1960) of each pair of judges on the same texts, P > 0.5 against not: 1 is agreement, 0 is chance.
+    """Return Cohen's kappa (1960) of each pair of judges on the same texts, from P > 0.5: 1 is agreement, 0 is chance.
 
-    Where both give all texts one label, they agree, and kappa is 1.
+    Where both judges give every text the same one label, kappa is 1.
     """
     kappas = {}
     for (one, these), (other, those) in combinations(opinions.items(), 2):

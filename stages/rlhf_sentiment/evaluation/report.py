@@ -1,11 +1,15 @@
-"""The report of `evaluate` as Markdown: a verdict, the table, and samples side by side."""
+"""The report as Markdown: a verdict, the tables, and answers side by side."""
 
 from collections.abc import Sequence
 from itertools import combinations
 
+from rich.console import Console
+from rich.markdown import Markdown
+
+from ..engine.artifacts import writing
 from ..engine.messages import escaped
 from ..engine.records import Row
-from .contestants import MODELS
+from .contestants import COMPARISONS, CONTESTANTS
 
 _ROWS = {
     "mean_positive": "mean P(positive)",
@@ -24,18 +28,13 @@ _ROWS = {
     "grammar_parses": "parses under the corpus grammar",
     "grammar_positive": "positive in the grammar's opinion, of those",
 }
-_GAINS = {
-    "improvement": "rlhf over base",
-    "improvement_over_sft": "rlhf over sft",
-    "sft_over_base": "sft over base",
-}
 
 
 def verdict(result: Row, confidence: float) -> str:
-    """One sentence: did RLHF raise positivity over supervised fine-tuning, for this model and seed, and at what cost.
+    """Return one sentence: whether RLHF raised positivity over supervised fine-tuning, and at what cost.
 
-    It did where the interval leaves out 0 and the test, adjusted for all pairs, agrees: of few prompts a bootstrap
-    interval is too narrow.
+    It did if the interval excludes 0 and the test, adjusted for all pairs, agrees. The interval alone is not enough, because a
+    bootstrap interval of few prompts is too narrow.
     """
     gain, sft, rlhf = result["improvement_over_sft"], result["sft"], result["rlhf"]
     size = f"{gain['mean_positive']:+.3f} [{gain['ci_low']:+.3f}, {gain['ci_high']:+.3f}]"
@@ -55,14 +54,14 @@ def verdict(result: Row, confidence: float) -> str:
 
 
 def markdown(result: Row, warnings: Sequence[str], samples: Sequence[Row], confidence: float, preferred_for: str) -> str:
-    """The report.
+    """Return the report.
 
     Args:
         result: the tree of metrics/evaluation.json.
         warnings: a line for each guard that is crossed.
-        samples: rows with prompt, and each model's response and `<model>_positive`.
-        confidence: of the intervals.
-        preferred_for: what the responses that people chose are better at.
+        samples: rows with `prompt`, and for each contestant its response and `<name>_positive`.
+        confidence: the level of the intervals.
+        preferred_for: what annotators preferred a response for.
     """
     lines = ["# Base against RLHF", "", verdict(result, confidence), ""]
     lines += [f"- warning: {line}" for line in warnings] + [""] * bool(warnings)
@@ -72,16 +71,23 @@ def markdown(result: Row, warnings: Sequence[str], samples: Sequence[Row], confi
     lines += ["## The same prompts, side by side", ""]
     for sample in samples:
         lines += [f"**{escaped(sample['prompt'])}**", ""]
-        lines += [f"- {model} ({sample[f'{model}_positive']:.2f}): {escaped(sample[model].strip())}" for model in MODELS]
+        lines += [f"- {model} ({sample[f'{model}_positive']:.2f}): {escaped(sample[model].strip())}" for model in CONTESTANTS]
         lines.append("")
     return "\n".join(lines)
 
 
+def publish(report: str) -> None:
+    """Write the report to reports/report.md, and show it on the terminal."""
+    with writing("reports/report.md") as aside:
+        aside.write_text(report, encoding="utf-8", newline="\n")
+    Console().print(Markdown(report))
+
+
 def _models(result: Row) -> list[str]:
-    lines = [f"| | {' | '.join(MODELS)} |", "|---|---:|---:|---:|"]
+    lines = [f"| | {' | '.join(CONTESTANTS)} |", f"|---|{'---:|' * len(CONTESTANTS)}"]
     others = {f"{name}_positive": f"positive ratio, {name}" for name in result["judges"]}
     for key, title in ({"mean_positive": "", "positive_ratio": ""} | others | _ROWS).items():
-        cells = [f"{result[model][key]:.3f}" if key in result[model] else "" for model in MODELS]
+        cells = [f"{result[model][key]:.3f}" if key in result[model] else "" for model in CONTESTANTS]
         if any(cells):
             lines.append(f"| {_ROWS.get(key, title)} | {' | '.join(cells)} |")
     return [*lines, ""]
@@ -96,10 +102,10 @@ def _improvements(result: Row, confidence: float) -> list[str]:
         "| | mean P(positive) | positive ratio | effect size | prompts |",
         "|---|---:|---:|---:|---:|",
     ]
-    for key, title in _GAINS.items():
+    for key, (after, before) in COMPARISONS.items():
         gain = result[key]
         lines.append(
-            f"| {title} | {gain['mean_positive']:+.3f} [{gain['ci_low']:+.3f}, {gain['ci_high']:+.3f}] "
+            f"| {after} over {before} | {gain['mean_positive']:+.3f} [{gain['ci_low']:+.3f}, {gain['ci_high']:+.3f}] "
             f"| {gain['positive_ratio']:+.3f} [{gain['positive_ratio_ci_low']:+.3f}, {gain['positive_ratio_ci_high']:+.3f}] "
             f"| {gain['effect_size']:.2f} | {gain['prompts_needed']} |"
         )
@@ -111,9 +117,9 @@ def _improvements(result: Row, confidence: float) -> list[str]:
         "| | permutation | Holm | Wilcoxon | McNemar |",
         "|---|---:|---:|---:|---:|",
     ]
-    for key, title in _GAINS.items():
+    for key, (after, before) in COMPARISONS.items():
         cells = (_p(result[key][name]) for name in ("p_value", "p_holm", "p_wilcoxon", "p_mcnemar"))
-        lines.append(f"| {title} | {' | '.join(cells)} |")
+        lines.append(f"| {after} over {before} | {' | '.join(cells)} |")
     return [*lines, ""]
 
 

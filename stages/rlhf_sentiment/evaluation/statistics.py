@@ -1,10 +1,11 @@
-"""How sure we are of a difference between two models.
+"""How certain a difference between two models is.
 
-A prompt is the unit: every model answers the same prompts, so differences are taken prompt by prompt, between means over
-the prompt's samples.
+The unit is the prompt. Every model answers the same prompts, so differences are paired by prompt. They are differences between
+means over the answers to a prompt.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 from scipy.stats import bootstrap, permutation_test, wilcoxon
@@ -12,15 +13,17 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
+from .contestants import COMPARISONS
+
 SMALLEST = 0.05  # the difference in mean P(positive) that `prompts_needed` is about
 POWER = 0.8
-_NOTHING = 1e-9  # less than this is rounding, not a difference
+_NOTHING = 1e-9  # a smaller difference is rounding
 
 
 def interval(values: np.ndarray, confidence: float, resamples: int, seed: int) -> tuple[float, float]:
-    """The BCa bootstrap interval of a mean (Efron 1987). (N,) -> low, high.
+    """Return the BCa bootstrap interval of a mean (Efron 1987). (N,) -> low, high
 
-    Where all values are the same, so is every resample's mean: the interval is that point.
+    Where all values are equal, the interval is this one value.
     """
     if np.ptp(values) < _NOTHING:
         return float(values.mean()), float(values.mean())
@@ -31,20 +34,23 @@ def interval(values: np.ndarray, confidence: float, resamples: int, seed: int) -
 
 
 def improvement(after: np.ndarray, before: np.ndarray, confidence: float, resamples: int, seed: int) -> dict[str, float]:
-    """after - before, paired by prompt.
+    """Compare two models: after - before, paired by prompt.
 
     Args:
         after, before: P(positive) of each response, a row for each prompt. (N, S), (N, S)
+        confidence: the level of the intervals.
+        resamples: of the bootstrap and of the permutation test.
+        seed: of the resamples.
 
     Returns:
         mean_positive, ci_low, ci_high: the mean difference and its BCa interval.
-        p_value: two-sided, of a paired permutation test (the two models' names swapped at random, prompt by prompt).
+        p_value: two-sided, of a paired permutation test, which swaps the two models' names at random, prompt by prompt.
         p_wilcoxon: of the signed-rank test on the same differences (Wilcoxon 1945).
-        p_mcnemar: of the exact test whether as many prompts turn positive as turn negative (McNemar 1947), each
-            prompt's first sample alone: a test of pairs must not count a prompt twice.
-        effect_size: Cohen's d_z, the mean difference in standard deviations of the difference (0 where it is constant).
-        prompts_needed: how many prompts a paired t-test needs to see a difference of 0.05 at 1 - confidence with power 0.8,
-            differences being as spread as these.
+        p_mcnemar: of the exact test whether as many prompts turn positive as turn negative (McNemar 1947). It uses the first
+            answer to each prompt, because a paired test must not count a prompt twice.
+        effect_size: Cohen's d_z, the mean difference in standard deviations of the difference, 0 where it is constant.
+        prompts_needed: how many prompts a paired t-test needs to detect a difference of 0.05 at level 1 - confidence with
+            power 0.8, if differences vary as much as these.
         positive_ratio and its interval: the difference in the share of responses with P > 0.5.
     """
     difference = after.mean(axis=1) - before.mean(axis=1)
@@ -78,15 +84,20 @@ def improvement(after: np.ndarray, before: np.ndarray, confidence: float, resamp
 
 
 def mcnemar_p(after: np.ndarray, before: np.ndarray) -> float:
-    """McNemar's exact two-sided p of paired yes and no. (N,), (N,) -> p"""
+    """Return McNemar's exact two-sided p of paired booleans. (N,), (N,) -> p"""
     table = [[(after & before).sum(), (after & ~before).sum()], [(~after & before).sum(), (~after & ~before).sum()]]
     return float(mcnemar(table, exact=True).pvalue)
 
 
 def prompts_needed(spread: float, alpha: float) -> int:
-    """Prompts for a paired t-test to see a difference of 0.05 with power 0.8; `spread` is the differences' standard deviation.
+    """Return how many prompts a paired t-test needs to detect a difference of 0.05 with power 0.8.
 
-    At least 2: one prompt has no spread.
+    Args:
+        spread: the standard deviation of the differences.
+        alpha: the level of the test.
+
+    Returns:
+        At least 2, because one prompt has no standard deviation.
     """
     if spread < SMALLEST / 10:  # ten standard deviations: the equation has no root above 2
         return 2
@@ -94,5 +105,24 @@ def prompts_needed(spread: float, alpha: float) -> int:
 
 
 def holm(p_values: list[float]) -> list[float]:
-    """Adjusted for all being asked at once (Holm 1979): below alpha with probability at most alpha, if nothing differs."""
+    """Adjust p-values for several tests at once (Holm 1979).
+
+    If nothing differs, the probability that any adjusted p is below alpha is at most alpha.
+    """
     return [float(p) for p in multipletests(p_values, method="holm")[1]]
+
+
+def comparisons(positive: dict[str, np.ndarray], **certainty: Any) -> dict[str, dict[str, float]]:
+    """Compare the contestants in pairs, as `contestants.COMPARISONS` lists them.
+
+    Args:
+        positive: P(positive) of the answers of each contestant. name -> (N, S)
+        certainty: `confidence`, `resamples` and `seed` of `improvement`.
+
+    Returns:
+        For each pair what `improvement` returns, and `p_holm`: `p_value` adjusted for all pairs.
+    """
+    found = {key: improvement(positive[after], positive[before], **certainty) for key, (after, before) in COMPARISONS.items()}
+    for pair, p in zip(found.values(), holm([pair["p_value"] for pair in found.values()]), strict=True):
+        pair["p_holm"] = p
+    return found

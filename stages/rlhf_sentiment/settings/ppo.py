@@ -20,7 +20,16 @@ class Prompted(Settings):
     validation_prompts: Count
 
 
-class PPOSettings(Prompted):
+class RolloutSettings(Settings):
+    """The settings of the rollouts from which KL is measured. `sample` and `evaluate` read them."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    max_new_tokens: Annotated[int, Field(ge=1, le=131_072)]
+    temperature: Annotated[float, Field(ge=1e-3, le=10)]
+
+
+class PPOSettings(Prompted, RolloutSettings):
     model_config = ConfigDict(extra="forbid")
 
     steps: Annotated[int, Field(ge=1, le=1_000_000)]
@@ -31,8 +40,6 @@ class PPOSettings(Prompted):
     dtype: Literal["float32", "bfloat16"]
     learning_rate: Annotated[float, Field(gt=0, le=0.1)]
     max_grad_norm: Positive
-    max_new_tokens: Annotated[int, Field(ge=1, le=131_072)]
-    temperature: Annotated[float, Field(ge=1e-3, le=10)]
     kl_coef: Annotated[float, Field(ge=0, le=100)]
     kl_target: Positive | None
     kl_horizon: Annotated[int, Field(ge=1)]

@@ -1,0 +1,63 @@
+"""Guards: a warning where a model paid too much for positivity, compared with the reference."""
+
+from typing import NamedTuple
+
+from ..engine.records import Row
+from ..settings.evaluate import Guards
+from .contestants import REFERENCE
+
+
+class Guard(NamedTuple):
+    """A limit on one figure of a model.
+
+    Attributes:
+        key: the figure.
+        most: whether the limit is the most that is allowed, or the least.
+        relative: "times" limits the figure divided by the reference's, "more" the figure minus the reference's, and "" the
+            figure itself.
+    """
+
+    key: str
+    most: bool
+    relative: str
+
+
+GUARDS = {
+    "max_perplexity": Guard("perplexity", True, "times"),
+    "max_kl": Guard("kl_to_sft", True, ""),
+    "min_distinct_2": Guard("distinct_2", False, "times"),
+    "max_self_bleu": Guard("self_bleu", True, "more"),
+    "max_repetition": Guard("repetition", True, "more"),
+    "max_duplicated": Guard("duplicated", True, "more"),
+    "max_cut_off": Guard("cut_off", True, "more"),
+    "min_length": Guard("response_tokens", False, "times"),
+    "max_length": Guard("response_tokens", True, "times"),
+}
+
+
+def crossed(models: dict[str, Row], guards: Guards) -> dict[str, list[str]]:
+    """Return a line for each guard that a model crosses, with model, figure and limit, by the model's name.
+
+    Args:
+        models: the figures of each model. The reference must be among them.
+        guards: the limits.
+    """
+    return {
+        name: [f"{name}: {line}" for line in _crossed(figures, models[REFERENCE], guards)] for name, figures in models.items()
+    }
+
+
+def _crossed(figures: Row, reference: Row, guards: Guards) -> list[str]:
+    lines = []
+    for setting, (key, most, relative) in GUARDS.items():
+        limit = getattr(guards, setting)
+        figure, unit = figures[key], ""
+        if relative == "times":
+            figure, unit = figure / max(reference[key], 1e-9), f" times {REFERENCE}'s"
+        elif relative == "more":
+            figure, unit = figure - reference[key], f" more than {REFERENCE}'s"
+        figure = round(figure, 9)  # 1.0 - 0.7 is more than 0.3 in floating point
+        if limit is not None and (figure > limit if most else figure < limit):
+            side = "above" if most else "below"
+            lines.append(f"{key} is {figure:.3g}{unit}, {side} evaluate.guards.{setting} {limit:g}")
+    return lines

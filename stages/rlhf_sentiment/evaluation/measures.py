@@ -1,0 +1,82 @@
+"""The numbers of metrics/evaluation.json: each contestant's own, and those that compare contestants."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..data import grammar
+from ..engine.progress import progress_bar
+from ..engine.records import Row
+from ..models.loading import load_policy, load_tokenizer
+from .contestants import CONTESTANTS, REFERENCE
+from .costs import costs, kl, perplexity
+from .panel import Opinions
+from .samples import Samples
+
+
+def measures(
+    samples: Samples, opinions: dict[str, Opinions], temperature: float, synthetic: bool, device: torch.device
+) -> dict[str, Row]:
+    """Return the figures of each contestant.
+
+    Args:
+        samples: the answers, and the rollouts.
+        opinions: what the judges say of the answers.
+        temperature: of the rollouts.
+        synthetic: whether the corpus comes from the grammar, which then gives its opinion too.
+        device: runs the models.
+    """
+    tokenizer, base = load_tokenizer("models/base"), load_policy("models/base", device)
+    reference = load_policy(CONTESTANTS[REFERENCE].folder, device)
+    tokens = min(sum(len(row["tokens"]) for row in rows) for rows in samples.answers.values())
+    found: dict[str, Row] = {}
+    for name, rows in progress_bar(samples.answers.items(), desc="evaluate: costs", unit=" models", leave=False):
+        found[name] = summary(opinions[name].positive) | {"reward": opinions[name].scores.mean()}
+        found[name] |= {"perplexity": perplexity(base, tokenizer, rows)} | costs(rows, samples.each, tokens)
+        if synthetic:
+            found[name] |= oracle(rows)
+        found[name]["kl_to_sft"] = 0.0
+        if name in samples.rollouts:
+            model = load_policy(CONTESTANTS[name].folder, device)
+            found[name]["kl_to_sft"] = kl(model, reference, tokenizer, samples.rollouts[name], temperature)
+    return found
+
+
+def summary(positive: dict[str, np.ndarray]) -> Row:
+    """Return what the judges say of a contestant's answers: three figures of the classifier, one of each other judge."""
+    classifier = positive["classifier"]
+    others = {f"{name}_positive": (opinion > 0.5).mean() for name, opinion in positive.items() if name != "classifier"}
+    return {
+        "mean_positive": classifier.mean(),
+        "std_positive": classifier.std(ddof=1),
+        "positive_ratio": (classifier > 0.5).mean(),
+        **others,
+    }
+
+
+def oracle(rows: list[Row]) -> Row:
+    """Return the opinion of the grammar that wrote the corpus: the share of answers that parse, and their positive share."""
+    polarities = [grammar.polarity_of(row["prompt"] + row["response"]) for row in rows]
+    parsed = [polarity for polarity in polarities if polarity is not None]
+    positive = parsed.count(grammar.POSITIVE) / max(len(parsed), 1)
+    return {"grammar_parses": len(parsed) / len(rows), "grammar_positive": positive}
+
+
+def hacking_gap(opinions: dict[str, Opinions]) -> float:
+    """Return how much more the reward model's score rose from SFT to RLHF than the judge's opinion, in standard deviations."""
+    before, after = opinions["sft"], opinions["rlhf"]
+    return gain(after.scores, before.scores) - gain(after.positive["classifier"], before.positive["classifier"])
+
+
+def gain(after: np.ndarray, before: np.ndarray) -> float:
+    """Return the rise of the mean in standard deviations of `before`, or 0 where `before` is constant."""
+    spread = before.std(ddof=1)
+    return float((after.mean() - before.mean()) / spread) if spread > 0 else 0.0
+
+
+def plain(tree: Any) -> Any:
+    """Return `tree` with numpy's numbers as Python's."""
+    if isinstance(tree, dict):
+        return {key: plain(value) for key, value in tree.items()}
+    return tree.item() if isinstance(tree, np.generic) else tree

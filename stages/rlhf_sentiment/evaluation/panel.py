@@ -1,0 +1,92 @@
+"""All judges of a run, and their opinions of the contestants' answers."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..engine.progress import progress_bar
+from ..engine.records import Row
+from ..models.forward import reward_scores
+from ..models.loading import load_reward_model, load_tokenizer
+from ..settings.evaluate import EvaluateSettings, short_name
+from .contestants import REFERENCE
+from .exam import Exam
+from .judges import Opinion, judged, opinion_of, platt, text_scores
+from .samples import Samples, batches
+
+
+class Opinions(NamedTuple):
+    """What the judges say of a contestant's answers.
+
+    Attributes:
+        positive: P(positive) of each answer. judge -> (N x S,)
+        scores: the reward model's score of each answer, whether or not it is a judge. (N x S,)
+    """
+
+    positive: dict[str, np.ndarray]
+    scores: np.ndarray
+
+
+class Panel:
+    """The judges that `evaluate.judges` names.
+
+    Attributes:
+        opinions: each judge's opinion of texts. The reward model comes last, if it is a judge. judge -> opinion
+    """
+
+    def __init__(self, settings: EvaluateSettings, exam: Exam, samples: Samples, device: torch.device) -> None:
+        """Load the judges, and fit the scale of the reward model's scores.
+
+        Args:
+            settings: name the judges, and say what they read of an answer.
+            exam: holds the texts that set the scale.
+            samples: the reference's answers show whether a response ends by itself, so that a text should end likewise.
+            device: computes the opinions.
+
+        Raises:
+            StageError: a judge cannot be loaded.
+        """
+        self._how = settings.judged
+        self._reward, self._tokenizer = load_reward_model("models/reward", device), load_tokenizer("models/base")
+        self._ended = bool(np.mean([row["finished"] for row in samples.answers[REFERENCE]]) > 0.5)
+        self._scale = platt(self._text_scores(exam.scale_texts), exam.scale_labels)
+        self._others = {short_name(name): opinion_of(name, device) for name in settings.judges if name != "reward"}
+        self._reward_judges = "reward" in settings.judges
+        own: dict[str, Opinion] = {"reward": lambda texts: self._scale(self._text_scores(texts))}
+        self.opinions = self._others | (own if self._reward_judges else {})
+
+    def on_exam(self, exam: Exam) -> dict[str, dict[str, np.ndarray]]:
+        """Return P(positive) of the exam's texts. judge -> "whole" or "cut" -> (N,)"""
+        return {judge: {way: opinion(texts) for way, texts in exam.texts.items()} for judge, opinion in self.opinions.items()}
+
+    def on_answers(self, samples: Samples) -> dict[str, Opinions]:
+        """Return the opinions of the answers of each contestant."""
+        answers = progress_bar(samples.answers.items(), desc="evaluate: judges", unit=" models", leave=False)
+        return {name: self._opinions(rows) for name, rows in answers}
+
+    def _opinions(self, rows: list[Row]) -> Opinions:
+        read = [judged(row["prompt"], row["response"], self._how) for row in rows]
+        positive = {judge: opinion(read) for judge, opinion in self._others.items()}
+        scores = answer_scores(self._reward, self._tokenizer, rows)
+        if self._reward_judges:  # from the tokens that were sampled: their text could have other tokens
+            positive["reward"] = self._scale(scores)
+        return Opinions(positive, scores)
+
+    def _text_scores(self, texts: Sequence[str]) -> np.ndarray:
+        return text_scores(self._reward, self._tokenizer, texts, self._ended)
+
+
+@torch.no_grad()
+def answer_scores(reward: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[Row]) -> np.ndarray:
+    """Return the reward model's score of each answer, of the tokens that were sampled. [M] -> (M,)"""
+    parts = batches(rows, tokenizer, reward.device)
+    return np.concatenate([reward_scores(reward, part.sequences, part.attention_mask).cpu().numpy() for part in parts])
+
+
+def pooled(opinions: dict[str, Opinions]) -> dict[str, np.ndarray]:
+    """Return P(positive) of the answers of all contestants together. judge -> (M,)"""
+    judges = next(iter(opinions.values())).positive
+    return {judge: np.concatenate([one.positive[judge] for one in opinions.values()]) for judge in judges}

@@ -1,0 +1,62 @@
+"""The answers of the contestants, read back and checked."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from ..engine.errors import StageError
+from ..engine.records import Row, read_rows
+from ..models.tokens import encode
+from ..sampling.rollout import Responses, batch_of
+from .contestants import CONTESTANTS
+
+
+class Samples(NamedTuple):
+    """What the contestants wrote.
+
+    Attributes:
+        prompts: the prompts, which are the same for every contestant. [N]
+        each: answers to each prompt, S.
+        answers: the answers of each contestant, in the order of the prompts. name -> [N x S]
+        rollouts: the untruncated answers at PPO's temperature, of each contestant that has them. name -> [N]
+    """
+
+    prompts: list[str]
+    each: int
+    answers: dict[str, list[Row]]
+    rollouts: dict[str, list[Row]]
+
+
+def read_samples(each: int) -> Samples:
+    """Read what every contestant wrote, `each` answers to a prompt.
+
+    Raises:
+        StageError: a file is damaged, or the contestants did not answer the same prompts in the same order.
+    """
+    answers = {name: _read(one.answers) for name, one in CONTESTANTS.items()}
+    rollouts = {name: _read(one.rollouts) for name, one in CONTESTANTS.items() if one.rollouts}
+    prompts = [row["prompt"] for row in next(iter(answers.values()))[::each]]
+    wanted = [(prompt, sample) for prompt in prompts for sample in range(each)]
+    if any([(row["prompt"], row["sample"]) for row in rows] != wanted for rows in answers.values()) or any(
+        [row["prompt"] for row in rows] != prompts for rows in rollouts.values()
+    ):
+        raise StageError("data/samples: the models answered different prompts and cannot be compared; run `dvc repro`")
+    return Samples(prompts, each, answers, rollouts)
+
+
+def _read(path: str) -> list[Row]:
+    rows = read_rows(path, {"prompt": str, "sample": int, "response": str, "tokens": list, "finished": bool})
+    for number, row in enumerate(rows, start=1):
+        if not row["tokens"]:
+            raise StageError(f"{path}, line {number}: no tokens; a response has at least its EOS")
+    return rows
+
+
+def batches(rows: list[Row], tokenizer: PreTrainedTokenizerBase, device: torch.device, size: int = 64) -> Iterator[Responses]:
+    """Yield the answers as tensors, `size` at a time, in their order."""
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        prompts = [encode(tokenizer, row["prompt"]) for row in part]
+        yield batch_of(prompts, [row["tokens"] for row in part], tokenizer.pad_token_id, device)
