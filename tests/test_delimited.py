@@ -170,11 +170,12 @@ def test_columns_by_number_are_of_a_file_without_a_header(ending: str) -> None:
 
 
 def test_a_file_without_a_header_is_told_of_numbers(raw: Path) -> None:
-    for ending, hint in (("tsv", ", by number where there is no header: {text: 1, label: 2}"), ("jsonl", "")):
+    for ending, is_table in (("tsv", True), ("jsonl", False)):
         (raw / f"a.{ending}").write_text("A film\t1\nAnother\t0\n" if ending == "tsv" else '{"A film": 1}')
         with pytest.raises(StageError) as error:
             Intake(files_at(f"data/raw/a.{ending}", "data.source"), ("labelled",), settings(), "data.source", 0, 0.0)
-        assert str(error.value).endswith("; data.columns can say which is which" + hint)
+        assert "data.columns" in str(error.value)
+        assert ("{text: 1, label: 2}" in str(error.value)) == is_table
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "json", "parquet", "txt"])

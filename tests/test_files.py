@@ -296,7 +296,7 @@ def test_one_line_of_gigabytes_costs_little_memory(raw: Path) -> None:
 
 
 def test_a_list_that_is_too_large_to_be_read_whole_is_refused(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rlhf_sentiment.formats.LARGEST_WHOLE", 100)
+    monkeypatch.setattr("rlhf_sentiment.data.formats.LARGEST_WHOLE", 100)
     (raw / "lines.json").write_bytes(content("jsonl"))
     assert read("data/raw/lines.json") == ROWS, "lines are a stream"
     for name, pack in (("a.json", bytes), ("a.json.gz", zipped), ("a.parquet.gz", zipped)):

@@ -12,7 +12,7 @@ import pytest
 import prepare as stage
 from prepare import Prepared
 from rlhf_sentiment.data.grammar import NEGATIVE, polarity_of
-from rlhf_sentiment.data.tables import place_in_line
+from rlhf_sentiment.data.selection import place_in_line
 from rlhf_sentiment.data.text import cleaned, digest_of, normalised, place_of, split_of
 from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.engine.records import Row
@@ -333,7 +333,7 @@ def test_without_a_test_file_a_hash_decides(made: Path) -> None:
         (
             lambda folder: [(folder / f"{name}.jsonl").write_text('{"said": "a"}\n') for name in ("train", "test")],
             {},
-            "data/raw/made/train.jsonl: its columns (said) are no shape that data.source takes: ",
+            "data/raw/made/train.jsonl: its columns (said)",
         ),
     ],
 )

@@ -12,10 +12,11 @@ import pandas as pd
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..data.pairs import pairs_of_dataset
 from ..data.prompts import at_least_one, texts
 from ..engine.errors import StageError
-from ..engine.messages import listed, shown
-from ..engine.records import Row, read_rows
+from ..engine.messages import shown
+from ..engine.records import read_rows
 from ..models.devices import make_deterministic, quiet, resolve_device
 from ..models.loading import load_reward_model, load_tokenizer, save
 from ..models.tokens import encode_example
@@ -66,26 +67,7 @@ class RewardModel:
         """
         require_repository(self.config, "models/sft")
         warn_of_other_settings(self.config, UP_TO_SFT)
-        if not isinstance(dataset, Dataset):
-            raise StageError(
-                f"dataset should be a datasets.Dataset, as load_custom_data returns (got {type(dataset).__name__})"
-            )
-        absent = {"prompt", "chosen", "rejected"} - set(dataset.column_names)
-        if absent:
-            raise StageError(f"the dataset lacks {', '.join(sorted(absent))}; it has {listed(dataset.column_names)}")
-        pairs: list[Row] = dataset.to_list()
-        for number, row in enumerate(pairs):
-            if not all(isinstance(row.get(name, ""), str) for name in ("prompt", "chosen", "rejected", "split")):
-                raise StageError(f"the dataset, row {number}: prompt, chosen, rejected and split should be texts")
-            if not row["chosen"].strip() or not row["rejected"].strip() or row["chosen"] == row["rejected"]:
-                raise StageError(f"the dataset, row {number}: chosen and rejected should be two different texts")
-        if "split" in dataset.column_names and not {"train", "validation"} <= {row["split"] for row in pairs}:
-            raise StageError(
-                "the dataset needs pairs of split train and of validation; without the column split "
-                '(dataset.remove_columns("split")) every tenth is measured on'
-            )
-        if "split" not in dataset.column_names:
-            pairs = [{**row, "split": "train" if number % 10 else "validation"} for number, row in enumerate(pairs)]
+        pairs = pairs_of_dataset(dataset)
         quiet()
         make_deterministic(self.config.seed)
         model = load_reward_model("models/sft", resolve_device(self.config.device), new_head=True)
