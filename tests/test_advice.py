@@ -39,7 +39,7 @@ def test_only_one_function_advises_to_delete() -> None:
         for function, text in texts(file)
         if DELETE.search(text)
     }
-    assert advice == {("rlhf_sentiment/messages.py", "mend_of")}
+    assert advice == {("rlhf_sentiment/engine/messages.py", "mend_of")}
 
 
 def test_what_may_be_deleted_is_what_the_pipeline_writes() -> None:

@@ -125,7 +125,7 @@ def test_a_hub_classifier_is_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
         asked.append((name, revision))
         raise StageError("stop here")
 
-    monkeypatch.setattr("rlhf_sentiment.judges.load_classifier", load)
+    monkeypatch.setattr("rlhf_sentiment.evaluation.judges.load_classifier", load)
     for judge in ("owner/name@" + "a" * 40, "models/pretrained/mine"):
         with pytest.raises(StageError, match="stop here"):
             classifier_of(judge, torch.device("cpu"))
