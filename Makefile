@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # The folder in which `local-data` finds data/ and models/.
 SHARED ?= ../shared
 
-.PHONY: setup repro test thorough verify lint format coverage local-data pins clean
+.PHONY: setup repro quick test thorough verify lint format coverage local-data pins clean
 
 setup: $(VENV)/.installed
 
@@ -30,10 +30,15 @@ repro: setup
 	python stages/mend.py
 	dvc repro
 
-test: setup
-	pytest
+# Three tiers. `quick` is for each change of the code: at most 3 minutes on 2 cores.
+quick: setup
+	pytest -m "not slow"
 
-# With the tests that repeat at length, on other settings, what `test` has seen once.
+# For each change that is to be merged: at most 18 minutes on 2 cores. The slowest tests are listed at the end.
+test: setup
+	pytest --durations=15
+
+# All tests, nightly and before a release: with other models, data and settings, what `test` has seen once.
 thorough: setup
 	pytest -m ""
 

@@ -228,6 +228,7 @@ def test_a_finished_pipeline_leaves_no_checkpoint(finished_world: World) -> None
     assert [path for path in (finished_world / ".checkpoints").iterdir() if any(path.glob("*/*"))] == []
 
 
+@pytest.mark.slow
 def test_two_runs_of_a_key_take_turns(here: Path) -> None:
     program = f"""
 import sys; sys.path[:0] = [{str(ROOT / "stages")!r}, {str(ROOT)!r}]

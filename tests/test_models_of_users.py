@@ -438,9 +438,8 @@ def test_a_judge_is_looked_at_too(tmp_path: Path) -> None:
         load_classifier(str(tmp_path), "cpu")
 
 
-@pytest.mark.parametrize(
-    ("kind", "critic"), [("granite", "separate"), pytest.param("opt", "shared", marks=pytest.mark.thorough)]
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize(("kind", "critic"), [("granite", "separate"), ("opt", "shared")])
 def test_a_model_without_a_class_for_scores_walks_the_whole_road(tmp_path: Path, kind: str, critic: str) -> None:
     """Granite has no class for sequence classification; OPT-350m's trunk narrows its states, which a shared critic reads."""
     tree = tiny_params()

@@ -355,6 +355,7 @@ def test_other_columns_and_files_do_no_harm(made: Path) -> None:
     assert prepare(settings()).tables == before.tables
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not (SHARED / "data/imdb").is_dir(), reason="needs the IMDB files of ../shared (or RLHF_SHARED)")
 def test_the_real_reviews_are_accounted_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """25,000 + 25,000 reviews; 96 + 199 are repeated to the letter, 2 + 2 more but for white space; 123 are in both."""

@@ -25,7 +25,18 @@ from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.engine.records import Row
 from rlhf_sentiment.settings.data import DataSettings
 
-from .conftest import ROOT, SHARED, World, checkout, prepare_params, tiny_params, write_reviews
+from .conftest import (
+    ROOT,
+    SHARED,
+    RunStage,
+    World,
+    assert_names,
+    checkout,
+    prepare_params,
+    the_error,
+    tiny_params,
+    write_reviews,
+)
 from .similar import largest_similarity
 
 SMALL = {
@@ -525,11 +536,11 @@ def small_world(tmp_path: Path) -> World:
     return world
 
 
-def test_a_look_before_work_writes_nothing(small_world: World) -> None:
+def test_a_look_before_work_writes_nothing(small_world: World, run_stage: RunStage) -> None:
     before = sorted(
         str(path) for path in small_world.folder.rglob("*") if ".git/" not in str(path) and "__pycache__" not in str(path)
     )
-    output = small_world.run("python", "stages/prepare.py", "--preview", "2")
+    output = run_stage(small_world, "prepare", "--preview", "2").out
     for title in (
         "corpus, train",
         "sft, train",
@@ -544,27 +555,26 @@ def test_a_look_before_work_writes_nothing(small_world: World) -> None:
         str(path) for path in small_world.folder.rglob("*") if ".git/" not in str(path) and "__pycache__" not in str(path)
     )
     assert after == before
-    assert "'0' is not a number from 1 on" in small_world.run("python", "stages/prepare.py", "--preview", "0", status=2)
-    assert "unrecognized arguments: --preview" in small_world.run("python", "stages/sft.py", "--preview", "2", status=2)
+    assert "'0' is not a number from 1 on" in run_stage(small_world, "prepare", "--preview", "0", status=2).err
+    assert "unrecognized arguments: --preview" in run_stage(small_world, "sft", "--preview", "2", status=2).err
 
 
-def test_a_file_level_fault_leaves_what_was_there(small_world: World) -> None:
-    small_world.run("python", "stages/check.py")
-    small_world.run("python", "stages/prepare.py")
+def test_a_file_level_fault_leaves_what_was_there(small_world: World, run_stage: RunStage) -> None:
+    run_stage(small_world, "check")
+    run_stage(small_world, "prepare")
     written = {file: file.read_bytes() for file in (small_world / "data/prepared").iterdir()}
     assert {file.name for file in written} == {Path(out).name for out in stage.WRITES if out.startswith("data/prepared/")}
     train = small_world / "data/raw/reviews/train.jsonl"
     train.write_bytes(train.read_bytes() + b'{"text": ')
-    output = small_world.run("python", "stages/prepare.py", status=1)
-    assert "prepare: data/raw/reviews/train.jsonl, line 401: not JSON" in output
-    assert "Traceback" not in output
+    error = the_error("prepare", run_stage(small_world, "prepare", status=1).err)
+    assert_names(error, "data/raw/reviews/train.jsonl, line 401", "not JSON")
     assert {file: file.read_bytes() for file in (small_world / "data/prepared").iterdir()} == written
 
 
-def test_the_card_says_what_the_data_are(small_world: World) -> None:
+def test_the_card_says_what_the_data_are(small_world: World, run_stage: RunStage) -> None:
     small_world.set("data.licence", "CC0 <b>")
-    small_world.run("python", "stages/check.py")
-    small_world.run("python", "stages/prepare.py")
+    run_stage(small_world, "check")
+    run_stage(small_world, "prepare")
     card = (small_world / "data/prepared/README.md").read_text()
     metrics = json.loads((small_world / "metrics/data.json").read_text())
     assert "- Source: data/raw/reviews (labelled)" in card
@@ -575,6 +585,7 @@ def test_the_card_says_what_the_data_are(small_world: World) -> None:
         assert title in card
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not (SHARED / "data/hh-rlhf").is_dir(), reason="needs the HH-RLHF file of ../shared (or RLHF_SHARED)")
 def test_the_real_transcripts_are_accounted_for(raw: Path) -> None:
     """2,312 pairs: 5 do not share a prompt, 4 have an empty text; 2,303 are kept."""
