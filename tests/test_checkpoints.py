@@ -13,9 +13,9 @@ import torch
 import yaml
 
 from rlhf_sentiment.engine import environment
+from rlhf_sentiment.engine.dvc_state import hash_of
 from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.engine.params import Settings
-from rlhf_sentiment.training import checkpoints
 from rlhf_sentiment.training.checkpoints import Checkpoints, forget_recorded, key_of
 
 from .conftest import ROOT, World
@@ -221,7 +221,7 @@ def test_hashes_are_dvcs(finished_world: World) -> None:
     recorded = yaml.safe_load((finished_world / "dvc.lock").read_text())["stages"]
     for stage in ("prepare", "sft", "ppo", "evaluate"):
         for out in recorded[stage]["outs"]:
-            assert checkpoints._dvc_hash(finished_world / out["path"]) == out["md5"], out["path"]
+            assert hash_of(finished_world / out["path"]) == out["md5"], out["path"]
 
 
 def test_a_finished_pipeline_leaves_no_checkpoint(finished_world: World) -> None:

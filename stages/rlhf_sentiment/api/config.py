@@ -40,9 +40,8 @@ class RLHFConfig(Params):
     """
 
     def __init__(self, **changes: Any) -> None:
-        """
-        Args:
-            changes: values by key, such as `seed=2`, `ppo={"steps": 50}` or `**{"ppo.steps": 50}`.
+        """Args:
+        changes: values by key, such as `seed=2`, `ppo={"steps": 50}` or `**{"ppo.steps": 50}`.
         """
         path = Path("params.yaml")
         self._read(path if path.is_file() else ROOT / path, changes)

@@ -75,7 +75,7 @@ def stage(
     for stream in (sys.stdout, sys.stderr):  # text of any script, whatever the terminal can show
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     keep_freed_memory()
-    listen(name)
+    listen(name, writes)
     environment.code(STAGES)
     with one_line_errors(name, lower):
         settings = load(schema, arguments.params, whole=name == "check")

@@ -13,7 +13,7 @@ import json
 import os
 import pickle
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,11 +22,11 @@ import portalocker
 from pydantic import BaseModel
 
 from ..engine import environment
-from ..engine.errors import ConfigError, StageError, first_line
+from ..engine.dvc_state import hash_of, recorded
+from ..engine.errors import StageError, first_line
 from ..engine.inputs import repository
 from ..engine.locks import locked
 from ..engine.messages import warn
-from ..engine.params import read_yaml
 from ..engine.stage import STAGES
 from ..engine.stopping import asked
 
@@ -130,7 +130,7 @@ class Checkpoints:
         """Note that the stage's outs are written: the last checkpoint goes when DVC has recorded them."""
         if self.every is not None:
             if self.folder.exists():  # else there was nothing to train
-                _write(self.folder / "outs.json", {out: _dvc_hash(Path(out)) for out in outs})
+                _write(self.folder / "outs.json", {out: hash_of(Path(out)) for out in outs})
             _held.pop(self.folder, ExitStack()).close()
 
 
@@ -151,13 +151,12 @@ def key_of(params: BaseModel, reads: Sequence[str]) -> str:
 def forget_recorded() -> None:
     """Remove the checkpoints of runs whose outs dvc.lock has: nothing can be lost of those any more."""
     try:
-        stages = read_yaml(Path("dvc.lock"))["stages"].items()
-        recorded = {name: {out["path"]: out.get("md5") for out in stage.get("outs", [])} for name, stage in stages}
-    except (ConfigError, KeyError, TypeError, AttributeError):  # there is none, or it is damaged
+        outs = {stage: run.outs for stage, run in recorded().items()}
+    except StageError:  # `make repro` repairs it
         return
     for done in _root().glob("*/*/outs.json"):
         try:
-            if json.loads(done.read_text(encoding="utf-8")) == recorded.get(done.parent.parent.name, {}):
+            if json.loads(done.read_text(encoding="utf-8")) == outs.get(done.parent.parent.name):
                 with _lock_of(done.parent, wait=False):
                     for folder in done.parent.iterdir():
                         if folder.is_dir():
@@ -173,16 +172,6 @@ def _lock_of(folder: Path, wait: bool) -> AbstractContextManager[None]:
     return locked(stage, (), [f"checkpoints/{stage}/{key}"], _root() / "locks", wait)
 
 
-def _dvc_hash(out: Path) -> str:
-    """The hash that dvc.lock has of a file or a folder (https://dvc.org/doc/user-guide/project-structure/internal-files)."""
-    if out.is_file():
-        with open(out, "rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    entries = [{"md5": _dvc_hash(file), "relpath": file.relative_to(out).as_posix()} for file in _files(out)]
-    entries.sort(key=lambda entry: tuple(entry["relpath"].split("/")))
-    return hashlib.md5(json.dumps(entries, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
-
-
 def _files(path: Path) -> list[Path]:
     return [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
 
@@ -195,7 +184,7 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _write(path: Path, tree: dict[str, str]) -> None:
+def _write(path: Path, tree: Mapping[str, str | None]) -> None:
     path.write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")
     _sync(path)
 
