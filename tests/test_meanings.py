@@ -201,7 +201,7 @@ def test_all_votes_of_a_row_are_listed() -> None:
         ({"preference_values": {"a": [1], "b": ["1.0"], "tie": []}}, "data.preference_values: 1 cannot mean both a and b"),
         ({"preference_values": {"a": ["x"], "b": ["y"], "tie": ["X"]}}, "data.preference_values: x cannot mean both a and tie"),
         ({"labels": {"negative": [0], "positive": [False, 1]}}, "data.labels: 0 cannot mean both negative and positive"),
-        ({"columns": {"label": ["one", "two"]}}, "data.columns: label is one column; only preference can be a list"),
+        ({"columns": {"label": ["one", "two"]}}, "data.columns: label should be one column"),
     ],
 )
 def test_settings_that_contradict_themselves_are_refused(changes: dict[str, Any], said: str) -> None:
