@@ -1,6 +1,6 @@
-"""Find the prompt and the responses in texts, lists of messages and transcripts, so that no response repeats the prompt.
+r"""Find the prompt and the responses in texts, lists of messages and transcripts, so that no response repeats the prompt.
 
-A dialogue becomes a transcript, "\\n\\nHuman: ...\\n\\nAssistant: ...", whose prompt ends with "\\n\\nAssistant:" (HH-RLHF,
+A dialogue becomes a transcript, "\n\nHuman: ...\n\nAssistant: ...", whose prompt ends with "\n\nAssistant:" (HH-RLHF,
 2204.05862). Prompts and responses keep their lines (text.py). A response begins with one space, so that prompt + response is
 one text.
 """

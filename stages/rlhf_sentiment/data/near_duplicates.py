@@ -106,7 +106,10 @@ def near_duplicates(ours: Sketched, others: Sketched, threshold: float) -> Near:
 
 
 def _keys(rows: np.ndarray) -> np.ndarray:
-    """Return one number for the values of each row. Different rows hardly ever have the same number. (N, r) -> (N,)"""
+    """Return one number for the values of each row. Shape: (N, r) -> (N,).
+
+    Different rows hardly ever have the same number.
+    """
     keys = np.zeros(len(rows), dtype=np.uint64)
     for column in rows.T:
         keys = (keys ^ column) * np.uint64(0x9E3779B97F4A7C15)

@@ -14,10 +14,10 @@ TURN = "\n\nAssistant:"
 
 
 def read_prompts(path: str | Path) -> list[str]:
-    """Return the prompts of a file, each once, in their order.
+    r"""Return the prompts of a file, each once, in their order.
 
     A `.txt` file has one prompt a line. Blank lines are left out. A `.jsonl` file has objects with `prompt`, or with `chosen`,
-    a transcript as in HH-RLHF (2204.05862). The prompt of a transcript ends with the last "\\n\\nAssistant:".
+    a transcript as in HH-RLHF (2204.05862). The prompt of a transcript ends with the last "\n\nAssistant:".
 
     Raises:
         StageError: the file is missing, has another ending, or has no prompt; or a row has no prompt (with its number).

@@ -61,6 +61,7 @@ def labelled(ledger: "Ledger", sizes: Sizes) -> list[Row]:
 
 
 def document(rng: random.Random) -> Row:
+    """Draw a review of several sentences for the corpus."""
     polarity = rng.choice((POSITIVE, NEGATIVE))
     text, rule = grammar.write_prompt(rng, opened=0.25)
     more = [grammar.write_sentence(polarity, rng) for _ in range(rng.choice((1, 2, 3)))]
@@ -68,6 +69,8 @@ def document(rng: random.Random) -> Row:
 
 
 def demonstration(label: int) -> Callable[[random.Random], Row]:
+    """Return a function that draws a demonstration with this label."""
+
     def draw(rng: random.Random) -> Row:
         review = grammar.write_review(POSITIVE if label else NEGATIVE, rng)
         return {"prompt": review.prompt, "response": review.response, "label": label}
@@ -76,6 +79,8 @@ def demonstration(label: int) -> Callable[[random.Random], Row]:
 
 
 def pair(disagreement: float) -> Callable[[random.Random], Row]:
+    """Return a function that draws a preference pair. A share `disagreement` of the pairs prefers the negative response."""
+
     def draw(rng: random.Random) -> Row:
         text, rule = grammar.write_prompt(rng)
         chosen, rejected = (grammar.write_response(rule, polarity, rng) for polarity in (POSITIVE, NEGATIVE))
@@ -87,6 +92,8 @@ def pair(disagreement: float) -> Callable[[random.Random], Row]:
 
 
 def labelled_text(label: int) -> Callable[[random.Random], Row]:
+    """Return a function that draws a text with this label for the judge."""
+
     def draw(rng: random.Random) -> Row:
         polarity = POSITIVE if label else NEGATIVE
         return {"text": " ".join(grammar.write_sentence(polarity, rng) for _ in range(rng.choice((1, 2, 3)))), "label": label}
@@ -95,6 +102,7 @@ def labelled_text(label: int) -> Callable[[random.Random], Row]:
 
 
 def prompt(rng: random.Random) -> Row:
+    """Draw a prompt."""
     return {"prompt": grammar.write_prompt(rng)[0]}
 
 
@@ -137,6 +145,7 @@ class Ledger:
         raise StageError(f"the grammar has only {len(rows)} different rows for {name}, not {count}; lower the count in `data`")
 
     def drop(self, name: str, row: Row) -> None:
+        """Note a duplicate."""
         self.dropped.append(
             {"file": "grammar", "row": len(self.dropped) + 1, "table": name, "reason": "duplicate", "content": row}
         )

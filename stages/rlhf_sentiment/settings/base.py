@@ -10,6 +10,8 @@ Rate = Annotated[float, Field(gt=0, le=0.1)]
 
 
 class BaseSettings(Settings):
+    """The section `base`."""
+
     model: Annotated[
         str,
         matching(

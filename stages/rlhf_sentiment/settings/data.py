@@ -67,6 +67,8 @@ def _source(source: str) -> str:
 
 
 class HubSettings(Settings):
+    """A hub data set, pinned to a revision, and its names of the splits."""
+
     dataset: HubId | None
     config: str | None
     folder: Annotated[str, matching(r"(?!.*\.\.)\w[\w./-]*", "a folder in the data set")] | None
@@ -77,17 +79,23 @@ class HubSettings(Settings):
 
 
 class LabelSettings(Settings):
+    """The labels of each sentiment."""
+
     negative: Meaning
     positive: Meaning
 
 
 class PreferenceValues(Settings):
+    """The votes for the first response, for the second response, and for neither."""
+
     a: Meaning
     b: Meaning
     tie: list[int | float | bool | str]
 
 
 class DataSettings(Settings):
+    """The section `data`."""
+
     source: Annotated[str, AfterValidator(_source)]
     hub: HubSettings
     columns: dict[Column, Named]

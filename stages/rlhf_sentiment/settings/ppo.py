@@ -21,6 +21,8 @@ class Prompted(Settings):
 
 
 class PPOSettings(Prompted):
+    """The section `ppo`."""
+
     model_config = ConfigDict(extra="forbid")
 
     steps: Annotated[int, Field(ge=1, le=1_000_000)]
