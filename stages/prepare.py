@@ -43,6 +43,8 @@ WRITES = [
 
 
 class Params(Settings):
+    """The sections of params.yaml that this stage reads."""
+
     data: DataSettings
     judge: JudgeSource
     ppo: Prompted
@@ -58,6 +60,7 @@ class Prepared(NamedTuple):
 
 
 def main(params: Params) -> str:
+    """Write the tables, the dropped rows, the card and the metrics."""
     prepared = prepare(params)
     for name in TABLES:
         write_rows(f"data/prepared/{name}.jsonl", prepared.tables[name])
@@ -196,7 +199,7 @@ def refuse_empty(tables: Tables) -> None:
         if not any(row["split"] == "train" for row in tables[table]):
             raise StageError(
                 f"no row of {table} is left: each is a near-duplicate of a held-out text, or for the judge of a preference "
-                "pair; bring texts that differ more, or raise data.near_duplicate"
+                "pair; use texts that differ more, or raise data.near_duplicate"
             )
 
 

@@ -117,7 +117,7 @@ def test_an_experiment_says_what_it_lacks(tmp_path: Path) -> None:
     assert "check: params.yaml: settings: evaluate.prompts_file: prompts/mine.txt: no such file of prompts; a queued" in said
     world.run("git", "add", "prompts/mine.txt")  # staged, not committed
     said = world.run("dvc", "exp", "run", "--temp", "prepare", status=255)
-    assert "prepare: data/raw/mine is missing; put it there, or set data.source to what is there; a queued or --temp" in said
+    assert "prepare: data/raw/mine is missing; put it there, or set data.source to another path; a queued or --temp" in said
     assert "prepare: warning: this experiment lacks data/raw/mine/test.jsonl and 1 more, which neither" in said
 
     world.run("dvc", "add", "data/raw/mine")

@@ -284,23 +284,27 @@ def test_without_a_test_file_a_hash_decides(made: Path) -> None:
     [
         (lambda folder: None, {"source": "data/raw/none"}, "data/raw/none is missing"),
         (lambda folder: None, {"pairs": 500}, "the settings ask for more than data/raw/made has: data.pairs asks for 500, "),
-        (lambda folder: (folder / "train.jsonl").unlink(), {}, "data/raw/made holds no train.* (.jsonl, .json, .csv"),
+        (lambda folder: (folder / "train.jsonl").unlink(), {}, "data/raw/made contains no train.* (.jsonl, .json, .csv"),
         (
             lambda folder: (folder / "train.csv").write_text("text,label"),
             {},
-            "holds train.csv and train.jsonl; keep one of them",
+            "contains train.csv and train.jsonl; keep one of them",
         ),
         (
             lambda folder: (folder / "old.jsonl").write_text("{}"),
             {},
-            "data/raw/made/old.jsonl is no file train.*, validation.* or test.*; rename it",
+            "data/raw/made/old.jsonl is no train.*, validation.* or test.*",
         ),
         (
             lambda folder: (folder / "train.2.csv").write_text("a"),
             {},
-            "data/raw/made/train.2.csv is no file train.*, validation.* or test.*; rename it",
+            "data/raw/made/train.2.csv is no train.*, validation.* or test.*",
         ),
-        (lambda folder: (folder / "test.json").mkdir(), {}, "data/raw/made holds test.json and test.jsonl; keep one of them"),
+        (
+            lambda folder: (folder / "test.json").mkdir(),
+            {},
+            "data/raw/made contains test.json and test.jsonl",
+        ),
         (
             lambda folder: None,
             {"prompts_test": 500, "sft_rows": 1000, "labelled_held_out": 900},
@@ -317,14 +321,14 @@ def test_without_a_test_file_a_hash_decides(made: Path) -> None:
         (
             lambda folder: write(folder / "train.jsonl", [{"text": "It was a good film.", "label": "fine"}]),
             {},
-            "data/raw/made/train.jsonl: its labels are 'fine' (1x); only 0 and 1, or words such as",
+            "data/raw/made/train.jsonl: the labels are 'fine' (1x)",
         ),
         (
             lambda folder: write(folder / "train.jsonl", [{"text": "It was a good film.", "label": None}] * 3),
             {},
             "data/raw/made/train.jsonl: no row can be used: 3 of 3 rows are rejected; 3 of 3: no label (row 1: no label)",
         ),
-        (lambda folder: [file.unlink() for file in folder.iterdir()], {}, "data/raw/made holds no train.*"),
+        (lambda folder: [file.unlink() for file in folder.iterdir()], {}, "data/raw/made contains no train.*"),
         (
             lambda folder: (folder / "train.jsonl").write_text('{"text": "a", "lab'),
             {},

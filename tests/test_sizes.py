@@ -80,8 +80,8 @@ def test_what_is_not_there_is_said_with_what_would_fit() -> None:
     sizes.share_out(30, {"sft_rows": 25, "pairs": 0, "prompts_train": 0})
     assert list(sizes.short.values()) == [
         "data.sft_rows asks for 40, 24 would fit",
-        "data.pairs asks for 7, there is none",
-        "data.prompts_train is empty, there is none",
+        "data.pairs asks for 7, but there are none",
+        "data.prompts_train is empty, but there are none",
     ]
 
 
@@ -125,7 +125,5 @@ def test_prompts_that_open_nearly_all_texts_are_told(tmp_path: Path, monkeypatch
 
 
 def test_the_grammar_wants_whole_numbers() -> None:
-    with pytest.raises(
-        ValueError, match=r"data\.sft_rows, data\.pairs: the grammar writes as many rows as are asked for; give"
-    ):
+    with pytest.raises(ValueError, match=r"data\.sft_rows, data\.pairs: should be whole numbers"):
         data(source="synthetic", pairs=None, sft_rows=0.5)

@@ -316,7 +316,7 @@ def test_labels_that_are_no_two_classes_stop_before_any_work(raw: Path, monkeypa
     rows = [json.loads(line) for line in (raw / "reviews/train.jsonl").open()]
     write(raw / "reviews/train.jsonl", [{**row, "label": 2 * row["label"]} for row in rows[:200]] + [{**rows[200], "label": 1}])
     monkeypatch.setattr(stage, "from_labels", None)
-    said = r"train\.jsonl: its labels are 0 \(100x\), 1 \(1x\), 2 \(100x\); only 0 and 1, .* data\.labels: {negative: "
+    said = r"train\.jsonl: the labels are 0 \(100x\), 1 \(1x\), 2 \(100x\); .* data\.labels: {negative: "
     with pytest.raises(StageError, match=said):
         prepare("data", source="data/raw/reviews")
 
@@ -329,8 +329,8 @@ def test_what_labels_mean_can_be_told_and_the_rest_is_left_out(raw: Path, capsys
         write(raw / f"reviews/{name}.jsonl", neutral + [{**row, "label": 2 * row["label"]} for row in rows])
     plain = prepare("data", source="data/raw/reviews", labels={"negative": [0], "positive": [2, 7]})
     assert capsys.readouterr().err.splitlines() == [
-        "prepare: warning: data/raw/reviews/train.jsonl: data.labels leaves out 1 (9x)",
-        "prepare: warning: data/raw/reviews/test.jsonl: data.labels leaves out 1 (9x)",
+        "prepare: warning: data/raw/reviews/train.jsonl: data.labels does not name 1 (9x), so these rows are rejected",
+        "prepare: warning: data/raw/reviews/test.jsonl: data.labels does not name 1 (9x), so these rows are rejected",
         "prepare: warning: data/raw/reviews/test.jsonl: 9 of 69 rows are rejected; 9 of 9: data.labels does not name the label",
         "prepare: warning: data.labels names 7, which no row of data.source has",
     ]
@@ -357,7 +357,7 @@ def test_votes_in_numbers_are_told(raw: Path) -> None:
     asked = {f"{row['instruction']}\n\nIn short." if row["input"] else row["instruction"]: row for row in rows}
     assert {row["chosen"] == asked[row["prompt"]]["response2"] for row in prepared.tables["preferences"]} == {True}
     with pytest.raises(
-        StageError, match=r"pairs\.jsonl: its preferences are 0 \(120x\), 1 \(80x\), 2 \(160x\); .* data\.preference_values"
+        StageError, match=r"pairs\.jsonl: the preferences are 0 \(120x\), 1 \(80x\), 2 \(160x\); .* data\.preference_values"
     ):
         prepare()
 

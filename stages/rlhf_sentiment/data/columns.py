@@ -87,7 +87,7 @@ def refuse_ambiguous(needed: set[str], found: dict[str, list[str]], columns: Col
         zeroth = re.sub("1$", "0", first.strip())
         if ours == "response_a" and zeroth != first.strip() and zeroth.casefold() in plain:
             raise Fault(
-                f"{first} is beside {zeroth}, so {first} may be the first or the second response; name both, "
+                f"{first} may be the first or the second response, since there is {zeroth} too; name both, "
                 f"such as data.columns: {{response_a: {zeroth}, response_b: {first}}}"
             )
     if "chosen" in needed - known and {"response_a", "response_b"} <= found.keys():
