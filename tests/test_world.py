@@ -428,7 +428,7 @@ def test_compare_says_what_the_stage_said(world: World) -> None:
             lambda w: shutil.copytree(w / "models/sft", w / "models/reward", dirs_exist_ok=True),
             "models/reward lacks weights, such as score.weight",
         ),
-        ("ppo", lambda w: (w / "models/sft/model.safetensors").unlink(), "models/sft is half there: model.safetensors missing"),
+        ("ppo", lambda w: (w / "models/sft/model.safetensors").unlink(), "models/sft is incomplete: model.safetensors missing"),
         (
             "ppo",
             lambda w: (w / "models/sft/model.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{}"),
