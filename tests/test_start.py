@@ -20,7 +20,7 @@ SCRIPTS = sorted(STAGES.glob("*.py"))
 def test_a_script_imports_start_first(script: Path) -> None:
     first = next(node for node in ast.walk(ast.parse(script.read_text())) if isinstance(node, (ast.Import, ast.ImportFrom)))
     assert isinstance(first, ast.ImportFrom)
-    assert first.module == "rlhf_sentiment.start"
+    assert first.module == "rlhf_sentiment.engine.start"
 
 
 @pytest.fixture

@@ -69,6 +69,11 @@ class LoopState:
         self.curve, self.validated = saved["curve"], saved["validated"]
 
 
+def read_state(folder: Path) -> dict[str, Any]:
+    """Read the state that `LoopState.save` wrote to a folder. Nothing in the file can run code."""
+    return torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
+
+
 def train_policy(
     actors: Actors,
     train: list[list[int]],
@@ -82,7 +87,6 @@ def train_policy(
 
     Args:
         train, validation: prompts, as token ids.
-        accelerator: from `make_accelerator`. It also logs each step.
 
     Raises:
         StageError: a figure is not finite (the message names figure and step); a checkpoint cannot be written.
@@ -100,8 +104,7 @@ def train_policy(
 
     # 2. Resume from the last checkpoint, or begin: scale the rewards to mean 0 and variance 1, and measure once.
     state = LoopState(actors, make_optimizer(actors, settings), last=settings.steps, kl_coef=settings.kl_coef)
-    saved = kept.newest(lambda folder: torch.load(folder / "state.pt", map_location="cpu", weights_only=True))
-    if saved is not None:
+    if (saved := kept.newest(read_state)) is not None:
         state.restore(saved)
     else:
         if settings.normalise_reward:
