@@ -147,7 +147,7 @@ def encode_pairs(
 
 @torch.no_grad()
 def score(model: PreTrainedModel, sequences: list[list[int]], tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
-    """Return the model's score of each sequence of token ids. [N] -> (N,)"""
+    """Return the model's score of each sequence of token ids: [N] -> (N,)."""
     model.eval()
     scores = []
     for start in range(0, len(sequences), 64):

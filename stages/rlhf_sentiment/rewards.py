@@ -38,18 +38,18 @@ class Reward:
     std: float = 1.0
 
     def __call__(self, batch: Responses) -> Tensor:
-        """Return the reward of each response. (B,)"""
+        """Return the reward of each response, (B,)."""
         return self.shaped(self.score(batch), batch.finished)
 
     def fit(self, scores: Tensor) -> None:
-        """Set the scale so that these raw scores get mean 0 and variance 1. (N,)
+        """Set the scale so that these raw scores get mean 0 and variance 1, (N,).
 
         The scores are those of the reference policy's responses (Ziegler et al. 2019, 1909.08593, section 2).
         """
         self.mean, self.std = float(scores.mean()), max(float(scores.std()), 1e-6)
 
     def shaped(self, scores: Tensor, finished: Tensor) -> Tensor:
-        """Return the rewards of responses whose raw scores are known. (B,), (B,) -> (B,)
+        """Return the rewards of responses whose raw scores are known: (B,), (B,) -> (B,).
 
         Args:
             scores: raw scores. (B,)

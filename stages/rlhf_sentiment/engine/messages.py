@@ -45,11 +45,11 @@ MADE = (
 
 
 def shown(value: object) -> str:
-    """Return `value` as a message quotes it: at most 80 characters of its `repr`, for a value of any size.
+    r"""Return `value` as a message quotes it: at most 80 characters of its `repr`, for a value of any size.
 
     Example:
-        >>> shown("one\\ntwo")
-        "'one\\\\ntwo'"
+        >>> shown("one\ntwo")
+        "'one\\ntwo'"
     """
     try:
         text = _short.repr(value)

@@ -112,7 +112,7 @@ def _wrong(model: PreTrainedModel) -> str | None:
 
 
 def _stepwise(model: PreTrainedModel, ids: Tensor, mask: Tensor, steps: int) -> Tensor:
-    """Return the last row's logits after each of its last tokens, fed one at a time as in a rollout. (steps, V)"""
+    """Return the last row's logits after each of its last tokens, fed one at a time as in a rollout, (steps, V)."""
     cache, places, start, found = DynamicCache(config=model.config), positions(mask), 0, []
     for end in range(ids.shape[1] - steps + 1, ids.shape[1] + 1):
         found.append(step(model, ids[:, start:end], mask[:, :end], places[:, start:end], cache)[-1])

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 
 def positions(attention_mask: Tensor) -> Tensor:
-    """Return position ids that start at 0 on each row's first real token. (B, L) -> (B, L)"""
+    """Return position ids that start at 0 on each row's first real token: (B, L) -> (B, L)."""
     return (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
 
 
@@ -60,7 +60,7 @@ def logits_and_states(model: PreTrainedModel, sequences: Tensor, attention_mask:
 
 
 def states(trunk: nn.Module, sequences: Tensor, attention_mask: Tensor) -> Tensor:
-    """Return the last hidden states of a transformer without a head. (B, L), (B, L) -> (B, L, D)"""
+    """Return the last hidden states of a transformer without a head: (B, L), (B, L) -> (B, L, D)."""
     return trunk(
         input_ids=sequences, attention_mask=attention_mask, position_ids=positions(attention_mask), use_cache=False
     ).last_hidden_state

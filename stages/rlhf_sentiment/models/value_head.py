@@ -84,7 +84,7 @@ class Critic(nn.Module):
         self.load_state_dict(load_file(path))
 
     def value(self, hidden: Tensor) -> Tensor:
-        """Return V of each hidden state, always computed in float32. (B, T, D) -> (B, T)"""
+        """Return V of each hidden state, always computed in float32: (B, T, D) -> (B, T)."""
         with torch.autocast(hidden.device.type, enabled=False):
             return self.head(hidden.float()).squeeze(-1)
 

@@ -17,17 +17,17 @@ from torch import Tensor
 
 
 def masked_sum(x: Tensor, mask: Tensor) -> Tensor:
-    """Return the sum of x over real tokens. (B, T), (B, T) -> ()"""
+    """Return the sum of x over real tokens: (B, T), (B, T) -> ()."""
     return torch.where(mask.bool(), x, 0.0).sum()
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean of x over real tokens. (B, T), (B, T) -> ()"""
+    """Return the mean of x over real tokens: (B, T), (B, T) -> ()."""
     return masked_sum(x, mask) / mask.sum()
 
 
 def kl_k1(log_probs: Tensor, reference_log_probs: Tensor) -> Tensor:
-    """Return log pi - log pi_ref of each sampled token, in nats [K20]. (B, T), (B, T) -> (B, T)
+    """Return log pi - log pi_ref of each sampled token, in nats [K20]: (B, T), (B, T) -> (B, T).
 
     This estimate of the KL divergence is unbiased and can be negative. The KL penalty in the reward uses it.
     """
@@ -35,7 +35,7 @@ def kl_k1(log_probs: Tensor, reference_log_probs: Tensor) -> Tensor:
 
 
 def kl_k3(log_probs: Tensor, reference_log_probs: Tensor) -> Tensor:
-    """Return r - 1 - log r of each sampled token, with r = pi_ref / pi, in nats [K20]. (B, T), (B, T) -> (B, T)
+    """Return r - 1 - log r of each sampled token, with r = pi_ref / pi, in nats [K20]: (B, T), (B, T) -> (B, T).
 
     This estimate of the KL divergence is unbiased, never negative, and has a lower variance than k1. The log shows it.
     """
@@ -185,7 +185,7 @@ def adapt_kl_coef(kl_coef: float, kl: float, target: float, horizon: float, epis
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
-    """Return 1 - Var(returns - values) / Var(returns) over real tokens. (B, T), (B, T), (B, T) -> float
+    """Return 1 - Var(returns - values) / Var(returns) over real tokens: (B, T), (B, T), (B, T) -> float.
 
     The result is 1 for a critic that predicts every return, and 0 for a critic that predicts only their mean. The result is
     also 0 where all returns are equal.

@@ -42,7 +42,7 @@ class Actors:
         return [*self.policy.parameters(), *self.critic.parameters()]
 
     def values(self, part: Responses, states: Tensor) -> Tensor:
-        """Return the critic's value V of the state before each response token. (B, T)
+        """Return the critic's value V of the state before each response token, (B, T).
 
         Args:
             part: a batch or a part of it.
@@ -273,7 +273,7 @@ def _gradients(
 
 
 def _padded(parts: list[Tensor], width: int) -> Tensor:
-    """Concatenate parts of different widths, with zeros on the right. [(b, t)] -> (B, width)"""
+    """Concatenate parts of different widths, with zeros on the right: [(b, t)] -> (B, width)."""
     return torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in parts])
 
 

@@ -48,17 +48,17 @@ class Responses(NamedTuple):
 
     @property
     def responses(self) -> Tensor:
-        """The token ids of the responses, with padding. (B, T)"""
+        """The token ids of the responses, with padding, (B, T)."""
         return self.sequences[:, -self.length :]
 
     def prompts(self) -> list[list[int]]:
-        """Return the token ids of each prompt, without padding. [B]"""
+        """Return the token ids of each prompt, without padding, [B]."""
         width = self.sequences.shape[1] - self.length
         lengths = self.attention_mask[:, :width].sum(dim=1).tolist()
         return [row[width - length :] for row, length in zip(self.sequences[:, :width].tolist(), lengths, strict=True)]
 
     def tokens(self) -> list[list[int]]:
-        """Return the token ids of each response, with EOS and without padding. [B]"""
+        """Return the token ids of each response, with EOS and without padding, [B]."""
         lengths = self.response_mask.sum(dim=1).tolist()
         return [row[:length] for row, length in zip(self.responses.tolist(), lengths, strict=True)]
 
@@ -72,12 +72,12 @@ class Responses(NamedTuple):
 
 
 def uniforms(length: int, *coordinates: int) -> Tensor:
-    """Return numbers from [0, 1) that depend only on the coordinates (numpy's SeedSequence). (length,)"""
+    """Return numbers from [0, 1) that depend only on the coordinates (numpy's SeedSequence), (length,)."""
     return torch.from_numpy(np.random.default_rng(coordinates).random(length, dtype=np.float32))
 
 
 def pad_prompts(prompts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
-    """Return prompts padded on the left, and their mask. [B] -> (B, P), (B, P)"""
+    """Return prompts padded on the left, and their mask: [B] -> (B, P), (B, P)."""
     longest = max(len(prompt) for prompt in prompts)
     ids = [[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
     mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
@@ -156,7 +156,7 @@ def respond(
 
 
 def _draw(probabilities: Tensor, noise: Tensor) -> Tensor:
-    """Return the token at which the cumulative probability exceeds the noise. (B, V), (B,) -> (B,)
+    """Return the token at which the cumulative probability exceeds the noise: (B, V), (B,) -> (B,).
 
     A token of probability 0 is never drawn. Noise below 1 in float32 is at most 1 - 2^-24, so that its product with the
     total stays below the total, even after rounding.
@@ -178,7 +178,7 @@ def _outputs(model: PreTrainedModel, batch: Responses) -> tuple[Tensor, Tensor]:
 
 
 class _ChosenLogProbs(torch.autograd.Function):
-    """Compute log softmax(logits / temperature) at the chosen tokens, and the entropy. (N, V), (N,) -> (N,), (N,)
+    """Compute log softmax(logits / temperature) at the chosen tokens, and the entropy: (N, V), (N,) -> (N,), (N,).
 
     The function makes no second tensor of the size of the logits. `log_softmax` makes up to three: one that it keeps for its
     gradient, the gradient, and a float32 copy of half-precision logits. Here a few rows at a time become float32. The
@@ -241,7 +241,7 @@ def score_tokens(model: PreTrainedModel, batch: Responses, temperature: float, w
 
 @torch.no_grad()
 def exact_kl(model: PreTrainedModel, reference: PreTrainedModel, batch: Responses, temperature: float) -> Tensor:
-    """Return KL(model || reference) of each response, in nats. (B,)
+    """Return KL(model || reference) of each response, in nats, (B,).
 
     The KL of each token is the exact sum over the vocabulary. Over responses that `model` sampled, the mean of the results
     estimates the KL between the two models' distributions of responses. The mean log-ratio estimates the same KL with more
