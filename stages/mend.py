@@ -29,6 +29,7 @@ PARAMS = Path("params.yaml")
 
 
 def main() -> None:
+    """Check the three files, and repair or refuse each that is damaged."""
     argparse.ArgumentParser(
         prog="python stages/mend.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args()

@@ -110,7 +110,7 @@ def test_a_damaged_one_is_passed_over_for_the_one_before(
         save(run, step)
     damage(run.folder / "000000010")
     assert newest(run) == 5
-    assert "ppo: warning: the checkpoint of step 10 is passed over: " in capsys.readouterr().err
+    assert "ppo: warning: the checkpoint of step 10 is skipped: " in capsys.readouterr().err
     for step in (6, 7):
         save(run, step)
     assert steps(run) == [6, 7], "and is not one of the two that are kept"
@@ -131,7 +131,7 @@ def test_nothing_is_unpickled(here: Path, capsys: pytest.CaptureFixture[str]) ->
     with run.writing(15) as folder:
         torch.save(Planted(), folder / "state.pt")
     assert newest(run) is None
-    assert capsys.readouterr().err.count("is passed over") == 2
+    assert capsys.readouterr().err.count("is skipped") == 2
     assert not (here / "pwned").exists()
     torch.load(run.folder / "000000015/state.pt", weights_only=False)
     assert (here / "pwned").exists()

@@ -219,7 +219,7 @@ except Exception as error:
     print(error)
 """
     before = (world / "models/ppo/model.safetensors").read_bytes()
-    assert "models/ppo is among what the pipeline writes" in notebook(world, program)
+    assert "models/ppo belongs to the pipeline's outputs" in notebook(world, program)
     assert (world / "models/ppo/model.safetensors").read_bytes() == before
 
 
@@ -390,7 +390,7 @@ WRONG = {
     "model.score(['fine', 3])": "responses should be a list of texts (got ['fine', 3])",
     "model.score(['fine'], ['one', 'two'])": "2 prompts are not for 1 responses",
     "model.score(['a b c d e f ' * 99])": "has more than reward.max_length, 160 tokens; shorten it",
-    "model.save('models/reward')": "models/reward is among what the pipeline writes",
+    "model.save('models/reward')": "models/reward belongs to the pipeline's outputs",
     "model.train_reward_model(rows(text='x'))": "the dataset lacks chosen, prompt, rejected; it has text",
     "model.train_reward_model(rows(prompt='x', chosen=None, rejected='y'))": "the dataset, row 0: no chosen",
     "model.train_reward_model(rows(prompt='x', chosen='z', rejected='y'))": "the dataset: no pair is of split train",

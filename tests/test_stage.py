@@ -130,7 +130,7 @@ def test_half_a_model_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models/sft").mkdir(parents=True)
     (tmp_path / "models/sft/config.json").touch()
-    with pytest.raises(StageError, match=r"models/sft is half there: model.safetensors, tokenizer.json, tokenizer_conf"):
+    with pytest.raises(StageError, match=r"models/sft is incomplete: model.safetensors, tokenizer.json, tokenizer_conf"):
         require(Path("models/sft"))
 
 

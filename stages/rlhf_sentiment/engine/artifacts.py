@@ -1,4 +1,4 @@
-"""What a stage reads and writes: inputs that are there, and outputs that are whole or absent."""
+"""Check that inputs are there, and write outputs that are whole or absent."""
 
 import os
 import shutil
@@ -11,15 +11,15 @@ from .inputs import BROUGHT, whence
 from .messages import mend_of
 from .stopping import asked
 
-# What makes a folder a model: half a model is refused before any work, not met as a traceback in the middle of it.
+# The files that every model has. An incomplete model is refused before any work.
 _MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
 
 def require(path: Path) -> None:
-    """Refuse an input that is absent, empty, or half there.
+    """Refuse an input that is absent, empty or incomplete.
 
     Raises:
-        StageError: naming the path and the stage that would write it.
+        StageError: the message names the path and how to get it.
     """
     if not path.exists():
         mend = "`dvc repro` writes what is missing, in order"
@@ -33,12 +33,19 @@ def require(path: Path) -> None:
     if path.is_dir() and path.parent == Path("models") and path.name not in ("judge", "pretrained"):
         absent = [file for file in _MODEL_FILES if not (path / file).is_file()]
         if absent:
-            raise StageError(f"{path} is half there: {', '.join(absent)} missing; {mend_of(path)}")
+            raise StageError(f"{path} is incomplete: {', '.join(absent)} missing; {mend_of(path)}")
 
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[Path]:
-    """A path beside `path` to write a file or a folder to; it takes the name `path` only when the block ends well.
+    """Give a temporary path for a file or a folder. It is renamed to `path` only when the block ends without an error.
+
+    Args:
+        path: what to write. A file or folder of this name is replaced by its own kind.
+
+    Raises:
+        StageError: a file would replace a folder, or a folder a file.
+        Stopped: the stage was asked to stop.
 
     Example:
         with writing("models/sft") as folder:
@@ -54,10 +61,10 @@ def writing(path: str | Path) -> Iterator[Path]:
         if (stopped := asked()) is not None:
             raise stopped
         if path.is_dir():
-            path.replace(old)  # a folder that is being deleted is half there for a moment; one that is renamed never is
+            path.replace(old)  # a deletion leaves a folder incomplete for a moment, a rename does not
         aside.replace(path)
     except OSError as error:
-        if error.filename is None:  # a full disk does not say what it was full for
+        if error.filename is None:  # the error of a full disk names no file
             error.filename = str(path)
         raise
     finally:
@@ -68,7 +75,7 @@ def writing(path: str | Path) -> Iterator[Path]:
 
 
 def remove_halves(writes: Sequence[str]) -> None:
-    """Remove what a stage that was killed while it wrote left beside its outs."""
+    """Remove the temporary files that a killed stage left beside its outputs."""
     for path in map(Path, writes):
         for half in path.parent.glob(f".{path.name}.*.part"):
             _remove(half)

@@ -17,27 +17,17 @@ from torch import Tensor
 
 
 def masked_sum(x: Tensor, mask: Tensor) -> Tensor:
-    """Return the sum of x over real tokens. (B, T), (B, T) -> ()"""
+    """Return the sum of x over real tokens: (B, T), (B, T) -> ()."""
     return torch.where(mask.bool(), x, 0.0).sum()
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean of x over real tokens. (B, T), (B, T) -> ()"""
+    """Return the mean of x over real tokens: (B, T), (B, T) -> ()."""
     return masked_sum(x, mask) / mask.sum()
 
 
-def whiten(x: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
-    """Return x with mean 0 and variance 1 over the real tokens of the whole batch [H24, section 3.6].
-
-    The variance is the unbiased one. The result is 0 on padding. (B, T), (B, T) -> (B, T)
-    """
-    mean = masked_mean(x, mask)
-    variance = masked_sum((x - mean) ** 2, mask) / (mask.sum() - 1).clamp(min=1)
-    return torch.where(mask.bool(), (x - mean) * torch.rsqrt(variance + eps), 0.0)
-
-
 def kl_k1(log_probs: Tensor, reference_log_probs: Tensor) -> Tensor:
-    """Return log pi - log pi_ref of each sampled token, in nats [K20]. (B, T), (B, T) -> (B, T)
+    """Return log pi - log pi_ref of each sampled token, in nats [K20]: (B, T), (B, T) -> (B, T).
 
     This estimate of the KL divergence is unbiased and can be negative. The KL penalty in the reward uses it.
     """
@@ -45,61 +35,12 @@ def kl_k1(log_probs: Tensor, reference_log_probs: Tensor) -> Tensor:
 
 
 def kl_k3(log_probs: Tensor, reference_log_probs: Tensor) -> Tensor:
-    """Return r - 1 - log r of each sampled token, with r = pi_ref / pi, in nats [K20]. (B, T), (B, T) -> (B, T)
+    """Return r - 1 - log r of each sampled token, with r = pi_ref / pi, in nats [K20]: (B, T), (B, T) -> (B, T).
 
     This estimate of the KL divergence is unbiased, never negative, and has a lower variance than k1. The log shows it.
     """
     log_ratio = reference_log_probs - log_probs
     return torch.expm1(log_ratio) - log_ratio
-
-
-def token_rewards(scores: Tensor, kl: Tensor, mask: Tensor, kl_coef: float) -> Tensor:
-    """Return the reward of each token: -kl_coef * KL, plus the score at the last real token [Z19, equation 2].
-
-    Args:
-        scores: the reward of each response before the KL penalty. (B,)
-        kl: k1 of each token, in nats. (B, T)
-        mask: 1 on real tokens. (B, T)
-        kl_coef: the KL coefficient, in units of the score per nat.
-
-    Returns:
-        rewards, 0 on padding. (B, T)
-    """
-    rewards = torch.where(mask.bool(), -kl_coef * kl, 0.0)
-    last = mask.sum(dim=1) - 1  # (B,)
-    rewards[torch.arange(len(scores), device=scores.device), last] += scores
-    return rewards
-
-
-def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
-    """Return advantages and returns by generalised advantage estimation [S15, equations 11 and 16].
-
-        delta_t = r_t + gamma * V_{t+1} - V_t          A_t = delta_t + gamma * lam * A_{t+1}
-
-    The recursion goes backwards from the last real token of each row. The value after the last token is 0, because the
-    episode ends there, with or without EOS.
-
-    Args:
-        rewards: r of each token. (B, T)
-        values: V of the state before each token. (B, T)
-        mask: 1 on real tokens. (B, T)
-        gamma: the discount.
-        lam: the lambda of GAE.
-
-    Returns:
-        advantages A, and returns A + V; both are 0 on padding. (B, T), (B, T)
-    """
-    real = mask.bool()
-    values = torch.where(real, values, 0.0)
-    advantages = torch.zeros_like(values)
-    next_advantage = torch.zeros_like(values[:, 0])
-    next_value = torch.zeros_like(values[:, 0])
-    for t in reversed(range(values.shape[1])):
-        delta = rewards[:, t] + gamma * next_value - values[:, t]
-        next_advantage = torch.where(real[:, t], delta + gamma * lam * next_advantage, 0.0)
-        next_value = values[:, t]
-        advantages[:, t] = next_advantage
-    return advantages, advantages + values
 
 
 class PolicyLoss(NamedTuple):
@@ -168,6 +109,65 @@ def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor
     return 0.5 * masked_sum(torch.maximum((values - returns) ** 2, (held - returns) ** 2), mask)
 
 
+def token_rewards(scores: Tensor, kl: Tensor, mask: Tensor, kl_coef: float) -> Tensor:
+    """Return the reward of each token: -kl_coef * KL, plus the score at the last real token [Z19, equation 2].
+
+    Args:
+        scores: the reward of each response before the KL penalty. (B,)
+        kl: k1 of each token, in nats. (B, T)
+        mask: 1 on real tokens. (B, T)
+        kl_coef: the KL coefficient, in units of the score per nat.
+
+    Returns:
+        rewards, 0 on padding. (B, T)
+    """
+    rewards = torch.where(mask.bool(), -kl_coef * kl, 0.0)
+    last = mask.sum(dim=1) - 1  # (B,)
+    rewards[torch.arange(len(scores), device=scores.device), last] += scores
+    return rewards
+
+
+def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
+    """Return advantages and returns by generalised advantage estimation [S15, equations 11 and 16].
+
+        delta_t = r_t + gamma * V_{t+1} - V_t          A_t = delta_t + gamma * lam * A_{t+1}
+
+    The recursion goes backwards from the last real token of each row. The value after the last token is 0, because the
+    episode ends there, with or without EOS.
+
+    Args:
+        rewards: r of each token. (B, T)
+        values: V of the state before each token. (B, T)
+        mask: 1 on real tokens. (B, T)
+        gamma: the discount.
+        lam: the lambda of GAE.
+
+    Returns:
+        advantages A, and returns A + V; both are 0 on padding. (B, T), (B, T)
+    """
+    real = mask.bool()
+    values = torch.where(real, values, 0.0)
+    advantages = torch.zeros_like(values)
+    next_advantage = torch.zeros_like(values[:, 0])
+    next_value = torch.zeros_like(values[:, 0])
+    for t in reversed(range(values.shape[1])):
+        delta = rewards[:, t] + gamma * next_value - values[:, t]
+        next_advantage = torch.where(real[:, t], delta + gamma * lam * next_advantage, 0.0)
+        next_value = values[:, t]
+        advantages[:, t] = next_advantage
+    return advantages, advantages + values
+
+
+def whiten(x: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
+    """Return x with mean 0 and variance 1 over the real tokens of the whole batch [H24, section 3.6].
+
+    The variance is the unbiased one. The result is 0 on padding. (B, T), (B, T) -> (B, T)
+    """
+    mean = masked_mean(x, mask)
+    variance = masked_sum((x - mean) ** 2, mask) / (mask.sum() - 1).clamp(min=1)
+    return torch.where(mask.bool(), (x - mean) * torch.rsqrt(variance + eps), 0.0)
+
+
 def adapt_kl_coef(kl_coef: float, kl: float, target: float, horizon: float, episodes: int) -> float:
     """Return the next KL coefficient of the adaptive controller [Z19, section 2.2].
 
@@ -185,7 +185,7 @@ def adapt_kl_coef(kl_coef: float, kl: float, target: float, horizon: float, epis
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
-    """Return 1 - Var(returns - values) / Var(returns) over real tokens. (B, T), (B, T), (B, T) -> float
+    """Return 1 - Var(returns - values) / Var(returns) over real tokens: (B, T), (B, T), (B, T) -> float.
 
     The result is 1 for a critic that predicts every return, and 0 for a critic that predicts only their mean. The result is
     also 0 where all returns are equal.
