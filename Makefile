@@ -34,7 +34,7 @@ test: setup
 
 # All tests, nightly and before a release: with other models, data and settings, what `test` has seen once.
 thorough: setup
-	pytest -m ""
+	RLHF_FUZZ=10 pytest -m "" --durations=15
 
 # The same commit gives the same bytes: the tiny world twice, in two folders and two environments, and twice with one thread.
 verify: setup
