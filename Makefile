@@ -40,7 +40,7 @@ test: setup
 
 # All tests, nightly and before a release: with other models, data and settings, what `test` has seen once.
 thorough: setup
-	pytest -m ""
+	RLHF_FUZZ=10 pytest -m "" --durations=15
 
 # Test that a commit gives the same bytes: the tiny world in two folders and two environments, and twice with one thread.
 verify: setup

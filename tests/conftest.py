@@ -28,6 +28,9 @@ sys.path.insert(0, str(ROOT / "stages"))
 # Real data and models, where they are at hand; tests that use them skip where they are not.
 SHARED = Path(os.environ.get("RLHF_SHARED", ROOT.parent / "shared")).resolve()
 
+# `make thorough` tries so many times as many random cases as `make test`.
+FUZZ = int(os.environ.get("RLHF_FUZZ", "1"))
+
 # What `make repro` does, which is what a person types after a kill.
 REPRO = "python stages/mend.py && exec dvc repro"
 
@@ -147,7 +150,7 @@ class World:
         """Variables that a command runs with: this Python's programs first, nothing of a dvc or git that runs the tests."""
         own = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "GIT_"))}
         own |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "120"} | self.variables
-        paths = [path for path in (os.environ.get("PYTHONPATH"), self.variables.get("PYTHONPATH")) if path]
+        paths = [path for path in (self.variables.get("PYTHONPATH"), os.environ.get("PYTHONPATH")) if path]
         return own | ({"PYTHONPATH": ":".join(paths)} if paths else {})
 
     def run(self, *command: str, status: int = 0) -> str:
