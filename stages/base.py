@@ -23,8 +23,8 @@ from transformers import (
     TrainingArguments,
 )
 
-from rlhf_sentiment.engine.artifacts import require
 from rlhf_sentiment.engine.errors import StageError
+from rlhf_sentiment.engine.inputs import require
 from rlhf_sentiment.engine.messages import shown
 from rlhf_sentiment.engine.params import Device, Seed, Settings
 from rlhf_sentiment.engine.records import read_rows
@@ -32,8 +32,8 @@ from rlhf_sentiment.models.devices import make_deterministic, quiet, resolve_dev
 from rlhf_sentiment.models.loading import load_policy, load_tokenizer, save
 from rlhf_sentiment.models.tokens import encode, ending, habits, letters
 from rlhf_sentiment.settings.base import BaseSettings
-from rlhf_sentiment.settings.checkpoints import CheckpointEvery
-from rlhf_sentiment.settings.report import ReportTo
+from rlhf_sentiment.settings.checkpoint_every import CheckpointEvery
+from rlhf_sentiment.settings.report_to import ReportTo
 from rlhf_sentiment.training.checkpoints import Checkpoints
 from rlhf_sentiment.training.trainer import ByLengthTrainer, arguments, train
 

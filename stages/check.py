@@ -6,7 +6,7 @@ change reruns only the stages that load it.
 
 from rlhf_sentiment.engine.start import stage  # isort: split
 
-from rlhf_sentiment.engine.artifacts import writing
+from rlhf_sentiment.engine.outputs import writing
 from rlhf_sentiment.settings.whole import Params
 
 WRITES = ["data/checked.json"]

@@ -16,11 +16,11 @@ from rlhf_sentiment.engine.params import Device, Seed, Settings
 from rlhf_sentiment.engine.records import read_json, read_table, write_metrics
 from rlhf_sentiment.evaluation.contestants import CONTESTANTS
 from rlhf_sentiment.evaluation.exam import agreement_with_annotators, read_exam, scored
-from rlhf_sentiment.evaluation.figures import draw
 from rlhf_sentiment.evaluation.guards import crossed
 from rlhf_sentiment.evaluation.judges import agreement
 from rlhf_sentiment.evaluation.measures import hacking_gap, measures, plain
 from rlhf_sentiment.evaluation.panel import Panel, pooled
+from rlhf_sentiment.evaluation.plots import draw
 from rlhf_sentiment.evaluation.report import markdown, publish
 from rlhf_sentiment.evaluation.samples import read_samples
 from rlhf_sentiment.evaluation.statistics import comparisons

@@ -20,9 +20,9 @@ from dvc.rwlock import SCHEMA as RWLOCK_SCHEMA
 from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from dvc.utils.strictyaml import load
 
-from rlhf_sentiment.engine.artifacts import writing
 from rlhf_sentiment.engine.dvc_state import LOCK, RWLOCK
 from rlhf_sentiment.engine.errors import StageError
+from rlhf_sentiment.engine.outputs import writing
 from rlhf_sentiment.engine.params import read_yaml
 
 PARAMS = Path("params.yaml")

@@ -16,10 +16,10 @@ from rlhf_sentiment.models.devices import make_deterministic, quiet, resolve_dev
 from rlhf_sentiment.models.loading import load_reward_model, load_tokenizer, save
 from rlhf_sentiment.ppo.loop import actors_of, make_accelerator, prompts_of, train_policy
 from rlhf_sentiment.rewards import reward_of_model
-from rlhf_sentiment.settings.checkpoints import CheckpointEvery
+from rlhf_sentiment.settings.checkpoint_every import CheckpointEvery
 from rlhf_sentiment.settings.counts import number_of
 from rlhf_sentiment.settings.ppo import PPOSettings
-from rlhf_sentiment.settings.report import ReportTo
+from rlhf_sentiment.settings.report_to import ReportTo
 from rlhf_sentiment.training.checkpoints import Checkpoints
 
 READS = ["models/sft", "models/reward", "data/prepared/prompts.jsonl"]

@@ -23,9 +23,9 @@ from rlhf_sentiment.data.sizes import Sizes
 from rlhf_sentiment.data.sources import Sources, read_sources
 from rlhf_sentiment.data.synthetic import Ledger
 from rlhf_sentiment.data.tables import TABLES, Tables, corpus_of, from_labels, from_preferences, labelled, prompts_of
-from rlhf_sentiment.engine.artifacts import writing
 from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.engine.messages import warn
+from rlhf_sentiment.engine.outputs import writing
 from rlhf_sentiment.engine.params import Settings
 from rlhf_sentiment.engine.records import Row, write_metrics, write_rows
 from rlhf_sentiment.settings.counts import Asked, number_of

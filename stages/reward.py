@@ -12,8 +12,8 @@ from rlhf_sentiment.engine.records import read_rows, write_metrics, write_table
 from rlhf_sentiment.models.devices import make_deterministic, quiet, resolve_device
 from rlhf_sentiment.models.loading import load_reward_model, load_tokenizer, save
 from rlhf_sentiment.reward_model import train_reward
-from rlhf_sentiment.settings.checkpoints import CheckpointEvery
-from rlhf_sentiment.settings.report import ReportTo
+from rlhf_sentiment.settings.checkpoint_every import CheckpointEvery
+from rlhf_sentiment.settings.report_to import ReportTo
 from rlhf_sentiment.settings.reward import RewardSettings
 from rlhf_sentiment.training.checkpoints import Checkpoints
 

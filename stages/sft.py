@@ -15,8 +15,8 @@ from rlhf_sentiment.engine.records import read_rows, write_metrics, write_table
 from rlhf_sentiment.models.devices import make_deterministic, quiet, resolve_device
 from rlhf_sentiment.models.loading import load_policy, load_tokenizer, refuse_longer, save
 from rlhf_sentiment.models.tokens import encode_example
-from rlhf_sentiment.settings.checkpoints import CheckpointEvery
-from rlhf_sentiment.settings.report import ReportTo
+from rlhf_sentiment.settings.checkpoint_every import CheckpointEvery
+from rlhf_sentiment.settings.report_to import ReportTo
 from rlhf_sentiment.settings.sft import SFTSettings
 from rlhf_sentiment.training.checkpoints import Checkpoints
 from rlhf_sentiment.training.trainer import arguments, train

@@ -10,8 +10,8 @@ import pytest
 from rlhf_sentiment.data.files import files_at
 from rlhf_sentiment.data.prompts import read_prompts
 from rlhf_sentiment.engine import inputs
-from rlhf_sentiment.engine.artifacts import require
 from rlhf_sentiment.engine.errors import StageError
+from rlhf_sentiment.engine.inputs import require
 from rlhf_sentiment.models.loading import load_policy, load_tokenizer
 
 from .conftest import World, checkout, outs, tiny_params, write_llama, write_reviews

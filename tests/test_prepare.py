@@ -13,7 +13,8 @@ import prepare as stage
 from prepare import Prepared
 from rlhf_sentiment.data.grammar import NEGATIVE, polarity_of
 from rlhf_sentiment.data.selection import place_in_line
-from rlhf_sentiment.data.text import cleaned, digest_of, normalised, place_of, split_of
+from rlhf_sentiment.data.splits import split_of
+from rlhf_sentiment.data.text import cleaned, digest_of, normalised, place_of
 from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.engine.records import Row
 from rlhf_sentiment.settings.data import DataSettings

@@ -8,8 +8,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, pipeline
 
-from rlhf_sentiment.engine.artifacts import require, writing
 from rlhf_sentiment.engine.errors import StageError
+from rlhf_sentiment.engine.inputs import require
+from rlhf_sentiment.engine.outputs import writing
 from rlhf_sentiment.engine.records import read_rows, rounded, write_metrics, write_rows, write_table
 from rlhf_sentiment.models import devices
 from rlhf_sentiment.models.devices import resolve_device

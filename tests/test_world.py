@@ -276,7 +276,7 @@ def test_ppo_runs_with_a_shared_trunk_in_bfloat16(world: World, run_stage: RunSt
 
 
 def test_a_change_in_a_picture_retrains_nothing(world: World) -> None:
-    file = world / "stages/rlhf_sentiment/evaluation/figures.py"
+    file = world / "stages/rlhf_sentiment/evaluation/plots.py"
     file.write_text(file.read_text() + "\n# another line\n")
     assert world.stages_run(world.run("dvc", "repro")) == ["evaluate"]
 

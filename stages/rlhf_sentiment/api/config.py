@@ -9,9 +9,9 @@ from typing import Any, Self
 
 from pydantic import BaseModel
 
-from ..engine.artifacts import writing
 from ..engine.errors import ConfigError
 from ..engine.messages import cut, shown
+from ..engine.outputs import writing
 from ..engine.params import explained, read_yaml
 from ..engine.stage import STAGES
 from ..settings.whole import Params

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..engine.artifacts import require
 from ..engine.dvc_state import recorded
 from ..engine.errors import StageError
+from ..engine.inputs import require
 from ..engine.messages import MADE, one_line, shown
 from .config import ROOT, RLHFConfig, differences
 

@@ -6,6 +6,7 @@ files            find files, folders, globs and hub data sets
 formats          read the rows of one file
 delimited        read CSV and TSV
 folders          read folders of texts, one folder for each class
+splits           the split of a file or a text
 sources          read each source that the settings name
 
 From rows to records:

@@ -15,7 +15,8 @@ from ..engine.progress import progress_bar
 from ..engine.records import Row
 from ..settings.data import DataSettings, HubSettings
 from .folders import class_folders, loose_texts, texts_by_class, texts_in
-from .formats import ENDINGS, SPLITS, Numbered, cause_of, ending_of, looks_held_out, refuse_unprintable, rows_of, split_of_name
+from .formats import ENDINGS, Numbered, cause_of, ending_of, refuse_unprintable, rows_of
+from .splits import SPLITS, looks_held_out, split_of_name
 
 
 class File(NamedTuple):

@@ -20,7 +20,6 @@ from ..engine.progress import progress_bar
 from ..engine.records import Row
 from ..settings.data import DataSettings
 from .formats import (
-    SPLITS,
     Numbered,
     decoded,
     ending_of,
@@ -28,10 +27,10 @@ from .formats import (
     readable,
     refuse_numbers,
     refuse_unprintable,
-    split_of_name,
     too_long,
     unpacked,
 )
+from .splits import SPLITS, split_of_name
 
 UNLABELLED = ("unsup", "unlabelled", "unlabeled", "unsupervised")
 _TEXT = re.compile(r"(?!readme|\.).*\.txt(\.gz|\.zst)?", re.IGNORECASE | re.DOTALL)

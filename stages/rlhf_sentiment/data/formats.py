@@ -30,14 +30,6 @@ from .delimited import Line, delimited, refuse_twins
 # The place of a row in its file (a number from 1, or the name of its text), and the row or the reason why it cannot be used.
 Numbered = tuple[int | str, Row | str]
 ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt")
-SPLITS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("validation", "valid", "val", "dev", "eval", "evaluation"), "validation"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
-_HELD_OUT = re.compile(
-    r"(?<![a-z])(test(ing)?|val(id(ation)?)?|dev(elopment)?|eval(uation)?|h[eo]ld[^a-z]?out|unseen)(set|data|split)?s?(?![a-z])"
-)
 LARGEST_WHOLE = 2**28  # bytes, for a file that cannot be read as a stream
 _BLOCK = 2**20  # bytes
 
@@ -46,17 +38,6 @@ def ending_of(path: Path) -> str | None:
     """Return the ending of a file without that of its compression, or None if it is none of `ENDINGS`."""
     ending = Path(re.sub(r"\.(gz|zst)$", "", path.name.lower())).suffix
     return ending if ending in ENDINGS else None
-
-
-def split_of_name(path: Path) -> str | None:
-    """Return the split that a file's name begins with, as in test.csv or train-00000-of-00002.parquet, or None."""
-    word = re.match(r"[a-z]*", path.name.lower())
-    return SPLITS.get(word[0]) if word else None
-
-
-def looks_held_out(name: str) -> bool:
-    """Return whether a name contains a word such as test, val or holdout, as in my_test.csv, testData.tsv or held-out."""
-    return bool(_HELD_OUT.search(re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower()))
 
 
 def refuse_unprintable(path: Path) -> None:

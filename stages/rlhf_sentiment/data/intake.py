@@ -34,7 +34,8 @@ from .formats import Numbered, ending_of
 from .meanings import Meanings
 from .readers import Labelled, Plain, Ranked, Record
 from .shapes import PREFERENCES, SHAPES, Shape, recognise
-from .text import cut_words, digest_of, normalised, place_of, split_of, words
+from .splits import split_of
+from .text import cut_words, digest_of, normalised, place_of, words
 
 SPLITS = ("train", "validation", "test", "judge")
 FATES = {"kept": "rows_kept", "rejected": "rows_rejected", "duplicate": "duplicates_dropped", "overlap": "overlap_dropped"}

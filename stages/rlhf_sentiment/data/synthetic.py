@@ -14,7 +14,8 @@ from ..settings.data import DataSettings
 from . import grammar
 from .grammar import NEGATIVE, POSITIVE
 from .sizes import Sizes
-from .text import normalised, split_of
+from .splits import split_of
+from .text import normalised
 
 
 def tables(ledger: "Ledger", data: DataSettings, sizes: Sizes) -> dict[str, list[Row]]:

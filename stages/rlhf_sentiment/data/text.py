@@ -59,18 +59,6 @@ def normalised(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", safe).casefold().split())
 
 
-def split_of(text: str, validation: float, test: float) -> str:
-    """Return "train", "validation" or "test", from a hash of the normalised text. New rows move no other row.
-
-    Args:
-        text: the text.
-        validation: the share of all texts for validation, in [0, 1).
-        test: the share of all texts for test, in [0, 1).
-    """
-    place = place_of(text)
-    return "test" if place < test else "validation" if place < test + validation else "train"
-
-
 def place_of(text: str, purpose: str = "") -> float:
     """Return a number in [0, 1) from a hash of the normalised text. Each purpose gives an independent number."""
     digest = hashlib.sha256((purpose + normalised(text)).encode()).digest()

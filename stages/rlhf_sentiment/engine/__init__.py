@@ -4,9 +4,9 @@ start        the first import of every script
 stage        the command line, the first and last line, the exit status
 errors       errors that become one line
 params       params.yaml, read and checked
-artifacts    inputs that must be there, outputs that are whole or absent
 records      JSON lines, JSON and CSV on disk
-inputs       the files that users bring
+inputs       inputs that must be there, and the files that users bring
+outputs      outputs that are whole or absent
 environment  the libraries, the processor and the variables that a run depends on
 locks        one process at a time
 stopping     signals, and the death of dvc

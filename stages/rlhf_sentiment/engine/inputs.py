@@ -1,4 +1,4 @@
-"""The files that users bring, and which of them a queued experiment has.
+"""The inputs of a stage: whether they are there, and how to get the files that users bring.
 
 DVC runs a queued or --temp experiment in a copy of the repository. The copy has only files that git or DVC tracks.
 """
@@ -8,7 +8,11 @@ from collections.abc import Sequence
 from os.path import isfile
 from pathlib import Path
 
-from .messages import warn
+from .errors import StageError
+from .messages import mend_of, warn
+
+# The files that every model has. An incomplete model is refused before any work.
+_MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
 BROUGHT = ("data/raw", "models/pretrained", "prompts")
 
@@ -43,3 +47,24 @@ def warn_of_untracked(stage: str, reads: Sequence[str]) -> None:
             warn(
                 stage, f"this experiment lacks {unseen[0]}{more}, which neither git nor DVC tracks; `dvc add` it (docs/data.md)"
             )
+
+
+def require(path: Path) -> None:
+    """Refuse an input that is absent, empty or incomplete.
+
+    Raises:
+        StageError: the message names the path and how to get it.
+    """
+    if not path.exists():
+        mend = "`dvc repro` writes what is missing, in order"
+        if path.as_posix() in BROUGHT:
+            mend = f"`git checkout {path}` brings it back"
+        elif path.as_posix().startswith(tuple(f"{folder}/" for folder in BROUGHT)):
+            mend = f"put it there{whence(path)}"
+        raise StageError(f"{path} is missing; {mend}")
+    if path.is_file() and path.stat().st_size == 0:
+        raise StageError(f"{path} is empty; {mend_of(path)}")
+    if path.is_dir() and path.parent == Path("models") and path.name not in ("judge", "pretrained"):
+        absent = [file for file in _MODEL_FILES if not (path / file).is_file()]
+        if absent:
+            raise StageError(f"{path} is incomplete: {', '.join(absent)} missing; {mend_of(path)}")

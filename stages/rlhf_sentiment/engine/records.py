@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from .artifacts import writing
 from .errors import StageError
 from .messages import listed, shown
+from .outputs import writing
 
 Row = dict[str, Any]
 

@@ -16,11 +16,11 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from . import environment
-from .artifacts import remove_halves, require
 from .errors import StageError, one_line_errors
-from .inputs import warn_of_untracked
+from .inputs import require, warn_of_untracked
 from .locks import locked
 from .messages import Parser, one_line, shown, warn
+from .outputs import remove_halves
 from .params import load
 from .stopping import asked, listen
 

@@ -17,9 +17,9 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from ..data.text import TERM, spaced
-from ..engine.artifacts import writing
 from ..engine.errors import StageError, first_line
 from ..engine.messages import mend_of
+from ..engine.outputs import writing
 
 _BINS = 10  # of P(positive), in calibration
 _TERM = regex.compile(rf"{TERM}(?:['’]{TERM})?")  # "n't" stays whole

@@ -17,8 +17,8 @@ from sklearn.metrics import cohen_kappa_score
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
-from ..engine.artifacts import require
 from ..engine.errors import StageError
+from ..engine.inputs import require
 from ..engine.messages import listed
 from ..models.forward import reward_scores, room_of
 from ..models.loading import load_classifier

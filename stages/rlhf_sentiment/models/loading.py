@@ -21,9 +21,9 @@ from transformers import (
 )
 from transformers.activations import NewGELUActivation
 
-from ..engine.artifacts import writing
 from ..engine.errors import StageError, first_line
 from ..engine.messages import is_made
+from ..engine.outputs import writing
 from .compatibility import check_policy, refuse_absent, refuse_not_finite, refuse_unplaced
 from .forward import room_of
 from .value_head import Critic, reward_class

@@ -18,8 +18,8 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 from transformers.utils import cached_file
 
-from ..engine.artifacts import require
 from ..engine.errors import StageError, first_line
+from ..engine.inputs import require
 from ..engine.messages import is_made, mend_of, shown
 
 _LAYERS = re.compile(r"(n|num)_(\w+_)?layers?")  # names for the number of layers in configurations

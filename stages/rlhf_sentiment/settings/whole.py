@@ -8,14 +8,14 @@ from pydantic import model_validator
 from ..engine.inputs import whence
 from ..engine.params import Device, Seed, Settings
 from .base import BaseSettings
-from .checkpoints import CheckpointEvery
+from .checkpoint_every import CheckpointEvery
 from .counts import Asked
 from .data import DataSettings, whole_numbers
 from .evaluate import EvaluateSettings
 from .generation import GenerationSettings
 from .judge import JudgeSettings
 from .ppo import PPOSettings
-from .report import ReportTo
+from .report_to import ReportTo
 from .reward import RewardSettings
 from .sft import SFTSettings
 

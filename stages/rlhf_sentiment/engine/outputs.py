@@ -1,4 +1,4 @@
-"""Check that inputs are there, and write outputs that are whole or absent."""
+"""Write outputs that are whole or absent."""
 
 import os
 import shutil
@@ -7,33 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import StageError
-from .inputs import BROUGHT, whence
-from .messages import mend_of
 from .stopping import asked
-
-# The files that every model has. An incomplete model is refused before any work.
-_MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
-
-
-def require(path: Path) -> None:
-    """Refuse an input that is absent, empty or incomplete.
-
-    Raises:
-        StageError: the message names the path and how to get it.
-    """
-    if not path.exists():
-        mend = "`dvc repro` writes what is missing, in order"
-        if path.as_posix() in BROUGHT:
-            mend = f"`git checkout {path}` brings it back"
-        elif path.as_posix().startswith(tuple(f"{folder}/" for folder in BROUGHT)):
-            mend = f"put it there{whence(path)}"
-        raise StageError(f"{path} is missing; {mend}")
-    if path.is_file() and path.stat().st_size == 0:
-        raise StageError(f"{path} is empty; {mend_of(path)}")
-    if path.is_dir() and path.parent == Path("models") and path.name not in ("judge", "pretrained"):
-        absent = [file for file in _MODEL_FILES if not (path / file).is_file()]
-        if absent:
-            raise StageError(f"{path} is incomplete: {', '.join(absent)} missing; {mend_of(path)}")
 
 
 @contextmanager
