@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from datasets import Dataset
 
 import prepare as stage
 from prepare import Prepared
@@ -18,7 +19,7 @@ from rlhf_sentiment.data.card import card
 from rlhf_sentiment.data.files import files_at
 from rlhf_sentiment.data.intake import Intake
 from rlhf_sentiment.data.leaks import texts_of
-from rlhf_sentiment.data.pairs import about_pairs
+from rlhf_sentiment.data.pairs import about_pairs, pairs_of_dataset
 from rlhf_sentiment.data.shapes import PREFERENCES
 from rlhf_sentiment.data.text import normalised
 from rlhf_sentiment.engine.errors import StageError
@@ -608,3 +609,33 @@ def test_the_real_transcripts_are_accounted_for(raw: Path) -> None:
     trained = {row["prompt"] for row in prepared.tables["sft"] + prepared.tables["preferences"] if row["split"] == "train"}
     assert not held_out & trained
     assert largest_similarity(list(held_out), list(trained)) < profile["near_duplicate"]
+
+
+GOOD = {"prompt": "It", "chosen": " is.", "rejected": " was."}
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"text": "x"}, "lacks chosen, prompt, rejected"),
+        (GOOD | {"prompt": 3}, "row 0: prompt"),
+        (GOOD | {"chosen": None}, "row 0: no chosen"),
+        (GOOD | {"rejected": " "}, "row 0: no rejected"),
+        (GOOD | {"rejected": " is."}, "row 0: chosen is equal to rejected"),
+        (GOOD | {"split": None}, "row 0: split"),
+        (GOOD | {"split": "train"}, "split validation"),
+    ],
+)
+def test_a_data_set_of_pairs_is_checked(row: Row, said: str) -> None:
+    with pytest.raises(StageError) as error:
+        pairs_of_dataset(Dataset.from_list([row]))
+    assert said in str(error.value)
+    with pytest.raises(StageError, match=r"datasets\.Dataset"):
+        pairs_of_dataset([row])
+
+
+def test_without_splits_every_tenth_pair_is_for_validation() -> None:
+    pairs = pairs_of_dataset(Dataset.from_list([GOOD] * 20))
+    assert [number for number, row in enumerate(pairs) if row["split"] == "validation"] == [0, 10]
+    given = [GOOD | {"split": split} for split in ("validation", "train", "test")]
+    assert pairs_of_dataset(Dataset.from_list(given)) == given
