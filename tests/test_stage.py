@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, pipeline
 
 from rlhf_sentiment.engine.errors import StageError
@@ -88,7 +89,7 @@ def test_policy_and_critic_come_back_as_they_were(tiny_model: Callable[..., Any]
     save(policy, tokenizer, tmp_path / "ppo", critic)
 
     again = Critic.from_reward_model(tiny_model("reward", seed=9)) if trunk == "own" else Critic(16)
-    again.load(tmp_path / "ppo/critic.safetensors")
+    again.load_state_dict(load_file(tmp_path / "ppo/critic.safetensors"))
     for one, other in ((critic, again), (policy, AutoModelForCausalLM.from_pretrained(tmp_path / "ppo"))):
         for name, tensor in one.state_dict().items():
             assert torch.equal(tensor, other.state_dict()[name]), name

@@ -60,8 +60,8 @@ class RewardModel:
                 on validation, and ignores test. Without the column, every tenth pair is for validation.
 
         Returns:
-            accuracy on the validation pairs, in [0, 1], with accuracy_low and accuracy_high (Wilson, 95 %); margin, the mean
-            of the chosen score minus the rejected score; and counts.
+            accuracy on the validation pairs, in [0, 1], with accuracy_low and accuracy_high (Wilson, 95 %). margin, the mean
+            of the chosen score minus the rejected score. Numbers of pairs.
 
         Raises:
             StageError: models/sft is missing; a column is missing; no pair is short enough.

@@ -66,7 +66,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        raise ConfigError(f"{name}: settings are frozen; config.changed(**{{'ppo.steps': 50}}) makes others of them")
+        raise ConfigError(f"{name}: settings are frozen; config.changed(**{{'ppo.steps': 50}}) returns a changed copy")
 
 
 class _Loader(yaml.SafeLoader):

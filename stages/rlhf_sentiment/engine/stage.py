@@ -42,8 +42,8 @@ def stage(
 ) -> None:
     """Parse the command line, load the settings, run `main` and exit.
 
-    The exit status is 0 for success, 1 for a wrong input or a failed stage, 2 for wrong settings, and 130 or 143 after a stop
-    by SIGINT or SIGTERM.
+    The exit status is 0 for success, 1 for a wrong input or a failed stage, and 2 for wrong settings. After a stop it is 130
+    (SIGINT) or 143 (SIGTERM).
 
     Args:
         name: the stage's name, as in dvc.yaml.

@@ -4,11 +4,9 @@ A reward model is a sequence classifier with one output, of transformers' own cl
 (Granite, Cohere). For these, `reward_class` makes a class of the same form: the trunk, and a linear head `score`.
 """
 
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -78,10 +76,6 @@ class Critic(nn.Module):
         with torch.no_grad():
             self.head.weight.div_(std)
             self.head.bias.sub_(mean).div_(std)
-
-    def load(self, path: Path) -> None:
-        """Load the weights that `loading.save` wrote to the policy's folder."""
-        self.load_state_dict(load_file(path))
 
     def value(self, hidden: Tensor) -> Tensor:
         """Return V of each hidden state, always computed in float32: (B, T, D) -> (B, T)."""

@@ -141,8 +141,8 @@ class Checkpoints:
 def key_of(params: BaseModel, reads: Sequence[str]) -> str:
     """Return a hash of everything that the bytes of a run depend on.
 
-    This is the source of the loaded modules, the settings, the contents of `reads`, the versions of the libraries, the
-    processor, the number of threads, and the environment variables that change arithmetic.
+    These are the source of the loaded modules, the settings and the contents of `reads`. The others are the versions of the
+    libraries, the processor, the number of threads, and the environment variables that change arithmetic.
     """
     parts: list[Any] = [
         environment.code(STAGES),
