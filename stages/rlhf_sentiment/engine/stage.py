@@ -58,17 +58,7 @@ def stage(
     Exit status: 0 done, 1 an input is wrong or the stage failed, 2 the settings are wrong, 130 and 143 stopped by SIGINT and
     SIGTERM.
     """
-    parser = Parser(
-        prog=f"python stages/{name}.py",
-        description=f"{doc}\nReads   {', '.join(_all(reads)) or 'no data'}\nWrites  {', '.join(_all(writes))}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    if isinstance(reads, Mapping):
-        parser.add_argument("item", choices=list(reads), metavar="NAME", help=f"one of {', '.join(reads)}")
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE", help="default: %(default)s")
-    if look is not None:
-        parser.add_argument("--preview", type=_count, metavar="N", help="show N of what it would write, and write nothing")
-    arguments = parser.parse_args()
+    arguments = _parse(name, doc, reads, writes, preview=look is not None)
     reads, writes = _of(reads, arguments), _of(writes, arguments)
     if "item" in arguments:
         name, main = f"{name}@{arguments.item}", partial(main, name=arguments.item)
@@ -104,6 +94,21 @@ def stage(
                 )
             environment.record(name)
         print(one_line(f"{name}: wrote {', '.join(writes)}; {result}"), flush=True)
+
+
+def _parse(name: str, doc: str | None, reads: Paths, writes: Paths, preview: bool) -> argparse.Namespace:
+    """Parse the command line of a stage."""
+    parser = Parser(
+        prog=f"python stages/{name}.py",
+        description=f"{doc}\nReads   {', '.join(_all(reads)) or 'no data'}\nWrites  {', '.join(_all(writes))}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    if isinstance(reads, Mapping):
+        parser.add_argument("item", choices=list(reads), metavar="NAME", help=f"one of {', '.join(reads)}")
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE", help="default: %(default)s")
+    if preview:
+        parser.add_argument("--preview", type=_count, metavar="N", help="show N of what it would write, and write nothing")
+    return parser.parse_args()
 
 
 def _of(paths: Paths, arguments: argparse.Namespace) -> Sequence[str]:
