@@ -12,7 +12,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Prompted(Settings):
-    """What `prepare` reads of the section: how many prompts the source must have."""
+    """The part of the section that `prepare` reads, to know how many prompts the source must have."""
 
     model_config = ConfigDict(extra="ignore")
 
