@@ -47,16 +47,12 @@ def stage(
         doc: the script's docstring; `--help` prints it.
         schema: the sections of params.yaml that the stage loads.
         main: the stage; returns what its last line says (a figure worth seeing).
-        reads: files and folders that must be there, relative to the current folder.
-        writes: files and folders that `main` writes.
+        reads, writes: paths that must be there, and paths that `main` writes. A stage with a `foreach` in dvc.yaml gives them
+            by item. Then the command line begins with an item, and `main` takes the item as `name`.
         look: what `--preview N` runs instead of `main`, for a stage that has it; it writes nothing.
         lower: the settings to lower where memory is short.
 
-    A stage that dvc.yaml runs once for each of several items (`foreach`) gives `reads` and `writes` by the item's name. The
-    first argument on its command line is this name, and `main` takes it after the settings.
-
-    Exit status: 0 done, 1 an input is wrong or the stage failed, 2 the settings are wrong, 130 and 143 stopped by SIGINT and
-    SIGTERM.
+    Exit status: 0 done, 1 wrong input or failed, 2 wrong settings, 130 and 143 stopped by SIGINT and SIGTERM.
     """
     arguments = _parse(name, doc, reads, writes, preview=look is not None)
     reads, writes = _of(reads, arguments), _of(writes, arguments)
