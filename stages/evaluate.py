@@ -9,20 +9,20 @@ says whether an answer parses, and which polarity it has.
 
 from rlhf_sentiment.engine.start import stage  # isort: split
 
-from itertools import chain
+from typing import NamedTuple
 
-from rlhf_sentiment.engine.messages import warn
+import pandas as pd
+
 from rlhf_sentiment.engine.params import Device, Seed, Settings
-from rlhf_sentiment.engine.records import read_json, read_table, write_metrics
+from rlhf_sentiment.engine.records import Row, read_json, read_table, write_metrics
 from rlhf_sentiment.evaluation.contestants import CONTESTANTS
-from rlhf_sentiment.evaluation.exam import agreement_with_annotators, read_exam, scored
-from rlhf_sentiment.evaluation.guards import crossed
-from rlhf_sentiment.evaluation.judges import agreement
-from rlhf_sentiment.evaluation.measures import hacking_gap, measures, plain
-from rlhf_sentiment.evaluation.panel import Panel, pooled
+from rlhf_sentiment.evaluation.exam import Exam, read_exam
+from rlhf_sentiment.evaluation.guards import guard
+from rlhf_sentiment.evaluation.measures import figures_of_contestants, hacking_gap, plain
+from rlhf_sentiment.evaluation.panel import Panel, by_prompt, figures_of_judges
 from rlhf_sentiment.evaluation.plots import draw
-from rlhf_sentiment.evaluation.report import markdown, publish
-from rlhf_sentiment.evaluation.samples import read_samples
+from rlhf_sentiment.evaluation.report import headline, markdown, publish
+from rlhf_sentiment.evaluation.samples import Samples, read_samples
 from rlhf_sentiment.evaluation.statistics import comparisons
 from rlhf_sentiment.evaluation.tables import make_tables, side_by_side, write_tables
 from rlhf_sentiment.models.devices import make_deterministic, quiet, resolve_device
@@ -72,45 +72,67 @@ class Params(Settings):
     evaluate: EvaluateSettings
 
 
+class Inputs(NamedTuple):
+    """What the stages before this one wrote.
+
+    Attributes:
+        source, preferred_for: of metrics/data.json.
+        words: the number of words of a cut text.
+        curves: what the training stages wrote, by the name of the file in plots/.
+        samples: the answers of the contestants.
+        exam: the labelled texts.
+    """
+
+    source: str
+    preferred_for: str
+    words: int
+    curves: dict[str, pd.DataFrame]
+    samples: Samples
+    exam: Exam
+
+
 def main(params: Params) -> str:
     quiet()
     make_deterministic(params.seed)
     settings, device = params.evaluate, resolve_device(params.device)
     certainty = {"confidence": settings.confidence, "resamples": settings.resamples, "seed": params.seed}
-    source = read_json("metrics/data.json", {"source": str, "preferred_for": str})
-    words = read_json("metrics/judge.json", {"cut_words": int})["cut_words"]
-    curves = {name: read_table(f"plots/{name}.csv", columns) for name, columns in CURVES.items()}
-    samples, exam = read_samples(settings.samples_per_prompt), read_exam(settings.exam_texts, words)
+    inputs = read_inputs(settings)
+    samples, labels = inputs.samples, inputs.exam.labels
 
-    # 1. The judges' opinions of the answers and of the exam's texts.
-    panel = Panel(settings, exam, samples, device)
-    judged, examined = panel.on_answers(samples), panel.on_exam(exam)
-    positive = {name: one.positive["classifier"].reshape(len(samples.prompts), -1) for name, one in judged.items()}
+    # 1. Opinions of the answers, and of the exam's texts.
+    panel = Panel(settings, inputs.exam, samples, device)
+    opinions, examined = panel.on_answers(samples), panel.on_exam(inputs.exam)
+    positive = by_prompt(opinions, len(samples.prompts))
 
-    # 2. The figures of each contestant, the guards that it crosses, and the differences between contestants.
-    figures_of = measures(samples, judged, params.ppo.temperature, source["source"] == "synthetic", device)
-    warnings = crossed(figures_of, settings.guards)
-    result = plain(
-        {"prompts": len(samples.prompts)}
-        | {name: row | {"guards_crossed": len(warnings[name])} for name, row in figures_of.items()}
-        | comparisons(positive, **certainty)
-        | {"reward_hacking_gap": hacking_gap(judged)}
-        | {"judges": scored(examined, exam.labels), "kappa": agreement(pooled(judged))}
-        | {"annotators": agreement_with_annotators(panel.opinions["classifier"], settings.confidence)}
-    )
+    # 2. The figures.
+    models = figures_of_contestants(samples, opinions, params.ppo.temperature, inputs.source == "synthetic", device)
+    warnings = guard(models, settings.guards)
+    result: Row = {"prompts": len(samples.prompts)} | models | comparisons(positive, **certainty)
+    result["reward_hacking_gap"] = hacking_gap(opinions)
+    result = plain(result | figures_of_judges(panel, opinions, examined, labels, settings.confidence))
     write_metrics("metrics/evaluation.json", result)
 
     # 3. Tables, plots and the report.
     listed = side_by_side(samples, positive, settings.listed_prompts)
-    tables = make_tables(result, positive, examined, exam.labels, certainty)
+    tables = make_tables(result, positive, examined, labels, certainty)
     write_tables(tables, listed)
-    draw(tables, positive, curves, words, settings.confidence)
-    lines = list(chain.from_iterable(warnings.values()))
-    publish(markdown(result, lines, listed[: settings.shown_samples], settings.confidence, source["preferred_for"]))
-    for line in lines:
-        warn("evaluate", line)
-    gain = result["improvement_over_sft"]
-    return f"RLHF - SFT = {gain['mean_positive']:+.3f} [{gain['ci_low']:+.3f}, {gain['ci_high']:+.3f}] in mean P(positive)"
+    draw(tables, positive, inputs.curves, inputs.words, settings.confidence)
+    report = markdown(result, warnings, listed[: settings.shown_samples], settings.confidence, inputs.preferred_for)
+    publish(report, warnings)
+    return headline(result)
+
+
+def read_inputs(settings: EvaluateSettings) -> Inputs:
+    """Read what the stages before this one wrote.
+
+    Raises:
+        StageError: a file is damaged, or the contestants answered different prompts.
+    """
+    data = read_json("metrics/data.json", {"source": str, "preferred_for": str})
+    words = read_json("metrics/judge.json", {"cut_words": int})["cut_words"]
+    curves = {name: read_table(f"plots/{name}.csv", columns) for name, columns in CURVES.items()}
+    samples, exam = read_samples(settings.samples_per_prompt), read_exam(settings.exam_texts, words)
+    return Inputs(data["source"], data["preferred_for"], words, curves, samples, exam)
 
 
 if __name__ == "__main__":

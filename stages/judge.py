@@ -1,8 +1,8 @@
-"""The judge: a sentiment classifier that is nobody's pupil.
+"""Train the judge: a sentiment classifier that shares no training data with the reward model.
 
-It learns from labelled texts that the reward model never sees, nor near-duplicates of them, and it is of another kind:
-n-grams and logistic regression. What it can and cannot do is measured here, on texts it has not seen: whole, cut to the
-length of a response, and negated. `evaluate` has it sit the same exam beside other judges.
+The reward model sees neither the judge's labelled texts nor near-duplicates of them. The judge is also of another kind: n-grams
+and logistic regression. This stage measures it on held-out texts: whole, cut to the length of a response, and negated.
+`evaluate` measures the other judges on such texts too.
 """
 
 from rlhf_sentiment.engine.start import stage  # isort: split
@@ -52,8 +52,8 @@ def main(params: Params) -> str:
         "strongest": {side: ", ".join(terms) for side, terms in judge.strongest(12).items()},
     }
     write_metrics("metrics/judge.json", metrics)
-    told = f"accuracy {classifier['accuracy']:.3f}, cut {classifier['accuracy_cut']:.3f}"
-    return told + (f", negated {classifier['accuracy_negated']:.3f}" if negated.any() else "")
+    result = f"accuracy {classifier['accuracy']:.3f}, cut {classifier['accuracy_cut']:.3f}"
+    return result + (f", negated {classifier['accuracy_negated']:.3f}" if negated.any() else "")
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 import yaml
 
+from rlhf_sentiment.engine.records import Row
 from rlhf_sentiment.evaluation.costs import distinct, duplicated, repetition, self_bleu
-from rlhf_sentiment.evaluation.guards import crossed
+from rlhf_sentiment.evaluation.guards import crossed, guard
 from rlhf_sentiment.settings.evaluate import EvaluateSettings, Guards
 
 from .conftest import ROOT
@@ -68,37 +69,39 @@ FIGURES: dict[str, float] = {
 }
 
 
-def lines(rlhf: dict[str, float], limits: Guards) -> list[str]:
-    """Return the guards that RLHF crosses, and make sure that SFT crosses none."""
-    found = crossed({"sft": FIGURES, "rlhf": rlhf}, limits)
-    assert found["sft"] == []
-    return found["rlhf"]
-
-
 def test_a_model_like_sft_crosses_no_guard() -> None:
-    assert lines(FIGURES | {"kl_to_sft": 2.0}, guards()) == []
+    assert crossed(FIGURES | {"kl_to_sft": 2.0}, FIGURES, guards()) == []
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"perplexity": 8.0}, "rlhf: perplexity is 2 times sft's, above evaluate.guards.max_perplexity 1.5"),
-        ({"kl_to_sft": 12.0}, "rlhf: kl_to_sft is 12, above evaluate.guards.max_kl 10"),
-        ({"distinct_2": 0.1}, "rlhf: distinct_2 is 0.5 times sft's, below evaluate.guards.min_distinct_2 0.7"),
-        ({"self_bleu": 0.9}, "rlhf: self_bleu is 0.4 more than sft's, above evaluate.guards.max_self_bleu 0.15"),
-        ({"repetition": 0.51}, "rlhf: repetition is 0.5 more than sft's, above evaluate.guards.max_repetition 0.1"),
-        ({"duplicated": 0.5}, "rlhf: duplicated is 0.5 more than sft's, above evaluate.guards.max_duplicated 0.1"),
-        ({"cut_off": 1.0}, "rlhf: cut_off is 0.98 more than sft's, above evaluate.guards.max_cut_off 0.3"),
-        ({"response_tokens": 5.0}, "rlhf: response_tokens is 0.25 times sft's, below evaluate.guards.min_length 0.5"),
-        ({"response_tokens": 60.0}, "rlhf: response_tokens is 3 times sft's, above evaluate.guards.max_length 2.5"),
+        ({"perplexity": 8.0}, "perplexity is 2 times sft's, above evaluate.guards.max_perplexity 1.5"),
+        ({"kl_to_sft": 12.0}, "kl_to_sft is 12, above evaluate.guards.max_kl 10"),
+        ({"distinct_2": 0.1}, "distinct_2 is 0.5 times sft's, below evaluate.guards.min_distinct_2 0.7"),
+        ({"self_bleu": 0.9}, "self_bleu is 0.4 more than sft's, above evaluate.guards.max_self_bleu 0.15"),
+        ({"repetition": 0.51}, "repetition is 0.5 more than sft's, above evaluate.guards.max_repetition 0.1"),
+        ({"duplicated": 0.5}, "duplicated is 0.5 more than sft's, above evaluate.guards.max_duplicated 0.1"),
+        ({"cut_off": 1.0}, "cut_off is 0.98 more than sft's, above evaluate.guards.max_cut_off 0.3"),
+        ({"response_tokens": 5.0}, "response_tokens is 0.25 times sft's, below evaluate.guards.min_length 0.5"),
+        ({"response_tokens": 60.0}, "response_tokens is 3 times sft's, above evaluate.guards.max_length 2.5"),
     ],
 )
 def test_each_guard_warns(change: dict[str, Any], said: str) -> None:
-    assert lines(FIGURES | change, guards()) == [said]
+    assert crossed(FIGURES | change, FIGURES, guards()) == [said]
     setting = said.split("guards.")[1].split()[0]
-    assert lines(FIGURES | change, guards().model_copy(update={setting: None})) == []
+    assert crossed(FIGURES | change, FIGURES, guards().model_copy(update={setting: None})) == []
 
 
 def test_a_figure_on_its_limit_is_within_it() -> None:
-    models = {"sft": FIGURES | {"cut_off": 0.7}, "rlhf": FIGURES | {"cut_off": 1.0}}
-    assert crossed(models, guards()) == {"sft": [], "rlhf": []}  # 1 - .7 > .3
+    assert crossed(FIGURES | {"cut_off": 1.0}, FIGURES | {"cut_off": 0.7}, guards()) == []  # 1 - .7 > .3
+
+
+def test_each_model_is_measured_against_the_reference() -> None:
+    models: dict[str, Row] = {
+        "base": FIGURES | {"perplexity": 8.0},
+        "sft": dict(FIGURES),
+        "rlhf": FIGURES | {"kl_to_sft": 12.0},
+    }
+    assert [line.split(" is ")[0] for line in guard(models, guards())] == ["base: perplexity", "rlhf: kl_to_sft"]
+    assert [figures["guards_crossed"] for figures in models.values()] == [1, 0, 1]

@@ -70,7 +70,7 @@ def test_the_committed_params_are_in_order() -> None:
         ("data.sft_rows", 3, "data.sft_rows: should be a multiple of 2 (got 3)"),
         ("report_to", "mlflow", "report_to: should be 'none', 'tensorboard', 'wandb' or 'trackio' (got 'mlflow')"),
         ("report_to", "trackio", "report_to: trackio is not installed; run `pip install trackio`"),
-        ("evaluate.judges", ["lexicon"], "evaluate.judges: should begin with classifier, whose opinion `mean_positive` is"),
+        ("evaluate.judges", ["lexicon"], "evaluate.judges: should begin with classifier"),
         ("evaluate.judges", ["classifier", "lexicon", "lexicon"], "evaluate.judges: should name each judge once"),
         ("evaluate.judges", ["classifier", "models/pretrained/mean"], "evaluate.judges: mean_positive is another figure"),
         ("evaluate.judges", ["classifier", "a/b"], "or a hub id with its commit, OWNER/NAME@COMMIT (got 'a/b')"),

@@ -1,7 +1,6 @@
-"""The judge: how positive a text reads, in the opinion of a model of another kind than the reward model.
+"""The judge: TF-IDF of word n-grams and logistic regression, a model of another kind than the reward model.
 
-TF-IDF of word n-grams (so that "not dull" is a feature of its own) and logistic regression, stored as JSON and
-safetensors: opening a judge runs no code.
+N-grams make "not dull" a feature of its own. A judge is stored as JSON and safetensors, so that loading it runs no code.
 """
 
 import json
@@ -27,7 +26,7 @@ _NEGATION = re.compile(r"\b(not|never|no|nobody|nothing|neither|nor|without|hard
 
 
 def is_negated(text: str) -> bool:
-    """Whether `text` holds an English word of negation."""
+    """Return whether `text` contains an English word of negation."""
     return _NEGATION.search(text) is not None
 
 
@@ -49,8 +48,8 @@ class Judge:
 
         Args:
             texts, labels: 1 positive, 0 negative. [N], (N,)
-            ngrams: features are runs of 1 to this many words; of letters, in scripts without spaces.
-            min_count: texts that an n-gram must stand in.
+            ngrams: features are runs of 1 to this many words. In scripts without spaces they are runs of letters.
+            min_count: an n-gram in fewer texts than this is no feature.
             strength: the inverse of the L2 penalty (scikit-learn's C).
         """
         vectorizer = _vectorizer(ngrams, min_count)
@@ -59,11 +58,11 @@ class Judge:
         return cls(vectorizer, classifier)
 
     def positive(self, texts: Sequence[str]) -> np.ndarray:
-        """P(positive) of each text, in [0, 1]. ([N]) -> (N,)"""
+        """Return P(positive) of each text, from 0 to 1. [N] -> (N,)"""
         return self.classifier.predict_proba(self.vectorizer.transform(texts))[:, 1]
 
     def strongest(self, count: int) -> dict[str, list[str]]:
-        """The n-grams that speak loudest for each side, loudest first."""
+        """Return the n-grams with the largest weights for each side, largest first."""
         order = np.argsort(self.classifier.coef_[0], kind="stable")
         names = self.vectorizer.get_feature_names_out()
         return {"positive": list(names[order[::-1][:count]]), "negative": list(names[order[:count]])}
@@ -83,7 +82,7 @@ class Judge:
 
     @classmethod
     def load(cls, folder: str | Path) -> "Judge":
-        """Read what `save` wrote.
+        """Read a judge that `save` wrote.
 
         Raises:
             StageError: a file is missing or damaged.
@@ -100,7 +99,7 @@ class Judge:
             if not all(np.isfinite(array).all() for array in numbers.values()):
                 raise ValueError("a weight is not finite")
             judge = cls(vectorizer, classifier)
-            judge.positive(["one two three"])  # numbers of other shapes, and runs of no number of words, show here
+            judge.positive(["one two three"])  # fails for weights of another shape, and for another `ngrams` than a number
         except Exception as error:
             raise StageError(f"{folder} cannot be loaded: {first_line(error)}; {mend_of(folder)}") from None
         return judge
@@ -111,7 +110,7 @@ def _terms(text: str) -> list[str]:
 
 
 def _vectorizer(ngrams: int, min_count: int, terms: list[str] | None = None) -> TfidfVectorizer:
-    # sublinear: "so, so good" is not twice as good.
+    # sublinear: a word that stands twice does not count twice.
     return TfidfVectorizer(
         ngram_range=(1, ngrams),
         min_df=min_count,
@@ -123,9 +122,9 @@ def _vectorizer(ngrams: int, min_count: int, terms: list[str] | None = None) -> 
 
 
 def examine(positive: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Accuracy, and the expected calibration error (1706.04599, eq. 3).
+    """Return the accuracy, and the expected calibration error `ece` (1706.04599, eq. 3). (N,), (N,)
 
-    The error is the mean distance of P(positive) from the share that is positive, in ten bins of equal width. (N,), (N,)
+    The error is the mean distance of P(positive) from the share of positive texts, in ten bins of equal width.
     """
     table = reliability(positive, labels)
     return {
@@ -135,14 +134,18 @@ def examine(positive: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 
 def examine_both(whole: np.ndarray, cut: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """`examine` of the opinions on whole texts, and, as `accuracy_cut` and `ece_cut`, on the same cut short."""
+    """Return `examine` of whole texts, and of the same texts cut as `accuracy_cut` and `ece_cut`. (N,), (N,), (N,)"""
     return examine(whole, labels) | {f"{key}_cut": figure for key, figure in examine(cut, labels).items()}
 
 
 def reliability(positive: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
-    """Of the texts in each bin of P(positive): the bin's middle, how many texts, what P was said, what share was positive.
+    """Return a row for each of ten bins of P(positive). (N,), (N,) -> ten rows
 
-    Bins without texts have NaN. (N,), (N,) -> ten rows
+    Returns:
+        texts: the number of texts in the bin.
+        said: the mean P(positive) of these texts. NaN in a bin without texts.
+        was: the share of them that is positive. NaN in a bin without texts.
+        middle: of the bin.
     """
     bins = np.minimum((positive * _BINS).astype(int), _BINS - 1)
     found = pd.DataFrame({"bin": bins, "said": positive, "was": labels * 1.0}).groupby("bin")

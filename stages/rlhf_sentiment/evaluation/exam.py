@@ -1,6 +1,5 @@
 """The exam: labelled texts and preference pairs on which the judges are measured. No judge was trained on them."""
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +8,6 @@ from scipy.stats import binomtest
 from ..data.text import cut_words, place_of
 from ..engine.errors import StageError
 from ..engine.records import Row, read_rows
-from .classifier import examine_both
 from .judges import Opinion
 
 
@@ -53,16 +51,6 @@ def read_exam(count: int, words: int) -> Exam:
     labels = {split: np.array([row["label"] for row in part]) for split, part in parts.items()}
     ways = {"whole": texts["test"], "cut": [cut_words(text, words) for text in texts["test"]]}
     return Exam(ways, labels["test"], texts["train"], labels["train"])
-
-
-def scored(examined: Mapping[str, Mapping[str, np.ndarray]], labels: np.ndarray) -> dict[str, Row]:
-    """Return accuracy and calibration error of each judge, on whole texts and on the same texts cut.
-
-    Args:
-        examined: P(positive) of the exam's texts. judge -> "whole" or "cut" -> (N,)
-        labels: of these texts. (N,)
-    """
-    return {judge: examine_both(ways["whole"], ways["cut"], labels) for judge, ways in examined.items()}
 
 
 def agreement_with_annotators(opinion: Opinion, confidence: float) -> Row:

@@ -35,19 +35,23 @@ GUARDS = {
 }
 
 
-def crossed(models: dict[str, Row], guards: Guards) -> dict[str, list[str]]:
-    """Return a line for each guard that a model crosses, with model, figure and limit, by the model's name.
+def guard(models: dict[str, Row], guards: Guards) -> list[str]:
+    """Add `guards_crossed` to the figures of each model, and return a line for each guard that a model crosses.
 
     Args:
         models: the figures of each model. The reference must be among them.
         guards: the limits.
     """
-    return {
-        name: [f"{name}: {line}" for line in _crossed(figures, models[REFERENCE], guards)] for name, figures in models.items()
-    }
+    lines = []
+    for name, figures in models.items():
+        own = crossed(figures, models[REFERENCE], guards)
+        figures["guards_crossed"] = len(own)
+        lines += [f"{name}: {line}" for line in own]
+    return lines
 
 
-def _crossed(figures: Row, reference: Row, guards: Guards) -> list[str]:
+def crossed(figures: Row, reference: Row, guards: Guards) -> list[str]:
+    """Return a line for each guard that a model with these figures crosses: figure and limit."""
     lines = []
     for setting, (key, most, relative) in GUARDS.items():
         limit = getattr(guards, setting)

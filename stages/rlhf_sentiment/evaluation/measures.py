@@ -15,7 +15,7 @@ from .panel import Opinions
 from .samples import Samples
 
 
-def measures(
+def figures_of_contestants(
     samples: Samples, opinions: dict[str, Opinions], temperature: float, synthetic: bool, device: torch.device
 ) -> dict[str, Row]:
     """Return the figures of each contestant.

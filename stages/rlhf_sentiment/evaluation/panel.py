@@ -1,4 +1,4 @@
-"""All judges of a run, and their opinions of the contestants' answers."""
+"""All judges of a run: their opinions of the contestants' answers, and how good the judges are."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,9 +12,10 @@ from ..engine.records import Row
 from ..models.forward import reward_scores
 from ..models.loading import load_reward_model, load_tokenizer
 from ..settings.evaluate import EvaluateSettings, short_name
+from .classifier import examine_both
 from .contestants import REFERENCE
-from .exam import Exam
-from .judges import Opinion, judged, opinion_of, platt, text_scores
+from .exam import Exam, agreement_with_annotators
+from .judges import Opinion, agreement, judged, opinion_of, platt, text_scores
 from .samples import Samples, batches
 
 
@@ -86,7 +87,35 @@ def answer_scores(reward: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, r
     return np.concatenate([reward_scores(reward, part.sequences, part.attention_mask).cpu().numpy() for part in parts])
 
 
-def pooled(opinions: dict[str, Opinions]) -> dict[str, np.ndarray]:
-    """Return P(positive) of the answers of all contestants together. judge -> (M,)"""
-    judges = next(iter(opinions.values())).positive
-    return {judge: np.concatenate([one.positive[judge] for one in opinions.values()]) for judge in judges}
+def by_prompt(opinions: dict[str, Opinions], prompts: int) -> dict[str, np.ndarray]:
+    """Return the classifier's P(positive) of the answers of each contestant, a row for each prompt. name -> (N, S)"""
+    return {name: one.positive["classifier"].reshape(prompts, -1) for name, one in opinions.items()}
+
+
+def figures_of_judges(
+    panel: Panel,
+    opinions: dict[str, Opinions],
+    examined: dict[str, dict[str, np.ndarray]],
+    labels: np.ndarray,
+    confidence: float,
+) -> Row:
+    """Return the figures of the judges themselves.
+
+    Args:
+        panel: the judges.
+        opinions: of the answers of each contestant.
+        examined: P(positive) of the exam's texts. judge -> "whole" or "cut" -> (N,)
+        labels: of these texts. (N,)
+        confidence: the level of the interval.
+
+    Returns:
+        judges: accuracy and calibration error of each judge on the exam's texts, whole and cut.
+        kappa: how far the judges agree on the answers of all contestants.
+        annotators: how far the classifier agrees with the annotators.
+    """
+    pooled = {judge: np.concatenate([one.positive[judge] for one in opinions.values()]) for judge in panel.opinions}
+    return {
+        "judges": {judge: examine_both(ways["whole"], ways["cut"], labels) for judge, ways in examined.items()},
+        "kappa": agreement(pooled),
+        "annotators": agreement_with_annotators(panel.opinions["classifier"], confidence),
+    }

@@ -6,7 +6,7 @@ from itertools import combinations
 from rich.console import Console
 from rich.markdown import Markdown
 
-from ..engine.messages import escaped
+from ..engine.messages import escaped, warn
 from ..engine.outputs import writing
 from ..engine.records import Row
 from .contestants import COMPARISONS, CONTESTANTS
@@ -76,11 +76,19 @@ def markdown(result: Row, warnings: Sequence[str], samples: Sequence[Row], confi
     return "\n".join(lines)
 
 
-def publish(report: str) -> None:
-    """Write the report to reports/report.md, and show it on the terminal."""
+def publish(report: str, warnings: Sequence[str]) -> None:
+    """Write the report to reports/report.md, and show it and the warnings on the terminal."""
     with writing("reports/report.md") as aside:
         aside.write_text(report, encoding="utf-8", newline="\n")
     Console().print(Markdown(report))
+    for line in warnings:
+        warn("evaluate", line)
+
+
+def headline(result: Row) -> str:
+    """Return the difference between RLHF and SFT, for the last line of the stage."""
+    gain = result["improvement_over_sft"]
+    return f"RLHF - SFT = {gain['mean_positive']:+.3f} [{gain['ci_low']:+.3f}, {gain['ci_high']:+.3f}] in mean P(positive)"
 
 
 def _models(result: Row) -> list[str]:

@@ -1,7 +1,7 @@
-"""What a model writes after a prompt, as `sample` and `compare` ask for it.
+"""Answers of a model to prompts, for `sample` and `compare`.
 
-The random numbers of an answer come from (seed, prompt, sample): the same prompt gets the same answer in any order, in
-any company, from the stage and from the command line.
+The random numbers of an answer depend on (seed, prompt, sample) and on nothing else. So a prompt gets the same answer in any
+order and in any batch, from the stage and from the command line.
 """
 
 import hashlib
@@ -20,9 +20,14 @@ from .rollout import respond, uniforms
 
 
 class Answer(NamedTuple):
-    """A response: its text without special tokens, its token ids with EOS, and whether EOS came before the limit.
+    """A response to a prompt.
 
-    sample: the number of this answer among several to the same prompt.
+    Attributes:
+        prompt: the prompt.
+        sample: the number of this answer among several to the same prompt, from 0.
+        response: the text without special tokens.
+        tokens: the token ids, with EOS.
+        finished: whether EOS came before the limit.
     """
 
     prompt: str
@@ -44,24 +49,32 @@ def answer(
     samples: int = 1,
     title: str | None = None,
 ) -> list[Answer]:
-    """Answers to each prompt, in the order of the prompts, those to one prompt together.
+    """Let a model answer prompts.
 
     Args:
-        prompts: each once, or it gets the same answers again.
-        samples: answers to each prompt; more of them leave the first as they are.
-        title: shows a progress bar of that name.
+        model, tokenizer: the model.
+        prompts: a prompt that stands twice gets the same answers twice. [N]
+        seed: of the random numbers.
+        max_new_tokens: the longest response, EOS included.
+        temperature, top_p: as in `respond`.
+        batch_size: answers at a time. It does not change the answers.
+        samples: answers to each prompt, S. A larger number leaves the first answers as they are.
+        title: the name of a progress bar. None shows no bar.
+
+    Returns:
+        The answers in the order of the prompts, those to one prompt together. [N x S]
 
     Raises:
-        StageError: an empty prompt, or one that leaves no room for `max_new_tokens`.
+        StageError: a prompt is empty, or leaves no room for `max_new_tokens`.
     """
     encoded = [encode(tokenizer, prompt) for prompt in prompts]
     room = room_of(model)
     for prompt, ids in zip(prompts, encoded, strict=True):
         if not (prompt and ids):
-            raise StageError("an empty prompt has no next word; give at least one")
+            raise StageError("an empty prompt has no next word; give at least one word")
         if len(ids) + max_new_tokens > room:
             raise StageError(
-                f"the prompt {shown(prompt)} has {len(ids)} tokens: with a response of max_new_tokens, {max_new_tokens}, "
+                f"the prompt {shown(prompt)} has {len(ids)} tokens, which with max_new_tokens, {max_new_tokens}, are "
                 f"more than the model's {room} positions; shorten one of them"
             )
     answers: dict[tuple[int, int], Answer] = {}

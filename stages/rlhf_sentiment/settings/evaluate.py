@@ -1,4 +1,4 @@
-"""The section `evaluate`: which prompts are answered, who judges, how sure to be, and when to warn."""
+"""The section `evaluate`: the prompts, the judges, the level of the intervals, and the guards."""
 
 from typing import Annotated, Literal
 
@@ -15,23 +15,23 @@ Times = Annotated[float, Field(ge=0, le=1e6)]
 
 def _judges(judges: list[str]) -> list[str]:
     if judges[:1] != ["classifier"]:
-        raise ValueError("should begin with classifier, whose opinion `mean_positive` is")
+        raise ValueError("should begin with classifier, from which `mean_positive` comes")
     names = [short_name(judge) for judge in judges]
     if len(set(names)) < len(names):
         raise ValueError(f"should name each judge once (got {listed(names)})")
     taken = sorted({"mean", "std", "grammar"} & set(names))
     if taken:
-        raise ValueError(f"{taken[0]}_positive is another figure; give the judge's folder another name")
+        raise ValueError(f"{taken[0]}_positive is another figure; rename the judge's folder")
     return judges
 
 
 def short_name(judge: str) -> str:
-    """What a judge is called in tables: the last part of an id, without its revision, and without dots."""
+    """Return the name of a judge in tables: the last part of its id, without revision and dots."""
     return judge.split("@")[0].rsplit("/")[-1].replace(".", "_")
 
 
 class Asking(Settings):
-    """What `prepare` reads of the section: how many prompts the source must have."""
+    """The part of the section that `prepare` reads, to know how many prompts the source must have."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -42,13 +42,13 @@ class Asking(Settings):
 
 
 class Questions(Asking):
-    """What `sample` reads of the section: a change of anything else in it samples nothing anew."""
+    """The part of the section that `sample` reads. A change of other settings does not sample again."""
 
     samples_per_prompt: Annotated[int, Field(ge=1, le=1000)]
 
 
 class Guards(Settings):
-    """Limits of what positivity may cost. null: no limit."""
+    """Limits of the cost of positivity. null means no limit."""
 
     max_perplexity: Times | None
     max_kl: Times | None

@@ -1,4 +1,4 @@
-"""The section `generation`: how `sample` and `compare` write. PPO has its own temperature and never truncates."""
+"""The section `generation`: how `sample` and `compare` sample answers. PPO has settings of its own for its rollouts."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""The section `judge`: the sentiment classifier that evaluates, and that nothing is trained against."""
+"""The section `judge`: the sentiment classifier that evaluates the models. No model is trained against it."""
 
 from typing import Annotated
 
@@ -9,7 +9,7 @@ from .source import HUB_ID, RAW, inside_raw
 
 
 class JudgeSource(Settings):
-    """What `prepare` reads of the section."""
+    """The part of the section that `prepare` reads."""
 
     model_config = ConfigDict(extra="ignore")
 
