@@ -66,6 +66,8 @@ WRITES = [
 
 
 class Params(Settings):
+    """The settings of this stage."""
+
     seed: Seed
     device: Device
     ppo: RolloutSettings
@@ -92,6 +94,7 @@ class Inputs(NamedTuple):
 
 
 def main(params: Params) -> str:
+    """Run the stage, and return the end of its last line."""
     quiet()
     make_deterministic(params.seed)
     settings, device = params.evaluate, resolve_device(params.device)
