@@ -1,7 +1,7 @@
 """Tiny models for the exact tests, and a tiny world for the tests that run the real scripts.
 
-The tests have three tiers. `make quick` leaves out the tests with the mark `slow`, `make test` those with the mark
-`thorough`, and `make thorough` none.
+The tests have three tiers. `make quick` leaves out the tests with the mark `slow`. `make test` leaves out the tests with the
+mark `thorough`. `make thorough` runs all tests.
 """
 
 import copy
@@ -68,7 +68,7 @@ def tiny_params() -> dict[str, Any]:
 
 
 def prepare_params(data: Any, judge: str = "data", **changes: Any) -> Any:
-    """What `prepare` loads, with the given section `data`; `changes` are of the counts in `ppo` and `evaluate`."""
+    """Return the settings that `prepare` loads, with the section `data`. `changes` replace counts in `ppo` and `evaluate`."""
     import prepare
     from rlhf_sentiment.settings.evaluate import Asking
     from rlhf_sentiment.settings.judge import JudgeSource
@@ -80,7 +80,7 @@ def prepare_params(data: Any, judge: str = "data", **changes: Any) -> Any:
 
 
 def write_reviews(folder: Path, train: int, test: int) -> None:
-    """A folder of labelled reviews, as people bring them, written by the grammar: all different, half of each label."""
+    """Write a folder of labelled reviews with the grammar. All reviews differ, and half have each label."""
     from rlhf_sentiment.data import grammar
 
     rng = random.Random(0)
@@ -96,8 +96,10 @@ def write_reviews(folder: Path, train: int, test: int) -> None:
 
 
 def write_llama(folder: Path) -> None:
-    """A random Llama of 300 tokens with a SentencePiece tokenizer: BOS before every text, a space before its first word,
-    no pad token."""
+    """Write a random Llama of 300 tokens with a SentencePiece tokenizer.
+
+    The tokenizer puts BOS before every text and a space before the first word. It has no pad token.
+    """
     import torch
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -122,7 +124,7 @@ def write_llama(folder: Path) -> None:
 
 
 def write_classifier(folder: Path, labels: list[str]) -> None:
-    """A random text classifier of `write_llama`'s shape."""
+    """Write a random text classifier of the shape of `write_llama`."""
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -169,11 +171,11 @@ class World:
         return done.stdout
 
     def stages_run(self, output: str) -> list[str]:
-        """The names of the stages that DVC says it ran."""
+        """Return the names of the stages that DVC ran, from its output."""
         return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage '")]
 
     def newest(self, stage: str) -> int:
-        """The step of a stage's newest checkpoint, 0 without one."""
+        """Return the step of the newest checkpoint of a stage, or 0 if the stage has none."""
         folders = self.folder.glob(f".checkpoints/{stage}/*/[0-9]*[0-9]")
         return max((int(folder.name) for folder in folders), default=0)
 
@@ -203,8 +205,10 @@ def outs(world: World, *folders: str) -> dict[str, bytes]:
 
 
 def checkout(folder: Path, params: dict[str, Any], variables: dict[str, str] | None = None) -> World:
-    """A new repository in `folder` with the files of this one, but nothing that a run wrote, with `params`, and with more
-    environment variables for its commands."""
+    """Make a new repository in `folder` with the files of this one and with `params`.
+
+    Files that a run wrote are left out. The commands of the repository get additional environment variables.
+    """
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.splitlines()
@@ -231,7 +235,10 @@ def digest(world: World) -> str:
 
 @pytest.fixture(scope="session")
 def finished_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """The tiny world after one `dvc repro`, committed. All workers share it. A test may not change it; copy it with `world`."""
+    """Return the committed tiny world after one `dvc repro`.
+
+    All workers share this world. A test must not change it. The fixture `world` returns a copy.
+    """
     temporary = tmp_path_factory.getbasetemp()
     shared = (temporary.parent if "PYTEST_XDIST_WORKER" in os.environ else temporary) / "finished"
     shared.mkdir(exist_ok=True)
@@ -251,9 +258,9 @@ def finished_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 @pytest.fixture
 def world(finished_world: World, tmp_path: Path) -> World:
-    """A copy of the finished tiny world, to be changed at will.
+    """Return a copy of the finished tiny world, which a test may change.
 
-    It is a copy to the last byte. Hard links would save 0.04 seconds a test, and pass each write on to the finished world.
+    All files are copied. Hard links would save 0.04 seconds a test, but a write would change the finished world, too.
     """
     folder = tmp_path / "repository"
     shutil.copytree(finished_world.folder, folder, symlinks=True)
@@ -274,9 +281,10 @@ RunStage = Callable[..., Ended]
 
 @pytest.fixture
 def run_stage(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> RunStage:
-    """A function that runs a stage script in this process, which has torch loaded: `run_stage(world, "ppo", "--help")`.
+    """Return a function that runs a stage script in this process: `run_stage(world, "ppo", "--help")`.
 
-    It fails where the stage ends with another status than `status`. None allows each.
+    This process has already loaded torch. The function fails if the exit status of the stage is not `status`. None allows every
+    status.
     """
     # What a stage does to the whole process stays out of the process that runs the tests.
     for name in ("listen", "keep_freed_memory"):
@@ -301,7 +309,7 @@ def run_stage(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 
 
 def the_error(stage: str, stderr: str) -> str:
-    """The line in which a stage says why it failed; fail where it said more than one line, or showed a traceback."""
+    """Return the line in which a stage says why it failed. Fail at a second line or a traceback."""
     assert "Traceback" not in stderr, stderr
     errors = [line for line in stderr.splitlines() if line.startswith(f"{stage}: ") and ": warning: " not in line]
     assert len(errors) == 1, stderr
@@ -309,7 +317,7 @@ def the_error(stage: str, stderr: str) -> str:
 
 
 def assert_names(error: object, *parts: str) -> None:
-    """An error names these: its kind in a word, the path, the row, the key. Its sentence may change."""
+    """Assert that an error contains all `parts`, such as its kind, path, row and key. The rest of its text may change."""
     assert [part for part in parts if part not in str(error)] == [], str(error)
 
 
@@ -328,7 +336,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def guard(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a module `torch` that ends the Python that imports it."""
+    """Make a folder with a module `torch` that ends any Python process that imports it."""
     folder = tmp_path_factory.mktemp("guard")
     said = "a test without the mark `slow` started a process that imports torch: run it in process, or mark the test"
     (folder / "torch.py").write_text(f"import os, sys\nprint({said!r}, file=sys.stderr, flush=True)\nos._exit(99)\n")
@@ -344,7 +352,7 @@ def quick_tests_start_no_torch(request: pytest.FixtureRequest, guard: Path, monk
 
 @pytest.fixture
 def tiny_model() -> Callable[..., Any]:
-    """A function that makes a random GPT-2 of 40 tokens: `tiny_model("causal")` or `tiny_model("reward")`."""
+    """Return a function that makes a random GPT-2 of 40 tokens: `tiny_model("causal")` or `tiny_model("reward")`."""
     import torch
     from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
 

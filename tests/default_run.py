@@ -1,8 +1,8 @@
-"""Check that the results of the default run in this checkout are as the README says.
+"""Check that the results of the default run in this checkout agree with the README.
 
     dvc repro && python tests/default_run.py
 
-Kinds of machine differ in the last bits. The thresholds are therefore a little below the figures of the README.
+Different machines give results that differ in the last bits. So the thresholds are a little below the figures of the README.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Nobody is told to delete what the pipeline cannot make again."""
+"""Messages never advise users to delete files that the pipeline cannot make again."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or passed over, of this very run or not picked up, the newest by their step and by nothing else."""
+"""Checkpoints: a damaged one or one of another run is skipped, and the highest step is the newest."""
 
 import json
 import os

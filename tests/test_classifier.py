@@ -1,4 +1,4 @@
-"""The judge: it hears negation, and it is the same judge after it was stored."""
+"""The judge recognises negation, and gives the same opinions after it is saved and loaded."""
 
 from pathlib import Path
 from typing import Any

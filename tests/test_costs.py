@@ -1,4 +1,4 @@
-"""What positivity cost, against hand-worked values; and a model that only repeats itself is caught."""
+"""The cost of positivity against values worked by hand, and the guard against a model that only repeats itself."""
 
 from typing import Any
 

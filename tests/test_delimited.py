@@ -1,4 +1,4 @@
-"""Tables as programs and people write them: what a quote means, what parts the columns, and whether there is a header."""
+"""Tables as programs and people write them: quotes, separators of columns, and headers."""
 
 import csv
 import io
@@ -20,14 +20,14 @@ NUMBERS = {"text": 1, "label": 2}
 
 @pytest.fixture(autouse=True)
 def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder data/raw in the current one."""
+    """Make an empty folder data/raw in a new current folder."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data/raw").mkdir(parents=True)
     return tmp_path / "data/raw"
 
 
 def table(text: str, ending: str = "tsv", **changes: Any) -> list[Any]:
-    """The rows of a table of that text, each as its values, or why it is none."""
+    """Return the rows of a table with this text, each as its values or as the reason why it is not a row."""
     Path(f"data/raw/a.{ending}").write_text(text, newline="")
     rows = read(f"data/raw/a.{ending}", **changes)
     return [tuple(row.values()) if isinstance(row, dict) else row for row in rows]

@@ -1,4 +1,4 @@
-"""What the world does to a run: a full disk, a folder that cannot be written, memory that is short, files that are damaged."""
+"""Faults during a run: a full disk, a folder that cannot be written, too little memory, and damaged files."""
 
 import ctypes
 import json
@@ -30,7 +30,7 @@ def only_refused(world: World, stage: str, run: Callable[[], tuple[int, str]], s
 def fail_apart(
     world: World, stage: str, *command: str, before: Callable[[], object] | None = None, said: tuple[str, ...]
 ) -> None:
-    """A command in a process of its own, which has its own limits, fails as `only_refused` says."""
+    """Assert that a command fails as `only_refused` says. The command runs in a separate process with its own limits."""
 
     def run() -> tuple[int, str]:
         done = subprocess.run(
@@ -43,7 +43,7 @@ def fail_apart(
 
 @pytest.fixture
 def fail(world: World, run_stage: RunStage) -> Callable[..., None]:
-    """A function that runs a stage in this process, which fails as `only_refused` says: `fail("ppo", said=("ppo.steps",))`."""
+    """Return a function that asserts that a stage fails in this process: `fail("ppo", said=("ppo.steps",))`."""
 
     def run(stage: str, *arguments: str, said: tuple[str, ...]) -> None:
         def ended() -> tuple[int, str]:
@@ -56,7 +56,7 @@ def fail(world: World, run_stage: RunStage) -> Callable[..., None]:
 
 
 def short_of_disk(kilobytes: int, stage: str) -> tuple[str, ...]:
-    """A stage none of whose files may be larger: the write fails in the middle, as on a full disk."""
+    """Return a command that runs a stage with a limit on file size. A larger file fails partway, as on a full disk."""
     return "bash", "-c", f"ulimit -f {kilobytes}; exec python stages/{stage}.py"
 
 

@@ -1,4 +1,4 @@
-"""Files as people bring them: every format reads alike, and a damaged one is told in one line."""
+"""Files that users add: all formats give the same rows, and a damaged file gives a message of one line."""
 
 import csv
 import gzip
@@ -36,7 +36,7 @@ def zipped(content: bytes) -> bytes:
 
 @pytest.fixture(autouse=True)
 def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder data/raw in the current one."""
+    """Make an empty folder data/raw in a new current folder."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data/raw").mkdir(parents=True)
     return tmp_path / "data/raw"

@@ -1,4 +1,4 @@
-"""Folders of texts by class, as archives of reviews have them."""
+"""Folders with one subfolder of texts for each class, as in archives of reviews."""
 
 import gzip
 import json
@@ -21,7 +21,7 @@ from .test_sources import SMALL
 
 @pytest.fixture(autouse=True)
 def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder data/raw in the current one."""
+    """Make an empty folder data/raw in a new current folder."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data/raw").mkdir(parents=True)
     return tmp_path / "data/raw"

@@ -1,4 +1,4 @@
-"""Damage without a plan: whatever stands in settings or files gives either what they hold or lines that people can read.
+"""Random damage to settings and files: the result is their content or a readable message, never a traceback.
 
 The cases come from hypothesis, and are the same in every run. A failure names the smallest case that it found.
 """
@@ -79,7 +79,7 @@ VALUES = st.recursive(
 
 
 def places(tree: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The path of each key and item of a tree."""
+    """Yield the path of each key and item of a tree."""
     for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ():
         yield (*above, key)
         yield from places(value, (*above, key))
@@ -87,7 +87,7 @@ def places(tree: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 @st.composite
 def changed_tree(draw: st.DrawFn, whole: Any) -> Any:
-    """A tree with one to three of its keys and items missing, under another name, or of another value or kind."""
+    """Return a copy of a tree in which one to three keys or items are removed, renamed or of another value or type."""
     tree = copy.deepcopy(whole)
     for _ in range(draw(st.integers(1, 3))):
         *above, last = draw(st.sampled_from(list(places(tree)) or [(0,)]))
@@ -167,7 +167,7 @@ ROWS = [{"text": f'This is film {number}, "quoted" é', "label": number % 2} for
 
 
 def written(ending: str) -> bytes:
-    """The rows as a file of an ending has them."""
+    """Return the bytes of a file with the rows, in the format of a file ending."""
     table = pd.DataFrame(ROWS)
     lines = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
     if ending == "parquet":
@@ -191,7 +191,7 @@ WRITTEN = {ending: written(ending) for ending in ("jsonl", "json", "csv", "tsv",
 
 @st.composite
 def damaged_file(draw: st.DrawFn) -> tuple[str, bytes]:
-    """A file's ending, of one in eight another's, and its damaged bytes."""
+    """Return a file ending and the damaged bytes of a file. The ending can belong to another format."""
     ending = draw(st.sampled_from(list(WRITTEN)))
     name = draw(st.sampled_from([ending] * 7 + ["jsonl", "parquet", "csv.gz", "tsv", "txt.zst"]))
     return name, draw(changed(WRITTEN[ending]))
@@ -228,7 +228,7 @@ READ: dict[str, tuple[Any, Callable[[Path], object]]] = {
 
 
 def text_of(tree: Any) -> bytes:
-    """A text as it is, a list as JSON lines, an object as JSON."""
+    """Return the bytes of a text unchanged, of a list as JSON lines, or of an object as JSON."""
     lines = [tree] if isinstance(tree, str) else map(json.dumps, tree if isinstance(tree, list) else [tree])
     return "\n".join(lines).encode()
 

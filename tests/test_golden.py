@@ -1,12 +1,12 @@
 """Our equations against those of trl 1.12.0, the last release with a PPO trainer, on a small fixed batch.
 
-tests/golden/record.py wrote the figures from trl's own lines. Where we differ on purpose:
+tests/golden/record.py wrote the figures with the code of trl. These differences are intended:
 
-- trl puts the score one place after a response's last token, where there is one, and bootstraps from the value there; here
-  the episode ends with the last real token. So with responses of unequal length advantages, returns and the value loss
-  differ, and only responses that fill the width are compared in those.
-- trl averages each micro-batch by its own tokens; here a loss is a sum over the minibatch divided by its tokens.
-- trl's approxkl is half a mean square, padding counted in; here it is k3 over real tokens.
+- trl puts the score one place after the last token of a response, if that place exists, and bootstraps from its value. Here
+  the episode ends with the last real token. So advantages, returns and the value loss differ for responses of unequal
+  length. These figures are compared only for responses that fill the width.
+- trl averages each micro-batch by its own tokens. Here a loss is a sum over the minibatch divided by its tokens.
+- The approxkl of trl is half a mean square that includes padding. Here it is k3 over real tokens.
 - trl adds 1e-7 to the temperature, and shuffles the first epoch too.
 """
 

@@ -1,4 +1,4 @@
-"""The grammar that writes the synthetic corpus, and reads it."""
+"""The grammar that writes the synthetic corpus and parses it."""
 
 import random
 

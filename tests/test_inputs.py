@@ -1,4 +1,4 @@
-"""What people bring is kept: DVC sees what they add, and an experiment that runs in a copy says what it lacks."""
+"""Files that users add: DVC tracks them, and an experiment in a copy reports which files are missing."""
 
 import json
 import shutil
@@ -44,7 +44,7 @@ ADDED = (
 
 
 def settings() -> dict[str, Any]:
-    """The tiny world's, for what `bring` brings."""
+    """Return the settings of the tiny world for the files that `bring` adds."""
     tree = tiny_params()
     tree["data"].update(SMALL)
     tree["base"].update(model="models/pretrained/mine", revision=None)

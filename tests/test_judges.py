@@ -1,4 +1,4 @@
-"""Calibration and agreement against hand-worked values, Platt's scale, and any text classifier as a judge."""
+"""Calibration and agreement against values worked by hand, Platt scaling, and text classifiers as judges."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What labels, ratings and preference values mean, and the values that stop the stage because nobody says what they mean."""
+"""The meanings of labels, ratings and preference values, and the values without a meaning, which stop the stage."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,7 +21,7 @@ def meanings(setting: str = "data.source", **changes: Any) -> Meanings:
 
 
 def read(files: Sequence[Sequence[Any]], what: str = "label", **changes: Any) -> list[int]:
-    """The meanings of the values of some files, those without one left out."""
+    """Return the meanings of the values of some files. Values without a meaning are left out."""
     source = meanings(**changes)
     known = []
     for number, values in enumerate(files):

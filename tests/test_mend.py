@@ -1,4 +1,4 @@
-"""What `mend` takes for damaged is what DVC refuses, in whatever way a file is damaged."""
+"""`mend` treats as damaged exactly the files that DVC refuses, for every kind of damage."""
 
 import json
 import random
@@ -73,7 +73,7 @@ def damaged(rng: random.Random) -> bytes:
 
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository with a dvc.lock that is whole, committed."""
+    """Make a repository with a committed, undamaged dvc.lock."""
     for name in (".dvc/config", ".dvc/.gitignore"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)

@@ -1,4 +1,4 @@
-"""What is shown to people: short, on one line, and with nothing that a terminal, Markdown or rich would obey."""
+"""Text for users is short, on one line, and free of control codes and of markup of Markdown and rich."""
 
 import ast
 import io
@@ -40,7 +40,7 @@ HOSTILE = (
 
 
 def tame(text: str, longest: int = 400) -> None:
-    """A line that no terminal obeys, and that can be read."""
+    """Assert that a text is one readable line without control characters."""
     assert text.isprintable(), ascii(text)
     assert len(text) <= longest
 

@@ -1,4 +1,4 @@
-"""A tokenizer and a model that belong together, and lengths that a model has positions for."""
+"""Pairs of tokenizer and model that do not belong together, and lengths above the number of positions."""
 
 from pathlib import Path
 from typing import Any

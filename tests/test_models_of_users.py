@@ -1,4 +1,4 @@
-"""Models that people bring: which are loaded, what each is refused for, and a value head for those that have none."""
+"""Models of users: which are loaded, why others are refused, and the value head of models without one."""
 
 import json
 import pickle
@@ -45,7 +45,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 def make(kind: str, **changes: Any) -> PreTrainedModel:
-    """A random causal model of an architecture, its weights larger than it starts with."""
+    """Return a random causal model of an architecture, with weights larger than its initial weights."""
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[kind](**SHAPES.get(kind, SIZE) | changes))
     with torch.no_grad():
@@ -73,7 +73,7 @@ def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, 
 
 
 def bring_and_save(folder: Path, result: Path) -> dict[str, Any]:
-    """What `base` does with a model: the configuration that it saves."""
+    """Save a model as `base` does, and return the saved configuration."""
     train_tokenizer(["a warm film"] * 5, 270).save_pretrained(folder)
     model, tokenizer = load_policy(folder), load_tokenizer(folder)
     give_pad_token(model, tokenizer)

@@ -1,4 +1,4 @@
-"""Near-duplicates: found as an exact comparison of all pairs finds them, and bounded where all texts are alike."""
+"""The search for near-duplicates against an exact comparison of all pairs, and its cost if all texts are similar."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""Pairs from labels: as alike as can be in opening and length, each text as often as it may be."""
+"""Pairs from labels: openings and lengths are as similar as possible, and the uses of each text are limited."""
 
 import random
 from collections import Counter
@@ -54,7 +54,7 @@ def test_matched_pairs_are_more_alike_than_others() -> None:
 
 
 def lean(positive: list[str], negative: list[str]) -> float:
-    """The share of matched pairs whose positive text is the longer; of equal lengths half."""
+    """Return the share of matched pairs with a longer positive text. A pair of equal lengths counts half."""
     lengths = [(len(positive[i].split()), len(negative[j].split())) for i, j in match(positive, negative)]
     return sum((one > other) + (one == other) / 2 for one, other in lengths) / len(lengths)
 

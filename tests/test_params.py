@@ -1,4 +1,4 @@
-"""Settings: what `check` takes and what it refuses, in which words."""
+"""Settings: the values that `check` accepts, the values that it refuses, and its messages."""
 
 import ctypes
 import math
@@ -258,7 +258,7 @@ def test_an_unknown_key_of_a_section_that_may_be_null_is_told_with_those_it_has(
 
 
 def run_check(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The stage `check` in another folder, as a user without root's right to read everything."""
+    """Run the stage `check` in another folder, as a user who cannot read every file as root can."""
 
     def give_up_privileges() -> None:
         if sys.platform == "linux":  # PR_CAPBSET_DROP of CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH

@@ -1,4 +1,4 @@
-"""dvc.yaml says what the code does: deps are import closures and files read, params are the sections loaded."""
+"""dvc.yaml matches the code: deps are imported modules and files read, and params are the sections loaded."""
 
 import ast
 import importlib

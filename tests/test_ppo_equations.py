@@ -1,4 +1,4 @@
-"""The equations of PPO against values worked by hand; the arithmetic stands in the comments."""
+"""The equations of PPO against values worked by hand. Comments show the arithmetic."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""A PPO step as a whole: identities of the first update, micro-batches that change nothing, and a task it must learn."""
+"""A whole PPO step: identities of the first update, equal results for all micro-batches, and a task to learn."""
 
 import copy
 from collections.abc import Callable

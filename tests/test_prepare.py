@@ -1,4 +1,4 @@
-"""What the prepare stage makes of a source: the fate of each row, the tables, and what never meets."""
+"""The stage `prepare`: the use of each row, the tables, and the separation of training data and held-out data."""
 
 import gzip
 import json
@@ -49,7 +49,7 @@ def prepare(data: DataSettings, judge: str = "data", **changes: Any) -> Prepared
 
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder data/raw/made of reviews that the grammar wrote, 400 for training and 100 for test."""
+    """Write a folder data/raw/made of reviews with the grammar, 400 for training and 100 for test."""
     monkeypatch.chdir(tmp_path)
     write_reviews(tmp_path / "data/raw/made", train=400, test=100)
     return tmp_path / "data/raw/made"
@@ -199,7 +199,7 @@ def test_what_the_judge_learns_from_is_not_nearly_a_pair(made: Path, split: str)
 
 
 def first_in_line(table: str, split: str, write: Callable[[int], str]) -> str:
-    """A text of `split` and of the half that `table` is made from, before every other in the order in which it takes them."""
+    """Return the text of `split` that `table` takes first from its half of the texts."""
     judges, data = table == "labelled_texts", settings()
     texts = [text for text in map(write, range(20_000)) if (place_of(text, "judge/") < 0.5) == judges]
 

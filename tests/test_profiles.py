@@ -1,4 +1,4 @@
-"""Profiles are whole, and their stages run on models as people bring them: a Llama without a pad token, distilgpt2's shape."""
+"""Profiles set every parameter, and their stages run on models like those of users, such as a Llama without a pad token."""
 
 import copy
 import json
@@ -42,7 +42,7 @@ SMALL: dict[str, dict[str, Any]] = {
 
 
 def small(profile: str, model: str, **ppo: Any) -> dict[str, Any]:
-    """The profile with small sizes and a local model."""
+    """Return the profile with small sizes and a local model."""
     tree = copy.deepcopy(read_yaml(ROOT / "profiles" / f"{profile}.yaml"))
     for section, changes in SMALL.items():
         tree[section].update(changes)
@@ -66,7 +66,7 @@ def test_there_are_profiles() -> None:
 
 
 def written(number: int) -> tuple[str, list[str]]:
-    """A prompt, and a positive and a negative response to it, by the grammar."""
+    """Return a prompt of the grammar, with a positive and a negative response."""
     rng = random.Random(f"profile/{number}")
     prompt, rule = grammar.write_prompt(rng)
     return f"{number} {prompt}", [

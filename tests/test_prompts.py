@@ -1,4 +1,4 @@
-"""Prompts from files: what is read, and what is refused in which words."""
+"""Prompts from files: the prompts that are read, and the messages for files that are refused."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The Python API: what the README, docs/python.md and the docstrings show works as it stands, in the tiny world."""
+"""The Python API: the examples of the README, docs/python.md and the docstrings work unchanged in the tiny world."""
 
 import copy
 import json
@@ -41,8 +41,11 @@ def python(world: World, program: str, status: int = 0) -> str:
 
 @pytest.fixture
 def notebook(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """A function that runs a program in a world's folder, in this process, and returns what a notebook shows of it: what it
-    printed, its warnings, and, where it `fails`, as it then must, the last line of the traceback."""
+    """Return a function that runs a program in this process, in the folder of a world.
+
+    The function returns the output that a notebook would show: printed text and warnings. With `fails`, the program must fail,
+    and the last line of the traceback is added.
+    """
 
     def run(world: World, program: str, fails: bool = False) -> str:
         capsys.readouterr()
@@ -62,7 +65,7 @@ def notebook(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 
 
 def smaller(program: str) -> str:
-    """The program with few PPO steps."""
+    """Return the program with few PPO steps."""
     return re.sub(r'"ppo.steps": \d+', '"ppo.steps": 3', program)
 
 
@@ -376,7 +379,7 @@ def test_the_tour_shows_the_figures_of_the_metrics() -> None:
 
 
 def text_of(cell: nbformat.NotebookNode) -> str:
-    """What a cell printed and showed, as text."""
+    """Return the outputs of a cell as text."""
     shown = [output.get("text", "") + output.get("data", {}).get("text/plain", "") + "\n" for output in cell.outputs]
     return "".join(shown)
 

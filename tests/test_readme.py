@@ -1,4 +1,4 @@
-"""The README and docs/results.md say what is: their tables are those of the metrics, their commands and links exist."""
+"""The README and docs/results.md are correct: tables match the metrics, and commands and links exist."""
 
 import json
 import re

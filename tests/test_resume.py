@@ -1,4 +1,4 @@
-"""Each training stage, cut off after a checkpoint and started again, ends with the bytes of a run that was not."""
+"""Each training stage, interrupted after a checkpoint and restarted: its outs equal those of an uninterrupted run."""
 
 import importlib
 import json

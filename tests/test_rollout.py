@@ -1,4 +1,4 @@
-"""Sampling and scoring: what is sampled follows the model's distribution, and padding changes nothing."""
+"""Sampling and scoring: samples follow the distribution of the model, and padding changes no result."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Scripts that put no space between words go through the stages as others do: Chinese, Thai and Japanese reviews, made here."""
+"""Scripts without spaces between words: reviews in Chinese, Thai and Japanese pass through all stages."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""The shapes of people's rows: recognised from their columns, and what each row becomes or why it cannot be used."""
+"""The shapes of rows: they are recognised from the columns. Each row is converted, or refused with a reason."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""How many rows each table gets: whole numbers, shares and empty counts, and what is said where the source has too little."""
+"""The number of rows of each table: whole numbers, shares and empty counts, and messages for a source that is too small."""
 
 import re
 from pathlib import Path
@@ -24,7 +24,7 @@ def data(**changes: Any) -> DataSettings:
 
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder data/raw/made of 400 reviews for training and 100 for test."""
+    """Write a folder data/raw/made of 400 reviews for training and 100 for test."""
     monkeypatch.chdir(tmp_path)
     write_reviews(tmp_path / "data/raw/made", train=400, test=100)
 

@@ -1,4 +1,4 @@
-"""Sources through the prepare stage: preferences in their shapes, texts from elsewhere, the hub, and the command line."""
+"""Sources in the stage `prepare`: shapes of preferences, separate texts, the hub, and the command line."""
 
 import gzip
 import json
@@ -64,7 +64,7 @@ def prepare(judge: str = "synthetic", **changes: Any) -> Prepared:
 
 @pytest.fixture(autouse=True)
 def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder data/raw in the current one."""
+    """Make an empty folder data/raw in a new current folder."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data/raw").mkdir(parents=True)
     return tmp_path / "data/raw"
@@ -526,7 +526,7 @@ def test_the_judge_can_learn_from_the_hub(raw: Path) -> None:
 
 @pytest.fixture
 def small_world(tmp_path: Path) -> World:
-    """A checkout with a folder of reviews as its source, and no run yet."""
+    """Make a checkout with a folder of reviews as its source. The pipeline has not run in it."""
     tree = tiny_params()
     tree["data"].update(SMALL, source="data/raw/reviews", prompts_validation=2)
     tree["ppo"].update(validation_prompts=2)

@@ -1,4 +1,4 @@
-"""Outputs that are whole or absent, devices by name, models and rows that are refused."""
+"""Outs that are complete or absent, names of devices, and models and rows that are refused."""
 
 from collections.abc import Callable
 from pathlib import Path

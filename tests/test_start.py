@@ -1,4 +1,4 @@
-"""What a stage needs before it imports anything: the right Python, and OpenMP threads that do not spin."""
+"""Checks before a stage imports anything: the Python version, and OpenMP threads that do not spin."""
 
 import ast
 import json
@@ -25,7 +25,7 @@ def test_a_script_imports_start_first(script: Path) -> None:
 
 @pytest.fixture
 def bare(tmp_path: Path) -> Path:
-    """A folder with a `python` that has the standard library alone."""
+    """Make a folder with a `python` that has only the standard library."""
     folder = tmp_path / "bin"
     folder.mkdir()
     (folder / "python").write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
@@ -56,7 +56,7 @@ def test_dvc_without_its_environment_says_which_to_activate(bare: Path, tmp_path
 
 
 def waits(**variables: str) -> list[str]:
-    """The lines on waiting that libgomp itself says it was loaded with, by torch, after what each script imports first."""
+    """Return the wait settings that libgomp prints when torch loads it after the first import of each script."""
     own = {name: value for name, value in World(Path()).environment().items() if not name.startswith(("OMP_", "GOMP_"))}
     command = [sys.executable, "-c", f"import sys; sys.path[0] = {str(STAGES)!r}; import rlhf_sentiment.engine.start, torch"]
     done = subprocess.run(

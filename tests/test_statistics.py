@@ -1,4 +1,4 @@
-"""Statistics against worked and published examples, and the report's sentence against the numbers."""
+"""Statistics against worked and published examples, and the sentence of the report against the numbers."""
 
 import json
 from pathlib import Path

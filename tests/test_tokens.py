@@ -1,4 +1,4 @@
-"""Text to tokens and back, for tokenizers that differ in what they put before a text."""
+"""Encoding and decoding, for tokenizers that add different tokens before a text."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -121,14 +121,14 @@ LETTERS = sorted(set("".join(SPECIAL)) | set("filmwas"))
 
 
 def words() -> PreTrainedTokenizerBase:
-    """A tokenizer of whole words, whose special tokens are among them."""
+    """Make a tokenizer of whole words. Its vocabulary includes the special tokens."""
     words = Tokenizer(models.WordLevel({word: i for i, word in enumerate([*SPECIAL, "film", "was"])}, unk_token=UNKNOWN))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return fast(words)
 
 
 def pieces() -> PreTrainedTokenizerBase:
-    """A unigram SentencePiece, whose special tokens are among its pieces, as T5's are."""
+    """Make a unigram SentencePiece tokenizer. Its pieces include the special tokens, as in T5."""
     scores = [*((piece, 0.0) for piece in SPECIAL), *((piece, -5.0) for piece in ["▁", *LETTERS])]
     unigram = Tokenizer(models.Unigram(scores, unk_id=0))
     unigram.pre_tokenizer, unigram.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
@@ -136,14 +136,14 @@ def pieces() -> PreTrainedTokenizerBase:
 
 
 def unmarked() -> PreTrainedTokenizerBase:
-    """A BPE whose EOS is an ordinary added token to its backend."""
+    """Make a BPE tokenizer. Its backend treats EOS as an ordinary added token."""
     bpe = Tokenizer(models.BPE({letter: i for i, letter in enumerate(["<unk>", " ", *LETTERS])}, [], unk_token=UNKNOWN))
     bpe.add_tokens([AddedToken(token, special=False) for token in SPECIAL[1:]])
     return fast(bpe)
 
 
 def bytes_() -> PreTrainedTokenizerBase:
-    """A byte-level BPE, as GPT-2's."""
+    """Make a byte-level BPE tokenizer, as in GPT-2."""
     return train_tokenizer(["film was"] * 5, 260)
 
 
@@ -217,7 +217,7 @@ def test_a_special_token_that_is_a_letter_is_refused(tokens: dict[str, Any]) -> 
 
 
 def around(single: str) -> PreTrainedTokenizerBase:
-    """A byte-level BPE that puts special tokens around a text, as `single` says."""
+    """Make a byte-level BPE tokenizer that puts special tokens around a text, as `single` says."""
     tokenizer: Any = bytes_()
     names = ["[gMASK]", "<sop>", "[SEP]", "</s>"]
     tokenizer.add_special_tokens({"additional_special_tokens": names})

@@ -1,4 +1,4 @@
-"""The same commit gives the same bytes, whoever runs it, wherever: `make verify`."""
+"""The same commit gives the same bytes for every user and on every machine: `make verify`."""
 
 import subprocess
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The real scripts and the real DVC in a tiny world: what reruns, what reviews see, what standalone stages say."""
+"""The real scripts and DVC in a tiny world: which stages rerun, what reviewers see, and stages without DVC."""
 
 import csv
 import json

@@ -3,8 +3,8 @@
     python3.11 -m venv /tmp/trl && /tmp/trl/bin/pip install torch==2.13.0 trl==1.12.0
     /tmp/trl/bin/python tests/golden/record.py > tests/golden/trl-1.12.0.json
 
-trl has its equations in the middle of `PPOTrainer.train`, so the lines themselves are taken out of the installed source, by
-the comments and statements that they stand between, and executed on our numbers. tests/test_golden.py compares.
+The equations of trl are in the middle of `PPOTrainer.train`. This script finds their lines in the installed source by the
+comments and statements around them. It then executes the lines on our numbers. tests/test_golden.py compares the results.
 """
 
 import inspect
@@ -23,7 +23,7 @@ ROWS, WIDTH = 4, 5
 
 
 def lines(start: str, end: str) -> str:
-    """The lines of `PPOTrainer.train` from the one with `start` up to, without, the one with `end`."""
+    """Return the lines of `PPOTrainer.train` from the line with `start` to the line before the line with `end`."""
     source = inspect.getsource(ppo_trainer.PPOTrainer.train).splitlines()
     first = next(number for number, line in enumerate(source) if start in line)
     last = next(number for number, line in enumerate(source) if number > first and end in line)
@@ -46,7 +46,7 @@ def main() -> None:
         "new_logprobs": old + draw(ROWS, WIDTH, scale=0.3),
         "vpred": draw(ROWS, WIDTH),
     }
-    # Whole responses: index of the last token, as trl counts lengths. Ragged ones for what is masked alike in both.
+    # `last` is the index of the last token: trl counts lengths in this way. Ragged responses test the figures with equal masks.
     recorded = {}
     for name, last in (("whole", [4, 4, 4, 4]), ("ragged", [4, 1, 0, 2])):
         sequence_lengths = torch.tensor(last)
