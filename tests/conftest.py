@@ -25,16 +25,16 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "stages"))
 
-# Real data and models, where they are at hand; tests that use them skip where they are not.
+# Real data and models. Tests that need them are skipped if they are missing.
 SHARED = Path(os.environ.get("RLHF_SHARED", ROOT.parent / "shared")).resolve()
 
 # `make thorough` tries so many times as many random cases as `make test`.
 FUZZ = int(os.environ.get("RLHF_FUZZ", "1"))
 
-# What `make repro` does, which is what a person types after a kill.
+# The commands of `make repro`, which a user runs after a kill.
 REPRO = "python stages/mend.py && exec dvc repro"
 
-# The tiny world: ordinary settings, only small, so that tests walk the production path.
+# The tiny world has ordinary settings with small sizes, so that tests run the production code.
 TINY: dict[str, dict[str, Any]] = {
     "checkpoint_every": {"base": 4, "sft": 1, "reward": 1, "ppo": 1},
     "data": {
@@ -140,7 +140,7 @@ def write_classifier(folder: Path, labels: list[str]) -> None:
 
 
 class World:
-    """A checkout in a temporary folder, with the commands that people type."""
+    """A checkout in a temporary folder, with the commands that users run."""
 
     def __init__(self, folder: Path, variables: dict[str, str] | None = None) -> None:
         self.folder, self.variables = folder, variables or {}
@@ -149,14 +149,14 @@ class World:
         return self.folder / path
 
     def environment(self) -> dict[str, str]:
-        """Variables that a command runs with: this Python's programs first, nothing of a dvc or git that runs the tests."""
+        """Return the environment of a command: this Python first in PATH, and no variables of a dvc or git around the tests."""
         own = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "GIT_"))}
         own |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "120"} | self.variables
         paths = [path for path in (self.variables.get("PYTHONPATH"), os.environ.get("PYTHONPATH")) if path]
         return own | ({"PYTHONPATH": ":".join(paths)} if paths else {})
 
     def run(self, *command: str, status: int = 0) -> str:
-        """Run a command and return what it printed; fail where its exit status is another."""
+        """Run a command and return its output. Fail if its exit status differs."""
         done = subprocess.run(
             command,
             cwd=self.folder,
@@ -195,7 +195,7 @@ class World:
 
 
 def outs(world: World, *folders: str) -> dict[str, bytes]:
-    """Path -> content of every file in some folders of a world."""
+    """Return the content of every file in some folders of a world, by path."""
     return {
         path.relative_to(world.folder).as_posix(): path.read_bytes()
         for folder in folders
@@ -243,7 +243,7 @@ def finished_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     shared = (temporary.parent if "PYTEST_XDIST_WORKER" in os.environ else temporary) / "finished"
     shared.mkdir(exist_ok=True)
     world, said = World(shared / "repository"), shared / "said.txt"
-    with portalocker.Lock(shared / "lock", timeout=900):  # one worker makes it, and the others wait
+    with portalocker.Lock(shared / "lock", timeout=900):  # one worker makes the world, and the others wait
         if not said.is_file():
             shutil.rmtree(world.folder, ignore_errors=True)  # from a worker that failed to make it
             checkout(world.folder, tiny_params())
@@ -269,7 +269,7 @@ def world(finished_world: World, tmp_path: Path) -> World:
 
 @dataclass
 class Ended:
-    """How a stage ended that ran in the process of its test."""
+    """The status and output of a stage that ran in the process of its test."""
 
     status: int
     out: str
@@ -286,7 +286,7 @@ def run_stage(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     This process has already loaded torch. The function fails if the exit status of the stage is not `status`. None allows every
     status.
     """
-    # What a stage does to the whole process stays out of the process that runs the tests.
+    # Changes of a stage to the whole process must not reach the process that runs the tests.
     for name in ("listen", "keep_freed_memory"):
         monkeypatch.setattr(f"rlhf_sentiment.engine.stage.{name}", lambda *_: None)
 
@@ -323,10 +323,10 @@ def assert_names(error: object, *parts: str) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow what uses the finished world, and put slow tests first.
+    """Mark tests that use the finished world as slow, and put slow tests first.
 
-    Workers begin with equal halves of the list. The first worker makes the finished world, while the other runs quick tests;
-    later one takes over tests from the other, and the tests that are left at the end are short.
+    Workers begin with equal halves of the list. The first worker makes the finished world, while the other runs quick tests.
+    Later one worker takes tests from the other. The last tests are short.
     """
     for item in items:
         if "finished_world" in getattr(item, "fixturenames", ()) or item.get_closest_marker("thorough"):
@@ -345,7 +345,7 @@ def guard(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def quick_tests_start_no_torch(request: pytest.FixtureRequest, guard: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hold `make quick` quick: each process that a test without the mark `slow` starts finds the guard in place of torch."""
+    """Keep `make quick` quick: processes started by tests without the mark `slow` import the guard instead of torch."""
     if request.node.get_closest_marker("slow") is None:
         monkeypatch.setenv("PYTHONPATH", str(guard))
 
@@ -362,7 +362,7 @@ def tiny_model() -> Callable[..., Any]:
         ids = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}
         config = GPT2Config(**size | ids | changes, num_labels=1)
         model = GPT2LMHeadModel(config) if kind == "causal" else GPT2ForSequenceClassification(config)
-        # Larger weights than GPT-2 starts with, so that distributions are not all but flat.
+        # The weights are larger than GPT-2's initial weights, because those give almost uniform distributions.
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.mul_(4.0)

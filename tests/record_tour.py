@@ -25,7 +25,7 @@ def run(path: Path, root: Path) -> nbformat.NotebookNode:
 if __name__ == "__main__":
     tour = run(ROOT / "docs/tour.ipynb", ROOT)
     for cell in tour.cells:
-        if cell.cell_type == "code":  # progress bars say nothing once the cell has run
+        if cell.cell_type == "code":  # progress bars carry no information after the cell has run
             cell.outputs = [
                 one for one in cell.outputs if "application/vnd.jupyter.widget-view+json" not in one.get("data", {})
             ]

@@ -8,7 +8,7 @@ from rlhf_sentiment.data.near_duplicates import shingles
 
 
 def largest_similarity(texts: Sequence[str], others: Sequence[str]) -> float:
-    """Return the largest Jaccard similarity of any text and any other, by their three-word shingles."""
+    """Return the largest Jaccard similarity of a text in one set and a text in the other, by three-word shingles."""
     vectorizer = CountVectorizer(analyzer=shingles, binary=True)
     known = vectorizer.fit_transform(others)
     sizes = known.sum(axis=1).A1

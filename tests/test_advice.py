@@ -14,7 +14,7 @@ DELETE = re.compile(r"\b(delet(e|ing)|remov(e|ing)|eras(e|ing)|discard|throw|rm)
 
 
 def texts(file: Path) -> list[tuple[str, str]]:
-    """Each text in a module that is no docstring, with the name of the function that it is in."""
+    """Return each string of a module that is not a docstring, with the name of its function."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     found = []
 

@@ -51,7 +51,7 @@ def newest(run: Checkpoints) -> int | None:
 
 
 def record(outs: dict[str, str]) -> None:
-    """Let dvc.lock say that PPO wrote `outs`."""
+    """Write a dvc.lock that records `outs` of PPO."""
     entries = [{"path": out, "md5": md5} for out, md5 in outs.items()]
     Path("dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": {"ppo": {"cmd": "x", "outs": entries}}}))
 
@@ -123,7 +123,7 @@ class Planted:
 
 
 def test_nothing_is_unpickled(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A pickle that would run code, with checksums as they should be."""
+    """A pickle that would run code is refused, even with correct checksums."""
     run = kept()
     save(run, 5)
     with run.writing(10) as folder:

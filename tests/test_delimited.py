@@ -44,7 +44,7 @@ def written(rows: Sequence[Sequence[object]], **how: Any) -> str:
     [
         [('"Great" film', "1"), ("fine", "0")],  # csv.reader: ' ' expected after '"'
         [('a "', "1"), ('"b', "0")],
-        [('"open', "0"), ("one", "1"), ("two", "0"), ('he said "', "1"), ("three", "0")],  # three rows would be swallowed
+        [('"open', "0"), ("one", "1"), ("two", "0"), ('he said "', "1"), ("three", "0")],  # three rows would be lost
         [('"a whole text in quotes"', "1"), ("fine", "0")],
         [('he said "dull"', "0"), ('"a whole one"', "1")],
         [('"a whole one, with a comma"', "1"), ('he said "dull"', "0")],
@@ -89,7 +89,7 @@ def test_a_short_row_says_nothing_of_quoting() -> None:
 
 
 def test_a_quote_after_a_backslash_is_a_quote_where_fields_are_in_quotes() -> None:
-    """As R's write.table has it; other backslashes are letters."""
+    """R's write.table escapes quotes with a backslash. Other backslashes are ordinary characters."""
     text = '"text"\t"label"\n"He said \\"dull\\" of C:\\new"\t"neg"\n"fine"\t"pos"\n'
     expected = [('He said "dull" of C:\\new', "neg"), ("fine", "pos")]
     assert table(text) == expected
@@ -200,7 +200,7 @@ def test_columns_that_cannot_be(columns: dict[str, Any], said: str) -> None:
     assert said in str(error.value)
 
 
-# At most 1,000 characters a text: a line may have 2**20 bytes.
+# A text has at most 1,000 characters, because a line may have 2**20 bytes.
 LONG = 2**20
 REASON = f"of more than {LONG} bytes; a higher data.max_characters allows more"
 

@@ -18,7 +18,7 @@ FOLDERS = ("data", "models", "metrics", "plots", "reports")
 
 
 def only_refused(world: World, stage: str, run: Callable[[], tuple[int, str]], said: tuple[str, ...]) -> None:
-    """Run something that must fail with one line beside warnings, which names what is `said`, and change nothing."""
+    """Assert that `run` fails with one line besides warnings. The line contains all of `said`, and no out changes."""
     had = outs(world, *FOLDERS)
     status, stderr = run()
     assert status == 1, stderr
@@ -84,7 +84,7 @@ def test_a_disk_that_is_full_at_an_output(world: World, stage: str, said: tuple[
 
 def test_a_folder_that_cannot_be_written(world: World) -> None:
     def give_up_privileges() -> None:
-        if sys.platform == "linux":  # root may write anywhere: PR_CAPBSET_DROP of CAP_DAC_OVERRIDE
+        if sys.platform == "linux":  # root may write to all files, so drop CAP_DAC_OVERRIDE with PR_CAPBSET_DROP
             ctypes.CDLL(None).prctl(24, 1)
 
     (world / "models").chmod(0o555)
@@ -95,9 +95,9 @@ def test_a_folder_that_cannot_be_written(world: World) -> None:
 
 
 def test_memory_that_is_not_enough_names_the_setting_to_lower(world: World) -> None:
-    """An allocation that fails: the stage may have 40 MiB more than its libraries took.
+    """An allocation fails: the limit is 40 MiB above the memory of the libraries.
 
-    One thread, since a thread that cannot have its stack ends the process.
+    The stage has one thread, because a thread without memory for its stack ends the process.
     """
     world.variables["OMP_NUM_THREADS"] = "1"
     world.set("ppo.batch_size", 32)
@@ -149,7 +149,7 @@ def test_a_damaged_model_names_the_file(world: World, fail: Callable[..., None],
 
 
 def test_a_flipped_bit_is_seen_by_dvc(world: World) -> None:
-    """Weights of another value are weights: DVC's hash tells, and `dvc repro` brings the recorded ones back."""
+    """Only the hash of DVC shows that weights were changed. `dvc repro` restores the recorded weights."""
     file = world / "models/sft/model.safetensors"
     whole = file.read_bytes()
     damaged = bytearray(whole)

@@ -30,7 +30,7 @@ ROWS: list[Row] = [
 
 
 def zipped(content: bytes) -> bytes:
-    """In a gzip without the time of day, which would be in the names of tests."""
+    """Return the gzip of bytes without a time, because the time would be part of the names of tests."""
     return gzip.compress(content, mtime=0)
 
 
@@ -43,7 +43,7 @@ def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def content(ending: str) -> bytes:
-    """ROWS as a file of that ending."""
+    """Return the bytes of a file with ROWS, in the format of a file ending."""
     if ending == "jsonl":
         return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).encode()
     if ending == "json":
@@ -60,7 +60,7 @@ def content(ending: str) -> bytes:
 
 
 def flipped(data: bytes) -> bytes:
-    """With one bit that is another in the middle."""
+    """Return the bytes with one bit in the middle flipped."""
     middle = len(data) // 2
     return data[:middle] + bytes([data[middle] ^ 4]) + data[middle + 1 :]
 
@@ -267,7 +267,7 @@ def test_a_file_that_may_not_be_read(raw: Path, monkeypatch: pytest.MonkeyPatch)
     (raw / "a.jsonl").write_bytes(content("jsonl"))
 
     def refuse(*_: Any) -> None:
-        raise PermissionError(13, "Permission denied", "data/raw/a.jsonl")  # root may read everything
+        raise PermissionError(13, "Permission denied", "data/raw/a.jsonl")  # root may read all files
 
     monkeypatch.setattr("builtins.open", refuse)
     with pytest.raises(StageError, match=r"^data/raw/a\.jsonl cannot be read: Permission denied$"):
@@ -287,7 +287,7 @@ def test_a_line_that_is_too_long_costs_only_itself(raw: Path, pack: Callable[[by
 
 
 def test_one_line_of_gigabytes_costs_little_memory(raw: Path) -> None:
-    """A line of 1 GiB, whose rejection takes less than 100 MiB."""
+    """A line of 1 GiB is refused with less than 100 MiB of memory."""
     with pa.OSFile("data/raw/a.jsonl.zst", "wb") as sink, pa.CompressedOutputStream(sink, "zstd") as stream:
         for _ in range(1024):
             stream.write(b"a" * 2**20)

@@ -28,7 +28,7 @@ def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def put(files: dict[str, str | bytes], folder: str = "data/raw/made") -> None:
-    """Write files by their names below a folder."""
+    """Write files below a folder, from their names and contents."""
     for name, text in files.items():
         path = Path(folder, name)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,7 +36,7 @@ def put(files: dict[str, str | bytes], folder: str = "data/raw/made") -> None:
 
 
 def placed(source: str, **changes: Any) -> list[Any]:
-    """Where each row stands, and the row."""
+    """Return each row with its position."""
     return [row for file in files_at(source, "data.source") for row in file.rows(settings(**changes))]
 
 
@@ -177,7 +177,7 @@ def test_columns_by_number_of_folders_are_refused(raw: Path) -> None:
 
 
 def archive(folder: Path, labels: tuple[str, str] = ("neg", "pos"), empty: str = "") -> None:
-    """Reviews of the grammar as in aclImdb's archive."""
+    """Write reviews of the grammar in the layout of the archive aclImdb."""
     write_reviews(folder / "rows", train=400, test=80)
     for split in ("train", "test"):
         for number, line in enumerate((folder / f"rows/{split}.jsonl").open()):
@@ -216,7 +216,7 @@ def test_the_folder_is_the_label_unless_the_rating_is_asked_for(raw: Path) -> No
 
 
 def test_local_data_points_to_an_archive_that_is_read_as_it_is(raw: Path) -> None:
-    """The commands of the message, with an archive of the same layout."""
+    """The commands of the message work with an archive of the same layout."""
     folder = raw.parents[1]
     (folder / "Makefile").write_text((ROOT / "Makefile").read_text())
     said = World(folder).run("make", "local-data", "SHARED=/none", status=2)

@@ -37,7 +37,7 @@ LONGEST = 1000  # characters of a line
 
 
 def cases(count: int) -> Callable[[Any], Any]:
-    """So many cases, and more in `make thorough`."""
+    """Run a test on this number of cases, and on more in `make thorough`."""
     return settings(
         max_examples=count * FUZZ, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
     )
@@ -48,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("fuzz")
 
 
-# What a program, an editor or a person in a hurry may leave in a text.
+# Damage to a text by a program, an editor or a careless user.
 SNIPPETS = st.sampled_from(
     [
         *"\x00\t\r\n \"'{}[],:|>%@\\é\ufeff\u202e\x9b\u2028\ud83c",
@@ -108,7 +108,7 @@ def changed_tree(draw: st.DrawFn, whole: Any) -> Any:
 
 @st.composite
 def changed(draw: st.DrawFn, whole: bytes, longest: int = 5000) -> bytes:
-    """`whole` with one to three changes: cut short, a bit flipped, a part missing or twice, something in between."""
+    """Return `whole` with one to three changes: truncated, a bit flipped, a part removed or repeated, or something inserted."""
     data = whole
     for _ in range(draw(st.integers(1, 3))):
         at, end = sorted((draw(st.integers(0, len(data))), draw(st.integers(0, len(data)))))
@@ -128,7 +128,7 @@ def changed(draw: st.DrawFn, whole: bytes, longest: int = 5000) -> bytes:
 
 
 def settings_or_lines(path: Path) -> None:
-    """Load settings; where they are wrong, at most twenty lines and the number of the others say so."""
+    """Load settings. If they are wrong, the error has at most twenty lines and the number of the other lines."""
     try:
         load(Params, path, whole=True)
     except ConfigError as error:
@@ -140,7 +140,7 @@ def settings_or_lines(path: Path) -> None:
 
 
 def rows_or_line(read: Callable[[], object]) -> None:
-    """Read something; where that cannot be, one line says why."""
+    """Call `read`. If it fails, the error is one line."""
     try:
         read()
     except StageError as error:

@@ -62,7 +62,7 @@ def test_losses_and_their_gradients_are_trls() -> None:
 
 
 def test_the_figures_tell_a_difference() -> None:
-    """The recorded batch has clipped and free ratios, held and free values, or the comparison would show little."""
+    """The recorded batch has clipped and unclipped ratios and values. Otherwise the comparison would test little."""
     whole = GOLDEN["whole"]
     assert 0 < whole["clip_fraction"] < 1
     held = (INPUTS["vpred"] - INPUTS["values"]).abs() > ARGS["cliprange_value"]

@@ -25,7 +25,7 @@ def test_it_reads_what_it_writes() -> None:
         ("The film was hopelessly dull at first but splendidly funny by the end.", 1),  # what comes after "but" counts
         ("The film was splendidly funny at first but hopelessly dull by the end.", -1),
         ("My sister never enjoyed the music.", -1),
-        ("The acting was fresh and lively. The plot was boring and flat.", 0),  # two minds
+        ("The acting was fresh and lively. The plot was boring and flat.", 0),  # a positive and a negative clause
         ("On Friday we saw a comedy about a sailor.", 0),  # neutral
         ("The acting was not dull but boring.", None),  # no contrast
         ("The acting was splendidly fresh at first but pleasantly moving by the end.", None),

@@ -17,7 +17,7 @@ from rlhf_sentiment.models.loading import load_policy, load_tokenizer
 from .conftest import World, checkout, outs, tiny_params, write_llama, write_reviews
 
 PROMPTS = ["The film was", "I saw", "They said"]
-# Sizes that a small folder of reviews has.
+# Sizes for a small folder of reviews.
 SMALL = {
     "source": "data/raw/mine",
     "prompt_words": 3,
@@ -31,7 +31,7 @@ SMALL = {
     "prompts_validation": 8,
     "prompts_test": 10,
 }
-# What is added: a folder, a file, what lies deeper, and each place that people bring things to.
+# Added paths: a folder, a file, a deeper path, and every place for files of users.
 ADDED = (
     "data/raw/mine",
     "data/raw/alone.jsonl",
@@ -53,7 +53,7 @@ def settings() -> dict[str, Any]:
 
 
 def bring(world: World) -> dict[str, bytes]:
-    """Lay into a world what people bring; the bytes of all that lies there then."""
+    """Add files of users to a world, and return the bytes of all files there."""
     write_reviews(world / "data/raw/mine", train=400, test=80)
     write_llama(world / "models/pretrained/mine")
     for name in (
@@ -109,7 +109,7 @@ def test_all_that_is_added_is_kept_and_used(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_an_experiment_says_what_it_lacks(tmp_path: Path) -> None:
-    """It runs in a copy, which has what git or DVC tracks: nothing of a source that was not added, the old rows of another."""
+    """An experiment runs in a copy of the tracked files. A source that was not added is missing."""
     world = checkout(tmp_path / "repository", settings())
     write_reviews(world / "data/raw/mine", train=400, test=80)
     (world / "prompts/mine.txt").write_text("\n".join(PROMPTS))

@@ -47,7 +47,7 @@ def test_platt_finds_the_logistic_curve() -> None:
 
 
 def test_platt_shrinks_nothing() -> None:
-    # At each of two scores a quarter and three quarters are positive: the likeliest curve goes through both.
+    # The shares of positive texts at two scores are 1/4 and 3/4: the maximum likelihood curve goes through both.
     scores, labels = np.array([-1.0] * 4 + [1.0] * 4), np.array([0, 0, 0, 1, 0, 1, 1, 1])
     assert platt(scores, labels)(np.array([-1.0, 1.0])) == pytest.approx([0.25, 0.75], abs=1e-3)
 
@@ -94,7 +94,7 @@ def test_any_text_classifier_can_judge(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["gpt2", "roberta"])
 def test_a_classifier_with_few_positions_reads_the_beginning(tmp_path: Path, kind: str) -> None:
-    """A GPT-2 without a pad token, and a RoBERTa, whose positions begin after its padding's."""
+    """The models are a GPT-2 without a pad token, and a RoBERTa, whose positions begin after the pad id."""
     folder = tmp_path / kind
     write_classifier(folder, ["NEGATIVE", "POSITIVE"])
     size: dict[str, Any] = {"vocab_size": 300, "bos_token_id": 1, "eos_token_id": 2, "id2label": {0: "NEGATIVE", 1: "POSITIVE"}}

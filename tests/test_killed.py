@@ -18,7 +18,7 @@ import pytest
 from .conftest import REPRO, World, checkout, outs, tiny_params
 from .test_verify import ELSEWHERE, SECRET
 
-STARTED: dict[subprocess.Popen, Path] = {}  # what tests started, and where it writes what it says
+STARTED: dict[subprocess.Popen, Path] = {}  # the processes that tests started, and the files of their output
 
 
 def start(world: World, command: str, log: Path) -> subprocess.Popen:
@@ -32,7 +32,7 @@ def start(world: World, command: str, log: Path) -> subprocess.Popen:
 
 @pytest.fixture(autouse=True)
 def nothing_survives() -> Iterator[None]:
-    """Where a test fails, what it started ends with it."""
+    """End the processes of a test that fails."""
     yield
     while STARTED:
         with suppress(ProcessLookupError):
@@ -40,7 +40,7 @@ def nothing_survives() -> Iterator[None]:
 
 
 def until(happened: Callable[[], bool], process: subprocess.Popen) -> None:
-    """Wait for a moment, which must come before the process ends."""
+    """Wait for a moment. Fail if the process ends first."""
     while not happened():
         assert process.poll() is None, f"it ended before the moment came; it said\n{STARTED[process].read_text()}"
         time.sleep(0.001)
@@ -62,7 +62,7 @@ def says(line: str) -> Callable[[World, str], bool]:
     return lambda world, said: line in said
 
 
-# The stage that is at work, the moment, the longest random wait after it in seconds, and who is killed.
+# The running stage, the moment, the longest random wait after the moment in seconds, and the process that is killed.
 MOMENTS: list[tuple[str, Callable[[World, str], bool], float, str]] = [
     ("prepare", says("prepare: reads"), 1.0, "dvc and stage"),
     ("base", has_checkpoint("base", 4), 0.2, "dvc and stage"),  # in a step
@@ -105,7 +105,7 @@ def test_killed_and_started_again(
     world = checkout(tmp_path / "another folder" / "clone", tiny_params(), ELSEWHERE | {"HOME": str(home), "SHELL": shell})
     rng, log = random.Random(7), tmp_path / "log"
     for number, (stage, moment, wait, whom) in enumerate(moments):
-        log.unlink(missing_ok=True)  # a stage that survived its dvc goes on to write to the old one
+        log.unlink(missing_ok=True)  # a stage that survived its dvc still writes to the old file
         process = start(world, REPRO, log)
         before = {name: world.newest(name) for name in ("base", "sft", "reward", "ppo")}
         until(lambda moment=moment: moment(world, log.read_text()), process)  # type: ignore[misc]
@@ -159,7 +159,7 @@ def test_a_signal_that_was_ignored_from_the_start_stays_ignored(world: World, tm
 
 
 def test_of_two_at_once_the_second_waits(world: World, tmp_path: Path) -> None:
-    """A stage by hand while another writes what it reads."""
+    """A stage is started by hand while another stage writes its inputs."""
     world.set("sft.epochs", 1000)
     first = start(world, "exec python stages/sft.py", tmp_path / "first")
     until(lambda: "sft: reads" in (tmp_path / "first").read_text(), first)

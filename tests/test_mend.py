@@ -48,7 +48,7 @@ MARKS = [b"\t", b"%", b"@", b"- ", b"? ", b"\r", b"\xff", b": ", b"\n", b"\0", b
 
 
 def damaged(rng: random.Random) -> bytes:
-    """dvc.lock as a kill, a disk, an editor or a merge by hand may leave it."""
+    """Return dvc.lock with damage as from a kill, a disk, an editor or a merge by hand."""
     size, lines = len(WHOLE), WHOLE.split(b"\n")
     start, line, other = rng.randrange(size), rng.randrange(len(lines) - 1), rng.randrange(len(lines) - 1)
     end, key = min(size, start + rng.randrange(1, 300)), lines[line].split(b":")[0]
@@ -62,7 +62,7 @@ def damaged(rng: random.Random) -> bytes:
         lambda: head + rng.randbytes(4) + tail,
         lambda: head + rng.choice(MARKS) + tail,
         lambda: WHOLE + tail,
-        lambda: WHOLE + stage,  # a stage that stands twice
+        lambda: WHOLE + stage,  # a stage that appears twice
         lambda: b"\n".join(lines[:line] + lines[line + 1 :]),
         lambda: b"\n".join(lines[:line] + [lines[other]] + lines[line:]),
         lambda: b"\n".join(lines[:line] + [key + b": " + rng.choice(VALUES)] + lines[line + 1 :]),

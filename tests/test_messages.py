@@ -147,7 +147,7 @@ SOURCES = [path for path in sorted(STAGES.rglob("*.py")) if path.name != "messag
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(STAGES).as_posix())
 def test_no_message_quotes_or_warns_by_itself(path: Path) -> None:
-    """`shown` cuts and escapes, `!r` and `repr` do not; `warn` and `tell` print on one line."""
+    """`shown` truncates and escapes text, but `!r` and `repr` do not. `warn` and `tell` print one line."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         where = f"{path.name}, line {getattr(node, 'lineno', 0)}"
         assert not (isinstance(node, ast.FormattedValue) and node.conversion in (ord("r"), ord("a"))), f"{where}: shown()"
@@ -222,7 +222,7 @@ def test_whatever_an_error_quotes_it_is_short_and_obeyed_by_nothing(name: str, t
     lines = str(error.value).split("\n")
     assert len(lines) <= (21 if "YAML" in name else 1)
     for line in lines:
-        tame(line, 1000 if name in ("a file of settings", "prompts") else 500)  # a path with spaces is cut with the line
+        tame(line, 1000 if name in ("a file of settings", "prompts") else 500)  # a path with spaces is truncated with the line
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_compare_tells_a_wrong_command_line_in_one_line(
     import compare
 
     monkeypatch.setattr("sys.argv", ["compare.py", *arguments, "--prompt", "The film was"])
-    monkeypatch.setattr("compare.listen", lambda name: None)  # pytest keeps its signals
+    monkeypatch.setattr("compare.listen", lambda name: None)  # pytest keeps its signal handlers
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO()))
     with pytest.raises(SystemExit) as stopped:
         compare.main()
@@ -281,7 +281,7 @@ def test_answers_prompts_and_names_are_inert_in_the_report_the_card_and_the_term
 
     preview(tables, 1)
     console = Console(width=100, file=io.StringIO(), force_terminal=False)
-    text = HOSTILE.replace("\ud800", "")  # which no tokenizer takes or gives
+    text = HOSTILE.replace("\ud800", "")  # no tokenizer accepts or returns a lone surrogate
     compare.show(console, text, pd.DataFrame([{"model": model, "positive": 0.5, "response": text} for model in CONTESTANTS]))
     assert isinstance(console.file, io.StringIO)
     for shown_text in (capsys.readouterr().out, console.file.getvalue()):

@@ -55,7 +55,7 @@ def make(kind: str, **changes: Any) -> PreTrainedModel:
 
 
 def write(folder: Path, kind: str = "llama", **changes: Any) -> Path:
-    """Save such a model, and return its folder."""
+    """Save a random causal model, and return its folder."""
     make(kind, **changes).save_pretrained(folder)
     return folder
 
@@ -82,7 +82,7 @@ def bring_and_save(folder: Path, result: Path) -> dict[str, Any]:
 
 
 def shard(folder: Path, name: str) -> None:
-    """Give a model an index, which says that all its weights are in the file `name`."""
+    """Write an index for a model that maps all its weights to the file `name`."""
     weights = load_file(folder / "model.safetensors")
     index = {"metadata": {"total_size": 1}, "weight_map": dict.fromkeys(weights, name)}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
@@ -128,7 +128,7 @@ def test_an_architecture_that_would_be_sampled_wrongly_is_refused(tmp_path: Path
 
 @pytest.mark.parametrize("argument", ["attention_mask", "position_ids"])
 def test_a_model_that_does_not_see_padding_is_refused(argument: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """GPT-2, were it to ignore what says where the padding is."""
+    """A GPT-2 that ignores the attention mask or the position ids is refused."""
     model = make("gpt2")
     true = model.forward
     monkeypatch.setattr(model, "forward", lambda **given: true(**given | {argument: None}))
@@ -247,7 +247,7 @@ def test_a_list_of_layers_without_end_is_not_made(tmp_path: Path) -> None:
 
 
 def test_a_table_of_positions_without_end_is_refused(tmp_path: Path) -> None:
-    """GPT-J makes one of its own, which is in no file."""
+    """GPT-J computes a table of positions that no file contains."""
     write(tmp_path, "gptj", rotary_dim=4, vocab_size=60, n_embd=16, n_layer=1, n_head=2, n_positions=64)
     assert load_policy(tmp_path)
     reconfigure(tmp_path, n_positions=10**12)
@@ -273,7 +273,7 @@ def test_a_model_that_is_made_without_end_is_stopped() -> None:
     ],
 )
 def test_a_configuration_that_is_odd_and_harmless_is_mended(tmp_path: Path, changes: dict[str, Any]) -> None:
-    """The model is then as one without those changes, from the first look to a reward model of it."""
+    """The model behaves as one without these changes, from the first check to its reward model."""
     plain = bring_and_save(write(tmp_path / "model", "gpt2", vocab_size=270), tmp_path / "plain")
     reconfigure(tmp_path / "model", **changes)
     assert bring_and_save(tmp_path / "model", tmp_path / "odd") == plain
@@ -290,7 +290,7 @@ def test_json_that_is_nested_without_end_names_the_file(tmp_path: Path, name: st
 
 
 class Planted:
-    """A pickle that leaves a mark when it is opened."""
+    """A pickle that creates `mark` when it is loaded."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -374,7 +374,7 @@ def test_a_pad_token_beyond_the_embedding_gets_a_row(tmp_path: Path) -> None:
     ],
 )
 def test_how_a_model_was_to_be_sampled_is_not_read(tmp_path: Path, own: Any) -> None:
-    """Some models come with a generation_config.json that transformers reads and will not write."""
+    """Some models have a generation_config.json that transformers reads but refuses to write."""
     tokenizer = train_tokenizer(["a warm film"] * 5, 270)
     write(tmp_path / "model", vocab_size=len(tokenizer))
     tokenizer.save_pretrained(tmp_path / "model")
@@ -402,7 +402,7 @@ def test_a_head_of_its_own_stays_where_the_configuration_ties_it(tmp_path: Path)
 
 
 def test_a_model_that_is_another_or_none_once_saved_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """XGLM's table of positions has a row for the pad id, and no other: a larger id is beyond it."""
+    """The position table of XGLM has a row for its default pad id. A larger pad id is outside the table."""
     shape = {"vocab_size": 310, "d_model": 16, "attention_heads": 2, "num_layers": 2, "ffn_dim": 32}
     model = load_policy(write(tmp_path / "model", "xglm", **shape))
     model.config.pad_token_id = 300
@@ -420,7 +420,7 @@ def test_a_model_that_is_another_or_none_once_saved_is_refused(tmp_path: Path, m
 
 
 def test_hidden_states_give_the_models_own_logits_where_the_trunk_narrows_them() -> None:
-    """OPT-350m: the trunk's output is half as wide as its layers."""
+    """The output of the trunk of OPT-350m is half as wide as its layers."""
     model = make("opt", **OPT350)
     assert width(model) == 8 != model.config.hidden_size
     row, mask = torch.tensor([[5, 6, 7, 8, 9]]), torch.ones(1, 5, dtype=torch.long)

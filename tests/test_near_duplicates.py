@@ -67,7 +67,7 @@ def boilerplate(count: int, name: str) -> list[str]:
 
 @pytest.mark.parametrize("limit", ["_COMPARED", "_LOOKED_AT"])
 def test_a_text_like_too_many_others_is_named(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
-    # Two of them share 62 shingles of 80 + 80 - 62 = 98: 0.63, just below the threshold. But one has a double.
+    # Two texts share 62 of 80 + 80 - 62 = 98 shingles: 0.63, just below the threshold. But one text has a duplicate.
     others = boilerplate(300, "o")
     ours = [*boilerplate(20, "w"), "a text like none of them", others[250].replace("o250x0", "new")]
     for unlimited in ("_COMPARED", "_LOOKED_AT"):

@@ -78,7 +78,7 @@ def test_ranks_cross_where_nothing_else_helps() -> None:
 
 
 def test_openings_are_given_up_where_they_leave_one_side_the_longer() -> None:
-    """A third of the negative texts open as the positive ones do, which are a little longer."""
+    """A third of the negative texts have the openings of positive texts. Positive texts are a little longer."""
     rng = random.Random(0)
     positive = [words(rng.randint(10, 22), "The film was") for _ in range(300)]
     negative = [words(rng.randint(8, 20), rng.choice(("The film was", "I saw", "It is"))) for _ in range(300)]

@@ -201,7 +201,7 @@ def test_each_fault_has_its_line(tmp_path: Path) -> None:
     ],
 )
 def test_a_file_that_is_not_settings_is_refused(tmp_path: Path, text: str, said: str) -> None:
-    """In one line, but where the file is YAML and lacks sections, which have a line each."""
+    """Each file gives a message of one line, and YAML without sections one more line for each missing section."""
     message = refusal(tmp_path, text)
     assert said in message
     lines = [line for line in message.splitlines() if not line.endswith(": missing; it has no default")]
@@ -211,7 +211,7 @@ def test_a_file_that_is_not_settings_is_refused(tmp_path: Path, text: str, said:
 
 
 def test_aliases_that_multiply_are_refused_before_they_are_written_out(tmp_path: Path) -> None:
-    """Ten each of ten each, nine times: 10^9 values in 300 bytes; the last line is refused as soon as it is counted."""
+    """Nine nested levels of ten aliases give 10^9 values in 300 bytes. The file is refused before its aliases are expanded."""
     names = "abcdefghi"
     lines = ["a: &a [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]" for before, name in pairwise(names)]
@@ -258,7 +258,7 @@ def test_an_unknown_key_of_a_section_that_may_be_null_is_told_with_those_it_has(
 
 
 def run_check(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the stage `check` in another folder, as a user who cannot read every file as root can."""
+    """Run the stage `check` in another folder, without root's right to read every file."""
 
     def give_up_privileges() -> None:
         if sys.platform == "linux":  # PR_CAPBSET_DROP of CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
@@ -299,7 +299,7 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 def test_every_key_has_its_manual() -> None:
-    """Each line of params.yaml with a key stands below a comment, or below keys that do."""
+    """Each key of params.yaml follows a comment, or a key that follows a comment."""
     covered = False
     for number, line in enumerate((ROOT / "params.yaml").read_text().splitlines(), start=1):
         if not line.strip():

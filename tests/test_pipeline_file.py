@@ -14,9 +14,9 @@ from rlhf_sentiment.evaluation.contestants import CONTESTANTS
 from .closure import PACKAGE, ROOT, STAGES, closure, pipeline
 
 PIPELINE = pipeline()
-# Folders that a stage may name whole: it uses most of their files, and others of them may make it stale.
+# Folders that a stage may depend on as a whole. It uses most of their files, and a change to any file reruns it.
 ROOMS = {"data", "engine", "evaluation", "models", "ppo", "sampling", "settings", "training"}
-# Settings that cannot change a stage's bytes.
+# Settings that cannot change the bytes of a stage's outs.
 NO_DEP = {"report_to", "checkpoint_every"}
 
 
@@ -63,7 +63,7 @@ def test_deps_are_the_import_closure_and_the_files_read(name: str) -> None:
 
 
 def test_a_room_is_nothing_but_its_files() -> None:
-    """DVC hashes a folder whole: `__init__.py` runs nothing, no folder lies within, and caches are ignored."""
+    """DVC hashes a whole folder. So `__init__.py` runs nothing, there is no subfolder, and caches are ignored."""
     assert "__pycache__" in (ROOT / ".dvcignore").read_text().splitlines()
     for folder in PACKAGE.iterdir():
         if folder.is_dir() and folder.name != "__pycache__":
@@ -88,7 +88,7 @@ def test_outs_are_what_the_stage_says_it_writes(name: str) -> None:
 def test_params_are_the_sections_loaded(name: str) -> None:
     loaded = set()
     for key, field in importlib.import_module(script_of(name)).Params.model_fields.items():
-        partial = getattr(field.annotation, "model_config", {}).get("extra") == "ignore"  # it reads these keys alone
+        partial = getattr(field.annotation, "model_config", {}).get("extra") == "ignore"  # it reads only these keys
         loaded |= {f"{key}.{inner}" for inner in field.annotation.model_fields} if partial else {key}
     if name == "check":
         assert PIPELINE[name]["params"] == [{"params.yaml": None}]
@@ -98,7 +98,7 @@ def test_params_are_the_sections_loaded(name: str) -> None:
 
 @pytest.mark.slow
 def test_the_closure_is_what_python_imports() -> None:
-    """The reader of imports against Python itself, for the lightest and the richest of the stages."""
+    """The imports that `closure` finds equal those of Python, for the stages with the fewest and the most imports."""
     for name in ("check", "prepare", "evaluate"):
         program = f"import sys; sys.path.insert(0, {str(STAGES)!r}); import {name}; print(*sys.modules)"
         loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()

@@ -137,7 +137,7 @@ def test_only_the_first_epoch_takes_rows_as_they_came(tiny_model: Callable[..., 
 @pytest.mark.parametrize("micro", [4, 2, 1])
 def test_micro_batches_change_nothing(tiny_model: Callable[..., Any], critic: str, micro: int) -> None:
     class Recorder(torch.optim.SGD):
-        """Keeps the gradient of the first step."""
+        """An optimizer that keeps the gradient of the first step."""
 
         def step(self, closure: Any = None) -> Any:
             gradients.append(
@@ -331,12 +331,12 @@ def test_every_figure_is_unchanged_by_extra_padding(tiny_model: Callable[..., An
 
 
 def test_the_score_is_that_of_the_same_text_alone_from_the_saved_model(tiny_model: Callable[..., Any], tmp_path: Path) -> None:
-    """Other prompts beside it, padding on both sides and micro-batches: none of it moves the score that training gave."""
+    """Other prompts in the batch, padding on both sides and micro-batches do not change the score of training."""
     actors = actors_of(tiny_model)
     actors.eos = 39  # a token that some rows sample and some do not
     save(actors.reward.model, Saved(), tmp_path / "reward")
     again = load_reward_model(tmp_path / "reward")
-    again.config.pad_token_id = None  # read at the last token, whatever that is
+    again.config.pad_token_id = None  # the score is read at the last token, of any kind
     experience = collect(actors, PROMPTS, noise(), settings(micro_batch_size=4), 0.1)
     lengths = experience.batch.response_mask.sum(1)
     assert lengths.min() < lengths.max(), "rows are padded on both sides"
@@ -347,7 +347,7 @@ def test_the_score_is_that_of_the_same_text_alone_from_the_saved_model(tiny_mode
 
 
 class Saved(PreTrainedTokenizerBase):
-    """Stands in for a tokenizer where none is needed."""
+    """A substitute for a tokenizer, for tests that need no text."""
 
     def save_pretrained(self, folder: Any, *_: Any, **__: Any) -> Any:
         return ()
@@ -421,7 +421,7 @@ def test_it_must_learn_to_write_one_class_of_tokens(tiny_model: Callable[..., An
 
 
 class Letters:
-    """Stands in for a tokenizer: token 2 is b, token 3 is c; 0 and 1 are special."""
+    """A substitute for a tokenizer. Token 2 is b, token 3 is c, and tokens 0 and 1 are special."""
 
     def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
         return "".join(chr(ord("`") + one) for one in ids if one > 1)
@@ -453,5 +453,5 @@ def test_a_critic_without_a_reward_model_starts_from_the_policy(tiny_model: Call
     for name in ours:
         torch.testing.assert_close(ours[name], theirs[name])
         assert ours[name] is not theirs[name]
-    critic.rescale(10.0, 2.0)  # it has predicted nothing yet: not -5
+    critic.rescale(10.0, 2.0)  # the critic has predicted nothing yet, so the value is not -5
     assert not critic(torch.tensor([[2, 3, 4]]), torch.ones(1, 3, dtype=torch.long), 1).any()

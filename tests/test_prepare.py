@@ -123,7 +123,7 @@ def sides_of(preferences: list[Row]) -> list[str]:
 
 
 def assert_nothing_meets(prepared: Prepared, test: set[str]) -> None:
-    """No test text, and no opening of a test prompt, is in what trains, and what trains the judge trains nothing else."""
+    """Assert that training data has no test text or opening of a test prompt, and shares no text with the judge's."""
     tables = prepared.tables
     trained = [row["prompt"] + row["response"] for row in tables["sft"]] + [row["text"] for row in tables["corpus"]]
     paired = sides_of(tables["preferences"])
@@ -143,7 +143,7 @@ def assert_nothing_meets(prepared: Prepared, test: set[str]) -> None:
 
 
 def assert_nothing_is_near(prepared: Prepared, held_out: list[str], threshold: float = 0.6) -> None:
-    """No text that trains is a near-duplicate of a held-out one."""
+    """Assert that no training text is a near-duplicate of a held-out text."""
     rows = [row for name in ("corpus", "sft", "labelled") for row in prepared.tables[name] if row["split"] == "train"]
     trained = [row["text"] if "text" in row else row["prompt"] + row["response"] for row in rows]
     trained += sides_of([row for row in prepared.tables["preferences"] if row["split"] == "train"])
@@ -218,7 +218,7 @@ def test_a_new_text_takes_one_place(made: Path, table: str) -> None:
     after = prepare(settings()).tables
     lost = {}
     for name in before:
-        # A new text may give the texts of pairs other partners, so these are compared text by text.
+        # A new text may change the partners in pairs, so the texts of pairs are compared one by one.
         old, now = (
             Counter(sides_of(tables[name]) if name == "preferences" else [str(row) for row in tables[name]])
             for tables in (before, after)
@@ -363,7 +363,7 @@ def test_other_columns_and_files_do_no_harm(made: Path) -> None:
 @pytest.mark.thorough
 @pytest.mark.skipif(not (SHARED / "data/imdb").is_dir(), reason="needs the IMDB files of ../shared (or RLHF_SHARED)")
 def test_the_real_reviews_are_accounted_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """25,000 + 25,000 reviews; 96 + 199 are repeated to the letter, 2 + 2 more but for white space; 123 are in both."""
+    """Of 25,000 + 25,000 reviews, 96 + 199 are exact repeats, 2 + 2 differ only in white space, and 123 are in both."""
     (tmp_path / "data/raw").mkdir(parents=True)
     (tmp_path / "data/raw/imdb").symlink_to(SHARED / "data/imdb")
     monkeypatch.chdir(tmp_path)

@@ -19,7 +19,7 @@ from rlhf_sentiment.settings.whole import Params
 from .conftest import ROOT, SHARED, World, checkout, prepare_params, write_llama, write_reviews
 
 PROFILES = sorted((ROOT / "profiles").glob("*.yaml"))
-# Sizes that a small folder of reviews has; every other setting stays the profile's.
+# Sizes for a small folder of reviews. All other settings are those of the profile.
 SMALL: dict[str, dict[str, Any]] = {
     "data": {
         "source": "data/raw/made",
@@ -92,7 +92,7 @@ ON_THE_HUB: dict[str, Callable[[int, str, list[str]], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("profile", ON_THE_HUB)
 def test_a_hub_data_set_is_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, profile: str) -> None:
-    """A local folder of the same name and columns, which `datasets` loads in the same way."""
+    """`datasets` loads a local folder with the same name and columns in the same way."""
     monkeypatch.chdir(tmp_path)
     tree = read_yaml(ROOT / "profiles" / f"{profile}.yaml")
     hub, judge = tree["data"]["hub"], tree["judge"]["source"]
@@ -160,7 +160,7 @@ def test_a_llama_without_a_pad_token_walks_the_same_road(tmp_path: Path) -> None
 @pytest.mark.thorough
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the tokenizer of ../shared (or RLHF_SHARED)")
 def test_distilgpt2s_width_runs_every_stage(tmp_path: Path) -> None:
-    """Random weights of distilgpt2's configuration, but one of its six layers, and GPT-2's own tokenizer."""
+    """The model has random weights, the configuration of distilgpt2 with one of six layers, and the tokenizer of GPT-2."""
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 
@@ -179,6 +179,6 @@ def test_distilgpt2s_width_runs_every_stage(tmp_path: Path) -> None:
     ppo = json.loads((world / "metrics/ppo.json").read_text())
     assert ppo["optimizer_steps"] == 4
     assert ppo["first_ratio_error"] < 1e-4
-    # A random model knows nothing: the perplexity of its own base is about the vocabulary's size.
+    # The perplexity of a random model is about the size of its vocabulary.
     assert 10_000 < result["base"]["perplexity"] < 60_000
     assert yaml.safe_load((world / "params.yaml").read_text())["ppo"]["batch_size"] == 16

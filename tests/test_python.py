@@ -91,7 +91,7 @@ def test_the_readme_runs_as_it_stands(world: World) -> None:
 
 
 def test_every_public_name_has_an_example_that_runs(world: World, notebook: Callable[..., str]) -> None:
-    first = ["RLHFConfig", "run_complete_pipeline", "run_evaluation", "PreferenceDataProcessor"]  # others use what they make
+    first = ["RLHFConfig", "run_complete_pipeline", "run_evaluation", "PreferenceDataProcessor"]  # others need their results
     names = [*first, *(name for name in rlhf_sentiment.__all__ if name not in first)]
     program = f"""
 import doctest, rlhf_sentiment
@@ -227,7 +227,7 @@ except Exception as error:
 
 
 def test_a_reward_model_of_labelled_texts(world: World, notebook: Callable[..., str]) -> None:
-    """From texts to pairs to a model that PPO takes; the test split stays out of it."""
+    """Texts become pairs and then a reward model for PPO. The test split is not used."""
     write_reviews(world / "elsewhere/reviews", 400, 40)
     program = (
         IMPORTS
@@ -252,7 +252,7 @@ assert max(abs(a - b) for a, b in zip(together, alone)) < 1e-5, "padding moves a
 
 
 def test_a_stopped_cell_writes_a_checkpoint(world: World) -> None:
-    """SIGINT to this Python alone, as some notebook programs send it."""
+    """Only this Python process gets SIGINT, as from some notebook programs."""
     world.set("ppo.steps", 200)
     (world / "program.py").write_text(IMPORTS + "run_complete_pipeline(RLHFConfig())")
     variables = world.environment() | {"PYTHONPATH": str(world / "stages")}
@@ -270,7 +270,7 @@ def test_a_stopped_cell_writes_a_checkpoint(world: World) -> None:
 
 
 def test_it_waits_for_no_dvc_that_is_at_work(world: World) -> None:
-    """params.yaml would be recorded for what the other made with the old one."""
+    """Otherwise DVC would record the new params.yaml for results of the old one."""
     world.set("ppo.steps", 20)
     before = (world / "params.yaml").read_bytes()
     dvc = subprocess.Popen(["dvc", "repro"], cwd=world.folder, env=world.environment(), stdout=subprocess.DEVNULL)
@@ -365,7 +365,7 @@ def test_the_tour_runs_from_top_to_bottom(world: World) -> None:
 
 
 def test_the_tour_shows_the_figures_of_the_metrics() -> None:
-    """As recorded by tests/record_tour.py: nobody should read old figures."""
+    """The recorded figures of the tour equal the metrics."""
     tour = nbformat.read(ROOT / "docs/tour.ipynb", as_version=4)
     said = "".join(text_of(cell) for cell in tour.cells if cell.cell_type == "code")
     figures = json.loads((ROOT / "metrics/evaluation.json").read_text())

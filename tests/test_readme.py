@@ -15,7 +15,7 @@ RESULTS = dict(SECTION.findall((ROOT / "docs/results.md").read_text()))
 
 
 def assert_table_is(text: str, metrics: Path) -> None:
-    """Each row of `text` with a key in backticks is that of the metrics, and the improvement stands there with its interval."""
+    """Assert that rows of `text` with a key in back quotes agree with the metrics, and show the improvement's interval."""
     tree = json.loads(metrics.read_text())
     rows = re.findall(r"^\| [^|`]*`(\w+)`[^|]* \| (-?[\d.]+) \| (-?[\d.]+) \| (-?[\d.]+) \|$", text, re.MULTILINE)
     assert len(rows) >= 6

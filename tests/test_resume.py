@@ -19,7 +19,7 @@ from .conftest import World
 
 
 class Killed(BaseException):
-    """What no code of ours may catch."""
+    """An exception that no code of this project may catch."""
 
 
 def run(stage: str) -> None:
@@ -28,7 +28,7 @@ def run(stage: str) -> None:
 
 
 def cut_off(monkeypatch: pytest.MonkeyPatch, stage: str, after: int) -> None:
-    """Run a stage that dies as soon as its checkpoint of step `after` is there."""
+    """Run a stage that is interrupted right after its checkpoint of step `after`."""
     write = Checkpoints.writing
 
     @contextmanager
@@ -51,7 +51,7 @@ def outs(stage: str) -> dict[str, bytes]:
 
 
 def with_dropout(world: World) -> None:
-    """Give models/base dropout: then training draws random numbers at every step."""
+    """Give models/base dropout, so that training draws random numbers at every step."""
     config = world / "models/base/config.json"
     tree = json.loads(config.read_text()) | {"resid_pdrop": 0.1, "attn_pdrop": 0.1, "embd_pdrop": 0.1}
     config.unlink()  # a link to the cache

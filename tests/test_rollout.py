@@ -30,7 +30,7 @@ def test_draw_is_the_inverse_of_the_cumulative_distribution() -> None:
 
 def test_draw_never_takes_a_token_of_probability_zero() -> None:
     probabilities = torch.tensor([[0.0, 0.1, 0.9, 0.0, 0.0]])
-    for scale in (1.0, 0.7, 1.0000001, 1e-3, 3.0):  # sums that are not quite 1
+    for scale in (1.0, 0.7, 1.0000001, 1e-3, 3.0):  # rounding: the sums are not exactly 1
         assert _draw(scale * probabilities, torch.tensor([1 - 2**-24])).tolist() == [2]
         assert _draw(scale * probabilities, torch.tensor([0.0])).tolist() == [1]
 
@@ -69,7 +69,7 @@ def test_a_response_stops_at_eos_and_counts_it_once(tiny_model: Callable[..., An
 
 
 def test_a_sampled_pad_token_is_a_real_token(tiny_model: Callable[..., Any]) -> None:
-    # Masks come from lengths: with pad = 7 and 7 sampled, the 7 counts.
+    # Masks come from lengths: a sampled token 7 counts, even if 7 is the pad id.
     model = tiny_model("causal")
     cumulative = model(torch.tensor([[5]])).logits[0, -1].softmax(-1).cumsum(-1).detach()
     at_seven = (cumulative[6] + cumulative[7]) / 2
@@ -105,7 +105,7 @@ def test_log_probs_are_those_of_the_whole_sequence(tiny_model: Callable[..., Any
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_chosen_log_probs_and_their_gradient_are_those_of_log_softmax(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    logits = (torch.randn(2500, 1000) * 3).to(dtype).requires_grad_()  # more rows than are lifted to float32 at a time
+    logits = (torch.randn(2500, 1000) * 3).to(dtype).requires_grad_()  # more rows than are converted to float32 at a time
     tokens, weight = torch.randint(0, 1000, (2500,)), torch.randn(2500)
     everything = (logits.float() / 0.7).log_softmax(dim=-1)
     expected = everything.gather(-1, tokens[:, None]).squeeze(-1)

@@ -12,9 +12,9 @@ from rlhf_sentiment.data.text import words
 
 from .conftest import RunStage, World, checkout, tiny_params
 
-# A prompt is so many letters, some two or three words.
+# The number of letters of a prompt: about two or three words.
 PROMPT = {"Chinese": 6, "Thai": 16, "Japanese": 11}
-# Subjects, adverbs, words of praise, words of blame, what ends a clause.
+# Subjects, adverbs, positive words, negative words, and the end of a clause.
 LANGUAGES = {
     "Chinese": (
         ("导演", "演员", "音乐", "结局", "这部电影", "这个故事", "Titanic"),
@@ -41,7 +41,7 @@ LANGUAGES = {
 
 
 def write_reviews(file: Path, language: str, count: int) -> None:
-    """Labelled reviews of eight clauses without a space between words. Every tenth nearly equals the one before it."""
+    """Return labelled reviews of eight clauses without spaces. Every tenth is a near-duplicate of the previous review."""
     subjects, adverbs, praise, blame, ends = LANGUAGES[language]
     rng = random.Random(0)
     rows: list[dict[str, Any]] = []

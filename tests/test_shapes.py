@@ -57,7 +57,7 @@ TALK = "\n\nHuman: Hi\n\nAssistant: Yes?\n\nHuman: Why?\n\nAssistant:"
             },
             Ranked(TALK, [" So.", " No."], [1, 0]),
         ),
-        (  # as UltraFeedback has it: the prompt stands again in the messages
+        (  # as in UltraFeedback: the messages repeat the prompt
             {"prompt": "Hi", "chosen": [user("Hi"), assistant("So.")], "rejected": [user("Hi"), assistant("No.")]},
             Ranked("\n\nHuman: Hi\n\nAssistant:", [" So.", " No."], [1, 0]),
         ),
@@ -87,7 +87,7 @@ TALK = "\n\nHuman: Hi\n\nAssistant: Yes?\n\nHuman: Why?\n\nAssistant:"
         ({"text": "A film", "label": None, "rating": 4}, Labelled("", "A film", 0)),
         ({"prompt": "It is", "completion": "fine", "label": 0}, Labelled("It is", " fine", 0)),
         ({"messages": [user("Hi"), assistant("So.")], "label": 1}, Labelled("\n\nHuman: Hi\n\nAssistant:", " So.", 1)),
-        (  # as PandaLM has it
+        (  # as in PandaLM
             {
                 "instruction": "Sum up.",
                 "input": "A film",
@@ -102,7 +102,7 @@ TALK = "\n\nHuman: Hi\n\nAssistant: Yes?\n\nHuman: Why?\n\nAssistant:"
             {"instruction": "Sum up.", "input": "", "output": "A sum", "label": 1},
             Labelled("Sum up.", " A sum", 1),
         ),
-        (  # as LMSYS has it
+        (  # as in LMSYS
             {
                 "conversation_a": [user("Hi"), assistant("a")],
                 "conversation_b": [user("Hi"), assistant("b")],
@@ -122,7 +122,7 @@ TALK = "\n\nHuman: Hi\n\nAssistant: Yes?\n\nHuman: Why?\n\nAssistant:"
             },
             Ranked("It", [" a", " b"], [-1, 0]),
         ),
-        (  # LMSYS's lists in texts, each of one turn
+        (  # as in LMSYS: lists of one turn, stored as text
             {"prompt": '["It\\nis"]', "response_a": '["a"]', "response_b": '[ "b"]', "winner": "tie"},
             Ranked("It\nis", [" a", " b"], [0, 0]),
         ),
@@ -253,7 +253,7 @@ KIND = {"role": "system", "content": "Be kind."}
 @pytest.mark.parametrize(
     ("prompt", "sides", "becomes"),
     [
-        # Messages, and messages that begin with them, to their end or with more; the system's message in either or both.
+        # The response repeats the messages of the prompt, and may add more. Either or both have a system message.
         ([user("Hi there")], [[user("Hi there"), assistant(side)] for side in "ab"], HI),
         ([KIND, user("Hi there")], [[KIND, user("Hi there"), assistant(side)] for side in "ab"], "\n\nSystem: Be kind." + HI),
         ([KIND, user("Hi there")], [[user("Hi there"), assistant(side)] for side in "ab"], "\n\nSystem: Be kind." + HI),
@@ -264,15 +264,15 @@ KIND = {"role": "system", "content": "Be kind."}
             [[user("Hi"), assistant("Yes?"), user("Why?"), assistant(side)] for side in "ab"],
             "\n\nSystem: Be kind." + TALK,
         ),
-        # The last question alone, or what goes on after the prompt.
+        # Only the last question, or the text after the prompt.
         ([user("Hi"), assistant("Yes?"), user("Why?")], [[user("Why?"), assistant(side)] for side in "ab"], TALK),
         ([user("Hi")], [[assistant("Yes?"), user("Why?"), assistant(side)] for side in "ab"], TALK),
         ([user("Hi"), assistant("Yes?")], [[user("Why?"), assistant(side)] for side in "ab"], TALK),
-        # A text that is one of the messages; one message alone.
+        # A text that is one of the messages, or a single message.
         ("Hi there ", [[KIND, user("Hi  there"), assistant(side)] for side in "ab"], "\n\nSystem: Be kind." + HI),
         ("Why?", [[user("Hi"), assistant("Yes?"), user("Why?"), assistant(side)] for side in "ab"], TALK),
         ("Hi there", [assistant(side) for side in "ab"], HI),
-        # A transcript, and messages or transcripts that begin with it.
+        # A transcript, and messages or transcripts that begin with this transcript.
         (HI, [[user("Hi there"), assistant(side)] for side in "ab"], HI),
         (HI, [[assistant(side)] for side in "ab"], HI),
         (HI, [f"{HI} {side}" for side in "ab"], HI),
@@ -285,7 +285,7 @@ KIND = {"role": "system", "content": "Be kind."}
         ("The film was ", ["The film was a", "The  film was b"], "The film was"),
         ("What is it?", ["What is it?\n\na", "What is it? b"], "What is it?"),
         ("What\n\nis it?", ["What is it? a", "What is\nit?\nb"], "What\n\nis it?"),
-        # A prompt that is said again inside the response, of whatever form.
+        # The response repeats the prompt, in any form.
         ([user("Hi there")], [f"Hi there {side}" for side in "ab"], HI),
         (HI, [f"Hi there {side}" for side in "ab"], HI),
         ([user("Hi there")], [[user("Hi there"), assistant(f"Hi there {side}")] for side in "ab"], HI),
@@ -310,7 +310,7 @@ def test_the_prompt_stands_once(prompt: Any, sides: list[Any], becomes: str) -> 
         ("The film was", [" The film wasted my time", " The film was bad"]),  # in the middle of a word
         ("Hi", [" Hi there", " Hi you"]),  # one word may begin any answer
         ("Film 1", [" Film 10 is good", " Film 1 is bad"]),
-        ("The film", [" is this: The film and no more", " has a title: The film"]),  # after what is no speaker's mark
+        ("The film", [" is this: The film and no more", " has a title: The film"]),  # not after a mark of a speaker
         ("I love", [" a person I love", " this human. I love it"]),
     ],
 )

@@ -46,7 +46,7 @@ def test_the_proportions_are_those_of_params_yaml() -> None:
 
 
 def test_empty_counts_divide_what_the_others_leave() -> None:
-    # 1000 texts; 100 pairs take 200 of them. The other 800 go in the proportions 3 : 4; a demonstration goes with another.
+    # 100 pairs take 200 of 1000 texts. The other 800 are split 3 : 4. The number of demonstrations is even.
     sizes = Sizes(data(**EMPTY | {"pairs": 100}))
     there = {"corpus_texts": 1000, "sft_rows": 1000, "pairs": 500, "prompts_train": 1000}
     sizes.share_out(1000, there, {"pairs": 2})

@@ -71,7 +71,7 @@ def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def pairs(count: int) -> list[Row]:
-    """Rows with different prompts, and a positive and a negative response, written by the grammar."""
+    """Return rows of the grammar with different prompts, each with a positive and a negative response."""
     rng = random.Random(3)
     rows: dict[str, Row] = {}
     while len(rows) < count:
@@ -257,7 +257,7 @@ def test_a_held_out_prompt_from_elsewhere_opens_nothing_that_trains(raw: Path, s
 
 def test_the_first_turn_of_a_talk_is_not_a_held_out_prompt(raw: Path) -> None:
     short = [talk(row) for row in pairs(200)]
-    # Each talk goes on: its first turn is the prompt of a row above.
+    # Each conversation continues. Its first turn is the prompt of a row above.
     rows = short + [
         {
             side: f"{row['chosen']}\n\nHuman: And number {number}?\n\nAssistant: {side} {number}"
@@ -340,7 +340,7 @@ def test_what_labels_mean_can_be_told_and_the_rest_is_left_out(raw: Path, capsys
 
 
 def test_votes_in_numbers_are_told(raw: Path) -> None:
-    """As PandaLM has them: a column an annotator, 0 for a tie, 1 and 2 for the responses."""
+    """PandaLM has a column for each annotator, with 0 for a tie, and 1 and 2 for the responses."""
     rows = [
         {
             "instruction": row["prompt"],
@@ -479,7 +479,7 @@ def test_ids_that_say_nothing_can_be_told_so(raw: Path) -> None:
     rows = [{"id": "all", **json.loads(line)} for line in (raw / "reviews/train.jsonl").open()]
     write(raw / "reviews/train.jsonl", rows)
     assert not prepare(judge="data", source="data/raw/reviews", columns={"id": None}).dropped
-    # Blank ids are none, and ids are compared to the letter.
+    # Blank ids do not count, and ids are compared exactly.
     write(raw / "reviews/train.jsonl", [{**row, "id": ["", f"a{n}", f"A{n - 1}"][n % 3]} for n, row in enumerate(rows)])
     assert not prepare(judge="data", source="data/raw/reviews").dropped
 
@@ -589,7 +589,7 @@ def test_the_card_says_what_the_data_are(small_world: World, run_stage: RunStage
 @pytest.mark.thorough
 @pytest.mark.skipif(not (SHARED / "data/hh-rlhf").is_dir(), reason="needs the HH-RLHF file of ../shared (or RLHF_SHARED)")
 def test_the_real_transcripts_are_accounted_for(raw: Path) -> None:
-    """2,312 pairs: 5 do not share a prompt, 4 have an empty text; 2,303 are kept."""
+    """Of 2,312 pairs, 5 do not share a prompt and 4 have an empty text. So 2,303 are kept."""
     (raw / "hh-rlhf").symlink_to(SHARED / "data/hh-rlhf")
     profile = yaml.safe_load((ROOT / "profiles/hh-local.yaml").read_text())["data"]
     sizes = {"labelled_texts": 200, "labelled_held_out": 60}

@@ -47,13 +47,13 @@ def test_rounding_is_no_difference() -> None:
 
 
 def test_improvement_is_paired_by_prompt() -> None:
-    # Prompts differ much, the gain is 0.1 on each: paired, that is certain; unpaired, it would drown.
+    # Prompts differ much, but the gain of each is 0.1. A paired test detects the gain, an unpaired test does not.
     before = np.linspace(0.0, 0.8, 50)
     noise = np.tile([0.01, -0.01], 25)
     gain = improvement((before + 0.1 + noise)[:, None], before[:, None], 0.95, 999, 0)
     assert gain["mean_positive"] == pytest.approx(0.1)
     assert 0.095 < gain["ci_low"] < 0.1 < gain["ci_high"] < 0.105
-    assert gain["p_value"] == pytest.approx(2 / 1000)  # the least that 999 resamples can say, two-sided
+    assert gain["p_value"] == pytest.approx(2 / 1000)  # the smallest two-sided p of 999 resamples
     assert gain["effect_size"] == pytest.approx(0.1 / noise.std(ddof=1))
 
 
@@ -119,7 +119,7 @@ def test_the_prompts_needed() -> None:
     at_99, at_90 = (improvement(after, before, level, 99, 0)["prompts_needed"] for level in (0.99, 0.9))
     assert (at_99, at_90) == (prompts_needed(spread, 0.01), prompts_needed(spread, 0.1))
     assert at_99 > at_90
-    # They are enough, and a third less are not: simulated.
+    # A simulation shows that this number is enough, and a number one third lower is not.
     rng = np.random.default_rng(0)
     seen = {count: [ttest_1samp(rng.normal(0.05, 0.1, count), 0).pvalue < 0.05 for _ in range(2000)] for count in (34, 22)}
     assert np.mean(seen[34]) == pytest.approx(0.8, abs=0.03)
@@ -213,6 +213,6 @@ def test_how_often_the_judge_sides_with_the_annotators(tmp_path: Path, monkeypat
 
 def test_a_gain_is_in_standard_deviations_of_what_was_before() -> None:
     before, after = np.array([0.0, 2.0, 4.0]), np.array([3.0, 5.0, 7.0])
-    assert gain(after, before) == pytest.approx(1.5)  # a rise of 3, deviations -2, 0, 2
+    assert gain(after, before) == pytest.approx(1.5)  # an increase of 3 with deviations -2, 0, 2
     assert gain(before, after) == pytest.approx(-1.5)
     assert gain(after, np.ones(3)) == 0

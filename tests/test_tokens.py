@@ -186,7 +186,7 @@ def test_letters_are_merged_as_those_of_any_word() -> None:
 
 
 def test_letters_that_no_token_spells_are_unknown_and_not_lost(llama: Path) -> None:
-    """SentencePiece without bytes: "<" and "/" are unknown to it, as any letter is that it never saw."""
+    """SentencePiece without bytes does not know "<" and "/", nor other letters outside its training text."""
     tokenizer = load_tokenizer(llama)
     tokens = tokenizer.convert_ids_to_tokens(encode(tokenizer, "film</s>"))
     assert tokens == ["<s>", "▁film", "<unk>", "<unk>", "s", "<unk>"]
@@ -239,7 +239,7 @@ def around(single: str) -> PreTrainedTokenizerBase:
 def test_what_a_tokenizer_puts_around_a_text_stays_around_it(
     single: str, prefix: list[str], suffix: list[str], end: list[str]
 ) -> None:
-    """A prompt goes on, so that nothing comes after it; an example ends as the tokenizer ends it, and with one EOS."""
+    """A prompt has no token after it, because a response follows. An example ends with the tokenizer's tokens and one EOS."""
     tokenizer = around(single)
 
     def tokens(ids: list[int]) -> list[str]:
@@ -272,7 +272,7 @@ def test_a_tokenizer_that_knows_no_latin_letter_shows_its_habits_too() -> None:
 
 
 def test_trl_adds_nothing_to_ids(tmp_path: Path) -> None:
-    """Both trainers are given ids; what they train on is those, and no token more."""
+    """Both trainers get ids, and train on exactly these ids."""
     tokenizer = bytes_()
     torch.manual_seed(0)
     size = {"vocab_size": len(tokenizer), "n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 32, "pad_token_id": 1}

@@ -9,7 +9,7 @@ from .conftest import World, checkout, outs, tiny_params
 
 FOLDERS = ("data", "models", "metrics", "plots", "reports")
 SECRET = "hf_itIsNobodysBusiness"  # noqa: S105 (none)
-# Another person's machine, as far as the environment goes.
+# The environment of another user's machine.
 ELSEWHERE = {
     "USER": "somebody",
     "LOGNAME": "somebody",
@@ -42,7 +42,7 @@ def test_a_second_clone_elsewhere_gives_the_same_bytes(finished_world: World, tm
 
 @pytest.mark.thorough
 def test_one_thread_gives_the_same_bytes_as_itself(tmp_path: Path) -> None:
-    """Two runs at once, each with one thread."""
+    """Two simultaneous runs, each with one thread, give the same bytes."""
     worlds = [checkout(tmp_path / name, tiny_params(), {"OMP_NUM_THREADS": "1"}) for name in ("one", "two")]
     runs = [
         subprocess.Popen(["dvc", "repro"], cwd=world.folder, env=world.environment(), stdout=subprocess.DEVNULL)

@@ -87,7 +87,7 @@ def test_the_gap_is_the_reward_models_gain_less_the_judges(finished_world: World
 
 
 def test_the_judge_is_nobodys_pupil(finished_world: World) -> None:
-    """No text that trains the judge, nor a near-duplicate, trains the reward model: all pairs compared, exactly."""
+    """The reward model trains on no text of the judge's training data and no near-duplicate. All pairs are compared exactly."""
     from rlhf_sentiment.data.near_duplicates import shingles
 
     def rows(name: str) -> list[dict[str, str]]:
@@ -173,7 +173,7 @@ def test_a_change_of_statistics_samples_nothing_and_of_questions_does(world: Wor
 
 
 def test_a_model_adds_nothing_to_anothers_samples(world: World, run_stage: RunStage) -> None:
-    """Samples of base and sft stay what they are where the RLHF model is another."""
+    """The samples of base and sft do not depend on the RLHF model."""
     before = outs(world, "data/samples")
     shutil.rmtree(world / "models/ppo")
     shutil.copytree(world / "models/base", world / "models/ppo")
@@ -208,7 +208,7 @@ def test_a_model_that_only_repeats_wonderful_is_caught(world: World, run_stage: 
 
 
 def test_your_own_prompts_and_another_judge(world: World, run_stage: RunStage) -> None:
-    """`evaluate.prompts_file`, a classifier of one's own, and compare.py with the stage's numbers."""
+    """`evaluate.prompts_file` and a classifier of the user work, and compare.py gives the numbers of the stage."""
     import torch
 
     from rlhf_sentiment.evaluation.judges import classifier_of
@@ -350,7 +350,7 @@ def test_compare_shows_every_model(world: World, run_stage: RunStage) -> None:
 
 
 def test_compare_says_what_the_stage_said(world: World, run_stage: RunStage) -> None:
-    """A test prompt gets from the command line the answers that `sample` wrote."""
+    """The command line gives a test prompt the same answers as `sample`."""
     sampled = [json.loads(line) for line in (world / "data/samples/rlhf.jsonl").read_text().splitlines()]
     one = sampled[14]
     assert one["sample"] == 0
@@ -461,7 +461,7 @@ def test_bad_input_is_one_clear_line(
 
 @pytest.mark.parametrize(("stage", "key", "status"), [("ppo", "ppo.max_new_tokens", 1), ("judge", "judge.ngrams", 2)])
 def test_bad_input_ends_the_process_with_one_line(world: World, stage: str, key: str, status: int) -> None:
-    """End to end, where the other cases run in the process of the test: a fault of an input, and one of a setting."""
+    """A fault of an input and a fault of a setting run end to end. Other cases run in the process of the test."""
     world.set(key, 160)
     command = [sys.executable, f"stages/{stage}.py"]
     done = subprocess.run(command, cwd=world.folder, env=world.environment(), capture_output=True, text=True, check=False)
