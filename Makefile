@@ -1,37 +1,48 @@
-# The commands of the README, each with its set-up. `make` alone sets up.
-PYTHON ?= python3.11
+# The commands of the README. Each sets up the environment first; `make` alone does nothing else.
+
+# The first Python that can build the environment. Byte-identical outputs are promised for 3.11 only.
+USABLE := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do \
+	$$name -c '$(USABLE)' 2>/dev/null && echo $$name && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 # The stages call plain `python`, so that an experiment in another folder uses the same environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-# Where `local-data` finds data/ and models/.
+# The folder in which `local-data` finds data/ and models/.
 SHARED ?= ../shared
 
-.PHONY: setup repro test thorough verify lint format local-data pins clean
+.PHONY: setup repro quick test thorough verify lint format coverage local-data pins clean
 
 setup: $(VENV)/.installed
 
-# Exactly the pins, never newer ones. The package itself is for notebooks: the stages run the code beside them.
+# Exactly the pins, never newer ones. Notebooks use the installed package; stages run the code of this folder.
 $(VENV)/.installed: requirements.txt pyproject.toml
+	@test -x $(BIN)/python || test -n "$(PYTHON)" || { \
+		echo "setup: needs Python 3.11, 3.12 or 3.13 with venv and pip; name it: make PYTHON=COMMAND" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -r requirements.txt
 	$(BIN)/python -m pip install --no-deps --no-build-isolation -e .
 	touch $@
 
-# What a dvc that was killed left half written is mended first.
+# Files that a killed dvc left half written are repaired first.
 repro: setup
 	python stages/mend.py
 	dvc repro
 
+# Three tiers. `quick` is for each change of the code: at most 3 minutes on 2 cores.
+quick: setup
+	pytest -m "not slow"
+
+# For each change that is to be merged: at most 18 minutes on 2 cores. The slowest tests are listed at the end.
 test: setup
-	pytest
+	pytest --durations=15
 
-# With the tests that repeat at length, on other settings, what `test` has seen once.
+# All tests, nightly and before a release: with other models, data and settings, what `test` has seen once.
 thorough: setup
-	pytest -m ""
+	RLHF_FUZZ=10 pytest -m "" --durations=15
 
-# The same commit gives the same bytes: the tiny world twice, in two folders and two environments, and twice with one thread.
+# Test that a commit gives the same bytes: the tiny world in two folders and two environments, and twice with one thread.
 verify: setup
 	pytest -m "" tests/test_verify.py
 
@@ -40,19 +51,25 @@ lint: setup
 	ruff format --check .
 	mypy
 	PYTHONPATH=stages lint-imports
+	check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	check-jsonschema --quiet --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	check-jsonschema --quiet --builtin-schema vendor.github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+	check-jsonschema --quiet --builtin-schema vendor.citation-file-format --default-filetype yaml CITATION.cff
+	proselint check --config lint/proselint.json $$(git ls-files '*.md' CITATION.cff .github/ISSUE_TEMPLATE)
+	python lint/vocabulary.py $$(git ls-files '*.md' '*.py' '*.toml' '*.yml' params.yaml dvc.yaml profiles requirements.in Makefile CITATION.cff)
 
 format: setup
 	ruff check --fix .
 	ruff format .
 
-# Bring what the profiles *-local and stories-llama use: reviews and preferences below data/raw, models below models/pretrained.
+# Copy the inputs of the profiles *-local and stories-llama: reviews and preferences to data/raw, models to models/pretrained.
 local-data:
 	@for source in data/imdb data/hh-rlhf models/imdb-gpt2-10m models/stories260K; do test -d "$(SHARED)/$$source" || { \
 		echo "local-data: $(SHARED)/$$source is missing; name the folder that has it: make local-data SHARED=FOLDER" >&2; \
 		echo "The reviews are public: the Large Movie Review Dataset (Maas et al. 2011, https://ai.stanford.edu/~amaas/data/sentiment)." >&2; \
-		echo "Its archive is read as it is: tar -C data/raw -xf aclImdb_v1.tar.gz, and in params.yaml data.source: data/raw/aclImdb." >&2; \
-		echo "The preferences are public, too: https://github.com/anthropics/hh-rlhf." >&2; \
-		echo "Without files, profiles/distilgpt2-imdb.yaml and profiles/hh-rlhf.yaml load data and model from the hub." >&2; \
+		echo "To use its archive: tar -C data/raw -xf aclImdb_v1.tar.gz, and set data.source: data/raw/aclImdb in params.yaml." >&2; \
+		echo "The preferences are public too: https://github.com/anthropics/hh-rlhf." >&2; \
+		echo "profiles/distilgpt2-imdb.yaml and profiles/hh-rlhf.yaml need no local files: they load data and model from the hub." >&2; \
 		exit 1; }; done
 	@mkdir -p data/raw/imdb data/raw/hh-rlhf models/pretrained/imdb-gpt2-10m models/pretrained/stories260K
 	@for name in imdb hh-rlhf; do cp -f "$(SHARED)"/data/$$name/*.jsonl.gz data/raw/$$name/; done
@@ -60,12 +77,16 @@ local-data:
 	@chmod -R u+w data/raw/imdb data/raw/hh-rlhf models/pretrained/imdb-gpt2-10m models/pretrained/stories260K
 	@echo "local-data: data/raw/imdb, data/raw/hh-rlhf, models/pretrained/imdb-gpt2-10m, models/pretrained/stories260K"
 
-# Resolve requirements.in anew. torch is pinned without the tag of the build at hand ("+cpu"), to install anywhere.
+# Resolve requirements.in again. torch is pinned without the tag of the build at hand ("+cpu"), to install anywhere.
 pins: setup
 	python -m pip install pip-tools==7.6.2
 	pip-compile --quiet --upgrade --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 		--output-file requirements.txt requirements.in
 	sed -i.bak 's/^\(torch==[0-9.]*\)+[a-z0-9]*/\1/' requirements.txt && rm requirements.txt.bak
 
+# The share of stages/ that the tests of `make test` run, line by line. Code that only subprocesses run does not count.
+coverage: setup
+	pytest --cov --cov-report=term:skip-covered
+
 clean:
-	rm -rf .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .coverage

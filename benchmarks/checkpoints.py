@@ -1,9 +1,9 @@
-"""What checkpoints cost: the share of the PPO stage's time that is spent on them, in one run.
+"""Measure the share of the PPO stage's time that goes into checkpoints.
 
     dvc repro && python benchmarks/checkpoints.py
 
-Runs the stage with params.yaml on copies of the last run's models, and adds up the time of hashing the key, looking for a
-checkpoint, writing each (with checksums and syncs) and noting the end. Prints one JSON line, last.
+The stage runs with params.yaml on copies of the last run's models. The benchmark adds up the time to hash the key, to look for
+a checkpoint, to write each checkpoint (with checksums and syncs) and to mark the end. The last line is the result, as JSON.
 """
 
 import argparse
@@ -29,7 +29,7 @@ spent: dict[str, list[float]] = {}
 
 
 def timed(name: str) -> None:
-    """Have `Checkpoints.<name>` note the seconds it takes."""
+    """Make `Checkpoints.<name>` record its seconds in `spent`."""
     method = getattr(Checkpoints, name)
 
     def call(*arguments: Any) -> Any:
@@ -43,7 +43,7 @@ def timed(name: str) -> None:
 
 
 def timed_block(method: Callable[..., Any]) -> Any:
-    """`Checkpoints.writing`, whose whole block is the cost."""
+    """Wrap `Checkpoints.writing`, and record the seconds of its whole block in `spent`."""
 
     @contextmanager
     def block(*arguments: Any) -> Any:

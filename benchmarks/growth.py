@@ -1,9 +1,10 @@
-"""Fit how the time of a PPO update grows with the batch and with the length of responses.
+"""Fit how the time of a PPO update grows with the batch size and with the length of responses.
 
     python benchmarks/growth.py --layers 4 --width 256 --heads 4 --vocab 2048
 
-Runs ppo.py of this folder for responses of 64 to 512 tokens and for batches of 8 to 64, passing on every flag it is given,
-and prints a line of JSON for each and, last, the exponents of time = c * size^exponent, fitted by least squares of logarithms.
+The benchmark runs ppo.py of this folder for responses of 64 to 512 tokens and for batches of 8 to 64. Options of ppo.py are
+passed on. Each run prints one JSON line. The last line has the exponents of time = c * size^exponent, fitted by least squares
+of the logarithms.
 """
 
 import argparse

@@ -1,10 +1,11 @@
-"""Kill the pipeline again and again, at random moments, and see whether it ends with the bytes of a run that was not killed.
+"""Kill the pipeline at random moments, and compare its outputs with those of a run that was not killed.
 
     python benchmarks/kills.py --kills 100
 
-In the tests' tiny world, with a checkpoint at every step (base: at every fourth). Each time what `make repro` does is started,
-and after a random time dvc and stage together, the stage alone, or dvc alone get SIGKILL. When a pipeline is finished its
-outputs are compared, and another begins, until so many kills are done. Prints whom they hit and what differed.
+The pipeline is the tiny one of the tests, with a checkpoint at every step (base: at every fourth). The benchmark starts the
+commands of `make repro`. After a random time it sends SIGKILL to dvc, to the stage, or to both. It starts the commands again
+until the pipeline is finished, compares the outputs, and begins another pipeline, until all kills are done. It prints which
+process was hit in which stage, and which outputs differ.
 """
 
 import argparse
@@ -60,23 +61,24 @@ def main() -> None:
             shutil.rmtree(world.folder)
     table = pd.DataFrame(rows)
     print(pd.crosstab(table["stage"], table["whom"], margins=True).to_string())
-    print(f"{len(rows)} kills in {pipelines} pipelines; {mended} files mended; {differing} files differ")
+    print(f"{len(rows)} kills in {pipelines} pipelines; {mended} files restored; {differing} files differ")
     sys.exit(1 if differing else 0)
 
 
 def attempt(world: World, log: Path, patience: float, whom: str) -> tuple[dict[str, str] | None, str]:
-    """Start the pipeline, and kill it after so many seconds.
+    """Start the pipeline, and kill it after `patience` seconds.
 
     Returns:
-        What was hit, None where it finished before; what it said.
+        The stage and the process that were hit (None if the pipeline finished first), and the output of the pipeline.
 
-    Exits where it failed by itself, or where a stage began anew what a checkpoint had.
+    Raises:
+        SystemExit: the pipeline failed by itself, or a stage did not resume from its newest checkpoint.
     """
     before = {stage: world.newest(stage) for stage in ("base", "sft", "reward", "ppo")}
-    log.unlink(missing_ok=True)  # a stage that survived its dvc goes on to write to the old one
+    log.unlink(missing_ok=True)  # a stage that outlives its dvc still writes to the old file
     with open(log, "w") as file:
-        dvc = subprocess.Popen(  # noqa: S603 (own words)
-            ["bash", "-c", REPRO],  # noqa: S607 (as a person's shell does)
+        dvc = subprocess.Popen(  # noqa: S603 (a constant command)
+            ["bash", "-c", REPRO],  # noqa: S607 (bash is found as in a shell)
             cwd=world.folder,
             env=world.environment(),
             stdout=file,
@@ -96,7 +98,7 @@ def attempt(world: World, log: Path, patience: float, whom: str) -> tuple[dict[s
                 os.killpg(dvc.pid, signal.SIGKILL)
             else:
                 (process if whom == "stage" and process else dvc).kill()
-        except (ProcessLookupError, psutil.NoSuchProcess):  # it ended in this moment
+        except (ProcessLookupError, psutil.NoSuchProcess):  # the process ended just before
             pass
         dvc.wait()
     said = log.read_text()
@@ -110,7 +112,7 @@ def attempt(world: World, log: Path, patience: float, whom: str) -> tuple[dict[s
 
 
 def at_work(dvc: int) -> tuple[str, psutil.Process | None]:
-    """The stage that is at work, and its process."""
+    """Return the name of the running stage and its process."""
     try:
         for child in psutil.Process(dvc).children(recursive=True):
             for word in child.cmdline():
@@ -122,7 +124,7 @@ def at_work(dvc: int) -> tuple[str, psutil.Process | None]:
 
 
 def differences(one: World, other: World) -> list[str]:
-    """The files that are not the same in both, or not in both."""
+    """Return the names of the files that differ, or that only one of the two worlds has."""
     first, second = outs(one, *FOLDERS), outs(other, *FOLDERS)
     wrong = sorted(name for name in first.keys() | second.keys() if first.get(name) != second.get(name))
     return wrong + ["dvc.lock"] * ((one / "dvc.lock").read_bytes() != (other / "dvc.lock").read_bytes())

@@ -1,11 +1,11 @@
-"""Fit how the time of the data stages' functions grows with the size of inputs that are made to slow them down.
+"""Fit how the time of data functions grows with the size of adversarial inputs.
 
     python benchmarks/linear.py             # all
-    python benchmarks/linear.py marks votes # these
+    python benchmarks/linear.py marks votes # only these
 
-Each input is taken at its size, its double and its quadruple, each in a process of its own: the least processor time of three
-runs, and the peak memory above that before the first. The exponent of time = c * size^exponent is fitted by least squares of
-logarithms. Where one is above 1.15, the exit status is 1.
+Each case runs at its size, twice its size and four times its size. Each size has a process of its own. The time is the least
+processor time of three runs. The memory is the peak during the runs minus the peak before the first run. The exponent of
+time = c * size^exponent is fitted by least squares of the logarithms. The exit status is 1 if an exponent is above 1.15.
 """
 
 import argparse
@@ -27,7 +27,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "stages"))
 
-from rlhf_sentiment.data import text  # noqa: E402 (the line before finds it)
+from rlhf_sentiment.data import text  # noqa: E402 (found through the line above)
 from rlhf_sentiment.data.files import files_at  # noqa: E402
 from rlhf_sentiment.data.formats import rows_of  # noqa: E402
 from rlhf_sentiment.data.intake import Intake  # noqa: E402
@@ -40,7 +40,7 @@ RUNS = 3
 
 
 class Case(NamedTuple):
-    """What is timed: a function of what `make` makes of a size."""
+    """One timed case: `work` runs on the input that `make` builds for a size."""
 
     size: int
     make: Callable[[int], object]
@@ -48,7 +48,7 @@ class Case(NamedTuple):
 
 
 def boilerplate(count: int, own: int) -> tuple[list[str], list[str]]:
-    """Two lists of `count` texts that all share 62 words, and have as many more of their own."""
+    """Return two lists of `count` texts. All texts share 62 words; each has `own` more words of its own."""
     shared = " ".join(f"shared{place}" for place in range(62))
     rng = random.Random(0)  # noqa: S311 (no secret)
 
@@ -63,7 +63,7 @@ def compare(texts: tuple[list[str], list[str]]) -> None:
 
 
 def votes(rows: int) -> Path:
-    """A file of as many pairs, on each of which the annotators are divided."""
+    """Write a file of `rows` pairs with several votes on each, and return its path."""
     folder = Path(tempfile.mkdtemp())
     with (folder / "votes.jsonl").open("w", encoding="utf-8") as lines:
         for row in range(rows):
@@ -78,7 +78,7 @@ def votes(rows: int) -> Path:
 
 
 def one_line(letters: int) -> Path:
-    """A compressed file that unpacks to one line of as many letters."""
+    """Write a compressed file that unpacks to one line of `letters` letters, and return its path."""
     file = Path(tempfile.mkdtemp()) / "line.jsonl.gz"
     with gzip.open(file, "wb") as lines:
         for _ in range(letters // 1_000_000):
@@ -118,7 +118,7 @@ CASES = {
 
 
 def measure(name: str, size: int) -> None:
-    """Print seconds and MiB of one case at one size."""
+    """Print the seconds and the MiB of one case at one size."""
     case = CASES[name]
     given = case.make(size)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

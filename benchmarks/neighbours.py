@@ -1,9 +1,9 @@
-"""What idle threads that spin cost a neighbour: small PPOs alone and two at once, by how OpenMP's threads wait.
+"""Measure how much spinning threads of one PPO run slow down a second run on the same machine.
 
     python benchmarks/neighbours.py
 
-Each row is a setting of libgomp: its default, the one that stages start with, and others. Prints one JSON line a setting:
-samples per second of a PPO alone, and the mean of two at once.
+Each setting of libgomp (its default, the setting of the stages, and others) prints one JSON line. The line has the samples per
+second of one PPO run alone, and the mean of two runs at once.
 """
 
 import argparse
@@ -24,12 +24,12 @@ WAITS: list[dict[str, str]] = [
 
 
 def samples_per_second(together: int, updates: int, wait: dict[str, str]) -> float:
-    """The mean over `together` PPOs at once."""
+    """Return the mean samples per second of `together` PPO runs at once."""
     options = [word for name, size in SIZES.items() for word in (f"--{name}", str(size))]
     command = [sys.executable, str(Path(__file__).parent / "ppo.py"), "--updates", str(updates), *options]
     own = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")} | wait
     running = [
-        subprocess.Popen(command, env=own, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)  # noqa: S603 (own script)
+        subprocess.Popen(command, env=own, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)  # noqa: S603 (ppo.py)
         for _ in range(together)
     ]
     said = [process.communicate()[0].splitlines()[-1] for process in running]

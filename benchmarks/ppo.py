@@ -2,10 +2,10 @@
 
     python benchmarks/ppo.py --layers 6 --width 768 --heads 12 --vocab 50257 --batch 16 --prompt 16 --response 48 --epochs 4
 
-The code is that of the stage; settings that have no flag are those of params.yaml. The weights are random (speed does not
-depend on them), and most responses go to their full length: EOS is one token of the vocabulary. Prints one JSON
-line, last: seconds per update (median of the updates after a first, uncounted one) and of its rollout, scoring and training,
-responses per second, the peak of the host's resident memory, and by how much it grew after that first update.
+The code is the code of the stage. Settings without an option come from params.yaml. The weights are random, because speed does
+not depend on them. Most responses reach their full length, because EOS is only one token of the vocabulary. The first update is
+not counted. The last line is the result, as JSON: the median seconds per update and of its rollout, scoring and training,
+responses per second, the peak resident memory of the host, and the growth of this peak after the first update.
 """
 
 import argparse
@@ -56,7 +56,7 @@ class Params(Settings):
 
 
 def now(device: torch.device) -> float:
-    """Seconds, once the device has done what it was asked for."""
+    """Wait until the device has finished its work, and return the time in seconds."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

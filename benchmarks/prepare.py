@@ -1,8 +1,10 @@
-"""Time the prepare stage on many labelled texts, and measure its memory: `python benchmarks/prepare.py --rows 1000000`.
+"""Measure the time and the memory of the prepare stage on many labelled texts.
 
-The texts are made here: as long as film reviews (230 words in the mean, log-normal), of 20,000 words by Zipf's law, half
-of each label, one row in a hundred a duplicate and one in a hundred nearly one. The stage runs as people run it, in a folder
-of its own with the default settings.
+    python benchmarks/prepare.py --rows 1000000
+
+The texts are generated. They are as long as film reviews: 230 words in the mean, log-normal. Their 20,000 different words
+follow Zipf's law. Each label has half of the rows. One row in a hundred is a duplicate, and one in a hundred is a
+near-duplicate. The stage runs as a command in a folder of its own, with the default settings.
 """
 
 import argparse
@@ -21,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def write_texts(file: Path, rows: int, seed: int = 0) -> None:
-    """A file of JSON lines with `text` and `label`."""
+    """Write a file of JSON lines with `text` and `label`."""
     rng = np.random.default_rng(seed)
     vocabulary = np.array([f"{'aeiou'[rank % 5]}{rank:x}" for rank in range(20_000)])
     weights = 1 / np.arange(1, 20_001)

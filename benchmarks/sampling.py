@@ -1,9 +1,10 @@
-"""Time how `sample` writes against plain `generate` over batches in file order.
+"""Compare the speed of the `sample` stage with plain `generate` over batches in file order.
 
     dvc repro && python benchmarks/sampling.py --prompts 500 --tokens 48
 
-Base, fine-tuned and RLHF model of the last run answer the test prompts, then training prompts, one answer each, in batches of
-`generation.batch_size`. Both ways sample the plain distribution at `generation.temperature`. Prints one JSON line, last.
+The models of the last run answer the test prompts first and then training prompts, once each, in batches of
+`generation.batch_size`. Both ways sample from the whole distribution at `generation.temperature`. The last line is the result,
+as JSON.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""Time the PPO of trl 1.12.0, the last release that had one, with the flags of ppo.py: the peer that it is compared with.
+"""Time the PPO of trl 1.12.0, the last release with PPO, with the options of ppo.py.
 
     python3.11 -m venv /tmp/trl && /tmp/trl/bin/pip install torch==2.13.0 trl==1.12.0
     /tmp/trl/bin/python benchmarks/trl_ppo.py --layers 6 --width 768 --heads 12 --batch 16 --prompt 16 --response 48 [--bf16]
 
-It needs an environment of its own. Random weights, a separate value model, one accumulation step per micro-batch, nothing
-logged or saved. Prints one JSON line, last.
+It needs an environment of its own. The weights are random, and the value model is separate. Each micro-batch is one
+accumulation step. Nothing is logged or saved. The last line is the result, as JSON.
 """
 
 import argparse
@@ -35,7 +35,7 @@ SIZES |= {"prompt": 16, "response": 48, "epochs": 4, "updates": 3}
 
 
 class Clock(TrainerCallback):
-    """The time after each update."""
+    """A callback that records the time after each update."""
 
     def __init__(self) -> None:
         self.times: list[float] = []

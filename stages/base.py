@@ -1,8 +1,8 @@
-"""The base model: the language model that supervised fine-tuning starts from and that the report compares with.
+"""Make the base model: supervised fine-tuning starts from it, and the report compares the other models with it.
 
-`base.model: scratch` trains a byte-level BPE tokenizer and a small GPT-2 on the corpus. Anything else is loaded as it
-is: a folder below models/pretrained, or a hub id at a pinned revision. Either way the tokenizer leaves with a pad token
-that is not its EOS.
+`base.model: scratch` trains a byte-level BPE tokenizer and a small GPT-2 on the corpus. Any other value names a folder below
+models/pretrained, or a hub id at a pinned revision, which is loaded without training. In both cases the tokenizer gets a pad
+token that is not its EOS.
 """
 
 from rlhf_sentiment.engine.start import stage  # isort: split
@@ -23,8 +23,8 @@ from transformers import (
     TrainingArguments,
 )
 
-from rlhf_sentiment.engine.artifacts import require
 from rlhf_sentiment.engine.errors import StageError
+from rlhf_sentiment.engine.inputs import require
 from rlhf_sentiment.engine.messages import shown
 from rlhf_sentiment.engine.params import Device, Seed, Settings
 from rlhf_sentiment.engine.records import read_rows
@@ -32,8 +32,8 @@ from rlhf_sentiment.models.devices import make_deterministic, quiet, resolve_dev
 from rlhf_sentiment.models.loading import load_policy, load_tokenizer, save
 from rlhf_sentiment.models.tokens import encode, ending, habits, letters
 from rlhf_sentiment.settings.base import BaseSettings
-from rlhf_sentiment.settings.checkpoints import CheckpointEvery
-from rlhf_sentiment.settings.report import ReportTo
+from rlhf_sentiment.settings.checkpoint_every import CheckpointEvery
+from rlhf_sentiment.settings.report_to import ReportTo
 from rlhf_sentiment.training.checkpoints import Checkpoints
 from rlhf_sentiment.training.trainer import ByLengthTrainer, arguments, train
 
@@ -43,6 +43,8 @@ EOS, PAD = "<|endoftext|>", "<|pad|>"
 
 
 class Params(Settings):
+    """The settings that this stage loads."""
+
     seed: Seed
     device: Device
     report_to: ReportTo
@@ -51,6 +53,7 @@ class Params(Settings):
 
 
 def main(params: Params) -> str:
+    """Run the stage, and return the end of its last line."""
     quiet()
     make_deterministic(params.seed)
     device = resolve_device(params.device)
@@ -62,7 +65,8 @@ def main(params: Params) -> str:
     else:
         if params.base.model.startswith("models/"):
             require(Path(params.base.model))
-        model, tokenizer = bring(params.base.model, params.base.revision)
+        name, revision = params.base.model, params.base.revision
+        model, tokenizer = load_policy(name, revision=revision), load_tokenizer(name, revision)
         result = f"{params.base.model} as it is"
     give_pad_token(model, tokenizer)
     save(model, tokenizer, "models/base")
@@ -73,10 +77,10 @@ def main(params: Params) -> str:
 
 
 def train_tokenizer(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE, as GPT-2's: it writes any text, and every token is text."""
+    """Train a byte-level BPE tokenizer, like GPT-2's. It can encode any text."""
     bpe = ByteLevelBPETokenizer()
     bpe.train_from_iterator(texts, vocab_size=vocab_size, special_tokens=[EOS, PAD], show_progress=False)
-    # Pads on the right, as training wants it: positions start at 0. Sampling pads on the left and says so.
+    # Training needs padding on the right, so that positions start at 0. Sampling sets padding on the left itself.
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe._tokenizer, bos_token=EOS, eos_token=EOS, pad_token=PAD, padding_side="right"
     )
@@ -85,7 +89,11 @@ def train_tokenizer(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFas
 def train_model(
     texts: list[str], tokenizer: PreTrainedTokenizerFast, params: Params, device: torch.device, kept: Checkpoints
 ) -> tuple[PreTrainedModel, str]:
-    """A GPT-2 of the given size, trained on whole texts, each ending with EOS; a longer one is cut into blocks."""
+    """Train a GPT-2 on whole texts, each of which ends with EOS. Texts longer than `base.context` are split into blocks.
+
+    Returns:
+        The model, and a line on its training.
+    """
     base = params.base
     model = GPT2LMHeadModel(
         GPT2Config(
@@ -107,7 +115,7 @@ def train_model(
     for text in texts:
         ids = encode(tokenizer, text) + ending(tokenizer)
         blocks += [ids[start : start + base.context] for start in range(0, len(ids), base.context)]
-    # The collator pads labels with -100, so that EOS is learned and padding is not.
+    # The collator pads labels with -100, so that the loss includes EOS but no padding.
     rows = Dataset.from_dict({"input_ids": blocks, "labels": blocks})
     with arguments(device, params.seed, len(rows), base, params.report_to) as common:
         trainer = ByLengthTrainer(
@@ -120,24 +128,15 @@ def train_model(
     return model, f"trained on {len(rows)} blocks, loss {curve[0]['loss']:.2f} -> {curve[-1]['loss']:.2f} nats per token"
 
 
-def bring(name: str, revision: str | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A model that is there already, which `load_policy` checks, and its tokenizer.
-
-    Raises:
-        StageError: as `load_policy`.
-    """
-    return load_policy(name, revision=revision), load_tokenizer(name, revision)
-
-
 def check_saved(name: str, model: PreTrainedModel, folder: str | Path) -> None:
-    """Refuse a model that would be another, or none, when the next stage loads it, and remove what was saved of it.
+    """Load a saved model again, and remove it where it has changed.
 
     Raises:
-        StageError: saved with its pad token, it cannot be loaded again, or not with the same weights.
+        StageError: the model, saved with its pad token, cannot be loaded, or its weights differ.
     """
     try:
         weights, again = model.state_dict(), load_policy(folder).state_dict()
-        wrong = None if all(torch.equal(again[key], weights[key]) for key in weights) else "its weights are others then"
+        wrong = None if all(torch.equal(again[key], weights[key]) for key in weights) else "its weights differ then"
     except StageError as error:
         wrong = str(error).split(";")[0]
     if wrong is not None:
@@ -146,23 +145,23 @@ def check_saved(name: str, model: PreTrainedModel, folder: str | Path) -> None:
 
 
 def give_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """A pad token that is not EOS, in tokenizer, embeddings and configuration; a chat's stop token stays EOS.
+    """Give a pad token that is not EOS to tokenizer, embeddings and configuration.
 
-    With pad = EOS a reward model reads its score at the wrong token, and a mask made from pad ids hides the real EOS. With pad
-    = UNK it reads past letters that the tokenizer does not know.
+    With pad = EOS a reward model reads its score at the wrong token, and a mask from pad ids hides the real EOS. With pad =
+    UNK the model does not see letters that the tokenizer does not know. The stop token of a chat model stays its EOS.
 
     Raises:
-        StageError: the tokenizer has no EOS, or a special token that is a letter, or is another model's.
+        StageError: the tokenizer has no EOS, has a special token that is a letter, or belongs to another model.
     """
     if tokenizer.eos_token_id is None:
-        raise StageError("the tokenizer has no EOS token, and nothing would end a response; name one in tokenizer_config.json")
+        raise StageError("the tokenizer has no EOS token, so that no response could end; name one in tokenizer_config.json")
     for token in tokenizer.convert_ids_to_tokens(sorted(habits(tokenizer).special)):
-        for name in (token, tokenizer.convert_tokens_to_string([token])):  # to some, a line end is the token `Ċ`
+        for name in (token, tokenizer.convert_tokens_to_string([token])):  # some write a line end as the token `Ċ`
             if len(name) == 1 and not letters(tokenizer, name):
                 raise StageError(
                     f"the tokenizer has the special token {shown(name)}, a letter that texts would lose; name another"
                 )
-    # An own pad token needs no weights that were trained, so that it alone may be more than the model knows.
+    # A pad token needs no trained weights. It is the only token that may lie beyond the model's vocabulary.
     tokens, known = set(tokenizer.get_vocab().values()), model.get_input_embeddings().num_embeddings
     if max(tokens - {tokenizer.pad_token_id}) >= known:
         raise StageError(f"the tokenizer has {len(tokenizer)} tokens and the model knows {known}; they do not belong together")

@@ -1,18 +1,19 @@
 """Check all of params.yaml before any work: every key, its type, its range, and combinations that cannot work.
 
-What it writes is always the same, and `prepare` depends on that: a typo in any section is found in two seconds, and a
-change that is right reruns only the stages that load it.
+The output is always the same, and `prepare` depends on it. A typo in any section is therefore found in two seconds. A correct
+change reruns only the stages that load it.
 """
 
 from rlhf_sentiment.engine.start import stage  # isort: split
 
-from rlhf_sentiment.engine.artifacts import writing
+from rlhf_sentiment.engine.outputs import writing
 from rlhf_sentiment.settings.whole import Params
 
 WRITES = ["data/checked.json"]
 
 
-def main(params: Params) -> str:
+def main(_: Params) -> str:
+    """Write that the settings are checked, and return the end of the stage's last line."""
     with writing(WRITES[0]) as aside:
         aside.write_text('{"params": "checked"}\n', encoding="utf-8")
     return "params are in order"

@@ -17,10 +17,10 @@ from rlhf_sentiment.engine.params import Device, Seed, Settings
 from rlhf_sentiment.engine.records import Row, read_json, read_table, write_metrics
 from rlhf_sentiment.evaluation.contestants import CONTESTANTS
 from rlhf_sentiment.evaluation.exam import Exam, read_exam
-from rlhf_sentiment.evaluation.figures import draw
 from rlhf_sentiment.evaluation.guards import guard
 from rlhf_sentiment.evaluation.measures import figures_of_contestants, hacking_gap, plain
 from rlhf_sentiment.evaluation.panel import Panel, by_prompt, figures_of_judges
+from rlhf_sentiment.evaluation.plots import draw
 from rlhf_sentiment.evaluation.report import headline, markdown, publish
 from rlhf_sentiment.evaluation.samples import Samples, read_samples
 from rlhf_sentiment.evaluation.statistics import comparisons
@@ -66,6 +66,8 @@ WRITES = [
 
 
 class Params(Settings):
+    """The settings that the stage reads."""
+
     seed: Seed
     device: Device
     ppo: RolloutSettings
@@ -92,6 +94,7 @@ class Inputs(NamedTuple):
 
 
 def main(params: Params) -> str:
+    """Judge the answers, and write the figures, the plots and the report."""
     quiet()
     make_deterministic(params.seed)
     settings, device = params.evaluate, resolve_device(params.device)

@@ -1,9 +1,9 @@
-"""PPO: the fine-tuned model learns to write what the reward model likes, and to stay close to what it was.
+"""PPO: the fine-tuned model learns to maximise the reward, and to stay close to the fine-tuned model.
 
-Each step samples responses to a batch of prompts (sampling/rollout.py), works out what each token was worth, and takes several
-epochs of clipped PPO (ppo/step.py, with the equations in ppo/equations.py). ppo/loop.py runs the steps. The reference policy is
-the fine-tuned model itself, frozen. The critic starts from the reward model, or is a head on the policy. PPO trains on the
-prompts of the train split and is measured on those of validation. It reads no test prompt.
+ppo/loop.py runs the steps. Each step samples responses to a batch of prompts (sampling/rollout.py) and computes the advantage
+of each token. Then the step runs several epochs of clipped PPO (ppo/step.py, with the equations in ppo/equations.py). The
+reference policy is a frozen copy of the fine-tuned model. The critic starts from the reward model, or is a head on the policy.
+PPO trains on the prompts of the train split, and measures on those of the validation split. It reads no test prompt.
 """
 
 from rlhf_sentiment.engine.start import stage  # isort: split
@@ -16,10 +16,10 @@ from rlhf_sentiment.models.devices import make_deterministic, quiet, resolve_dev
 from rlhf_sentiment.models.loading import load_reward_model, load_tokenizer, save
 from rlhf_sentiment.ppo.loop import actors_of, make_accelerator, prompts_of, train_policy
 from rlhf_sentiment.rewards import reward_of_model
-from rlhf_sentiment.settings.checkpoints import CheckpointEvery
+from rlhf_sentiment.settings.checkpoint_every import CheckpointEvery
 from rlhf_sentiment.settings.counts import number_of
 from rlhf_sentiment.settings.ppo import PPOSettings
-from rlhf_sentiment.settings.report import ReportTo
+from rlhf_sentiment.settings.report_to import ReportTo
 from rlhf_sentiment.training.checkpoints import Checkpoints
 
 READS = ["models/sft", "models/reward", "data/prepared/prompts.jsonl"]
@@ -27,6 +27,8 @@ WRITES = ["models/ppo", "metrics/ppo.json", "plots/ppo.csv", "plots/ppo_validati
 
 
 class Params(Settings):
+    """The settings that this stage loads."""
+
     seed: Seed
     device: Device
     report_to: ReportTo
@@ -35,6 +37,7 @@ class Params(Settings):
 
 
 def main(params: Params) -> str:
+    """Run the stage, and return the end of its last line."""
     quiet()
     make_deterministic(params.seed)
     settings, device = params.ppo, resolve_device(params.device)
@@ -64,7 +67,7 @@ def main(params: Params) -> str:
     run = train_policy(actors, train, validation, settings, params.seed, accelerator, kept)
     accelerator.end_training()
 
-    # 4. Write. The policy loads with plain `from_pretrained`; the critic lies beside it.
+    # 4. Write. The policy loads with plain `from_pretrained`. The critic has its own file in the same folder.
     save(actors.policy, tokenizer, "models/ppo", actors.critic)
     write_table("plots/ppo.csv", run.curve)
     write_table("plots/ppo_validation.csv", run.validated)

@@ -1,8 +1,8 @@
-"""The reward model: a score for a response, learned from preference pairs.
+"""Train the reward model: it learns to score a response from preference pairs.
 
-trl's RewardTrainer: the fine-tuned model with a scalar head in place of the vocabulary, trained so that the chosen
-response scores above the rejected one (Bradley-Terry; Ouyang et al. 2022, 2203.02155, equation 1). The score is read at
-the last token: EOS, or the one before the cut where a long text is cut to the length that responses have.
+The model is the fine-tuned model with a scalar head in place of the vocabulary. trl's RewardTrainer trains it so that the
+chosen response gets a higher score than the rejected one (Bradley-Terry; Ouyang et al. 2022, 2203.02155, equation 1). The
+score is read at the last token, which is EOS except in truncated texts.
 """
 
 from rlhf_sentiment.engine.start import stage  # isort: split
@@ -12,8 +12,8 @@ from rlhf_sentiment.engine.records import read_rows, write_metrics, write_table
 from rlhf_sentiment.models.devices import make_deterministic, quiet, resolve_device
 from rlhf_sentiment.models.loading import load_reward_model, load_tokenizer, save
 from rlhf_sentiment.reward_model import train_reward
-from rlhf_sentiment.settings.checkpoints import CheckpointEvery
-from rlhf_sentiment.settings.report import ReportTo
+from rlhf_sentiment.settings.checkpoint_every import CheckpointEvery
+from rlhf_sentiment.settings.report_to import ReportTo
 from rlhf_sentiment.settings.reward import RewardSettings
 from rlhf_sentiment.training.checkpoints import Checkpoints
 
@@ -22,6 +22,8 @@ WRITES = ["models/reward", "metrics/reward.json", "plots/reward.csv"]
 
 
 class Params(Settings):
+    """The settings that this stage loads."""
+
     seed: Seed
     device: Device
     report_to: ReportTo
@@ -30,6 +32,7 @@ class Params(Settings):
 
 
 def main(params: Params) -> str:
+    """Run the stage, and return the end of its last line."""
     quiet()
     make_deterministic(params.seed)
     kept = Checkpoints("reward", params, READS, params.checkpoint_every.reward)

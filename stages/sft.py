@@ -1,7 +1,7 @@
 """Supervised fine-tuning: the base model learns to answer a prompt with one response and to stop.
 
-trl's SFTTrainer on prompt and response rows; the loss is on the response and its EOS alone. A row that is too long is
-left out, or cut, and then has no EOS. Dropout is as the base model's configuration has it.
+trl's SFTTrainer trains on rows of prompt and response. The loss includes only the response and its EOS. A row that is too long
+is left out, or truncated, and then has no EOS. Dropout is that of the base model's configuration.
 """
 
 from rlhf_sentiment.engine.start import stage  # isort: split
@@ -15,8 +15,8 @@ from rlhf_sentiment.engine.records import read_rows, write_metrics, write_table
 from rlhf_sentiment.models.devices import make_deterministic, quiet, resolve_device
 from rlhf_sentiment.models.loading import load_policy, load_tokenizer, refuse_longer, save
 from rlhf_sentiment.models.tokens import encode_example
-from rlhf_sentiment.settings.checkpoints import CheckpointEvery
-from rlhf_sentiment.settings.report import ReportTo
+from rlhf_sentiment.settings.checkpoint_every import CheckpointEvery
+from rlhf_sentiment.settings.report_to import ReportTo
 from rlhf_sentiment.settings.sft import SFTSettings
 from rlhf_sentiment.training.checkpoints import Checkpoints
 from rlhf_sentiment.training.trainer import arguments, train
@@ -26,6 +26,8 @@ WRITES = ["models/sft", "metrics/sft.json", "plots/sft.csv"]
 
 
 class Params(Settings):
+    """The settings that this stage loads."""
+
     seed: Seed
     device: Device
     report_to: ReportTo
@@ -34,6 +36,7 @@ class Params(Settings):
 
 
 def main(params: Params) -> str:
+    """Run the stage, and return the end of its last line."""
     quiet()
     make_deterministic(params.seed)
     device = resolve_device(params.device)
@@ -43,7 +46,7 @@ def main(params: Params) -> str:
     longest = params.sft.max_length
     refuse_longer(model, longest, "sft.max_length")
 
-    # 1. Prompt and response; those that are too long are left out or cut, and counted.
+    # 1. Encode the rows. Rows that are too long are left out or truncated, and counted.
     prompts, responses, too_long = [], [], 0
     for row in read_rows("data/prepared/sft.jsonl", {"prompt": str, "response": str}):
         prompt, response, fits = encode_example(tokenizer, row["prompt"], row["response"], longest, params.sft.cut)

@@ -1,4 +1,4 @@
-"""What a stage really needs, read from its source: the modules it imports, the files it reads, the settings it loads."""
+"""The modules that a stage imports, read from its source."""
 
 import ast
 import json
@@ -13,7 +13,7 @@ PACKAGE = STAGES / "rlhf_sentiment"
 
 
 def imports(file: Path) -> set[Path]:
-    """The project's own modules that `file` imports by itself, at any depth of its code but under `if TYPE_CHECKING`."""
+    """Return the modules of this project that `file` itself imports. Imports under `if TYPE_CHECKING` do not count."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     skipped = {
         inner
@@ -43,7 +43,10 @@ def imports(file: Path) -> set[Path]:
 
 
 def closure(file: Path) -> set[Path]:
-    """`file` and all of the project's modules that running it imports, but the package's `__init__`, which runs nothing."""
+    """Return `file` and all modules of this project that it imports, directly or not.
+
+    The `__init__.py` of packages are left out, because they run nothing.
+    """
     seen: set[Path] = set()
     waiting = [file]
     while waiting:

@@ -1,16 +1,24 @@
-"""Tiny models for the exact tests, and a tiny world for those that run the real scripts."""
+"""Tiny models for the exact tests, and a tiny world for the tests that run the real scripts.
+
+The tests have three tiers. `make quick` leaves out the tests with the mark `slow`, `make test` those with the mark
+`thorough`, and `make thorough` none.
+"""
 
 import copy
+import hashlib
 import json
 import os
 import random
+import runpy
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import portalocker
 import pytest
 import yaml
 
@@ -19,6 +27,9 @@ sys.path.insert(0, str(ROOT / "stages"))
 
 # Real data and models, where they are at hand; tests that use them skip where they are not.
 SHARED = Path(os.environ.get("RLHF_SHARED", ROOT.parent / "shared")).resolve()
+
+# `make thorough` tries so many times as many random cases as `make test`.
+FUZZ = int(os.environ.get("RLHF_FUZZ", "1"))
 
 # What `make repro` does, which is what a person types after a kill.
 REPRO = "python stages/mend.py && exec dvc repro"
@@ -86,7 +97,8 @@ def write_reviews(folder: Path, train: int, test: int) -> None:
 
 def write_llama(folder: Path) -> None:
     """A random Llama of 300 tokens with a SentencePiece tokenizer: BOS before every text, a space before its first word,
-    no pad token."""
+    no pad token.
+    """
     import torch
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -138,7 +150,9 @@ class World:
     def environment(self) -> dict[str, str]:
         """Variables that a command runs with: this Python's programs first, nothing of a dvc or git that runs the tests."""
         own = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "GIT_"))}
-        return own | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "120"} | self.variables
+        own |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "120"} | self.variables
+        paths = [path for path in (self.variables.get("PYTHONPATH"), os.environ.get("PYTHONPATH")) if path]
+        return own | ({"PYTHONPATH": ":".join(paths)} if paths else {})
 
     def run(self, *command: str, status: int = 0) -> str:
         """Run a command and return what it printed; fail where its exit status is another."""
@@ -191,7 +205,8 @@ def outs(world: World, *folders: str) -> dict[str, bytes]:
 
 def checkout(folder: Path, params: dict[str, Any], variables: dict[str, str] | None = None) -> World:
     """A new repository in `folder` with the files of this one, but nothing that a run wrote, with `params`, and with more
-    environment variables for its commands."""
+    environment variables for its commands.
+    """
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.splitlines()
@@ -206,21 +221,127 @@ def checkout(folder: Path, params: dict[str, Any], variables: dict[str, str] | N
     return world
 
 
+def digest(world: World) -> str:
+    """Return a hash of all files of a world, except records of how a command ran."""
+    hashed = hashlib.sha256()
+    for path in sorted(world.folder.rglob("*")):
+        name = path.relative_to(world.folder).as_posix()
+        if path.is_file() and not name.startswith((".git/", ".dvc/tmp/", "runs/")) and "__pycache__" not in name:
+            hashed.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return hashed.hexdigest()
+
+
 @pytest.fixture(scope="session")
-def finished_world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """The tiny world after one `dvc repro`, committed. Not to be changed: copy it with `world`."""
-    world = checkout(tmp_path_factory.mktemp("finished") / "repository", tiny_params())
-    world.first_output = world.run("dvc", "repro")  # type: ignore[attr-defined]
-    world.commit("the first run")
-    return world
+def finished_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """The tiny world after one `dvc repro`, committed. All workers share it. A test may not change it; copy it with `world`."""
+    temporary = tmp_path_factory.getbasetemp()
+    shared = (temporary.parent if "PYTEST_XDIST_WORKER" in os.environ else temporary) / "finished"
+    shared.mkdir(exist_ok=True)
+    world, said = World(shared / "repository"), shared / "said.txt"
+    with portalocker.Lock(shared / "lock", timeout=900):  # one worker makes it, and the others wait
+        if not said.is_file():
+            shutil.rmtree(world.folder, ignore_errors=True)  # from a worker that failed to make it
+            checkout(world.folder, tiny_params())
+            output = world.run("dvc", "repro")
+            world.commit("the first run")
+            said.write_text(output)
+            (shared / "digest").write_text(digest(world))
+    world.first_output = said.read_text()  # type: ignore[attr-defined]
+    yield world
+    assert digest(world) == (shared / "digest").read_text(), "a test changed the finished world, which all tests share"
 
 
 @pytest.fixture
 def world(finished_world: World, tmp_path: Path) -> World:
-    """A copy of the finished tiny world, to be changed at will."""
+    """A copy of the finished tiny world, to be changed at will.
+
+    It is a copy to the last byte. Hard links would save 0.04 seconds a test, and pass each write on to the finished world.
+    """
     folder = tmp_path / "repository"
     shutil.copytree(finished_world.folder, folder, symlinks=True)
     return World(folder)
+
+
+@dataclass
+class Ended:
+    """How a stage ended that ran in the process of its test."""
+
+    status: int
+    out: str
+    err: str
+
+
+RunStage = Callable[..., Ended]
+
+
+@pytest.fixture
+def run_stage(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> RunStage:
+    """A function that runs a stage script in this process, which has torch loaded: `run_stage(world, "ppo", "--help")`.
+
+    It fails where the stage ends with another status than `status`. None allows each.
+    """
+    # What a stage does to the whole process stays out of the process that runs the tests.
+    for name in ("listen", "keep_freed_memory"):
+        monkeypatch.setattr(f"rlhf_sentiment.engine.stage.{name}", lambda *_: None)
+
+    def run(world: World, stage: str, *arguments: str, status: int | None = 0) -> Ended:
+        script = f"stages/{stage}.py"
+        capsys.readouterr()
+        code = 0
+        with monkeypatch.context() as patched:
+            patched.chdir(world.folder)
+            patched.setattr(sys, "argv", [script, *arguments])
+            try:
+                runpy.run_path(str(ROOT / script), run_name="__main__")
+            except SystemExit as ended:
+                code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        ended_so = Ended(code, *capsys.readouterr())
+        assert status in (None, code), ended_so
+        return ended_so
+
+    return run
+
+
+def the_error(stage: str, stderr: str) -> str:
+    """The line in which a stage says why it failed; fail where it said more than one line, or showed a traceback."""
+    assert "Traceback" not in stderr, stderr
+    errors = [line for line in stderr.splitlines() if line.startswith(f"{stage}: ") and ": warning: " not in line]
+    assert len(errors) == 1, stderr
+    return errors[0]
+
+
+def assert_names(error: object, *parts: str) -> None:
+    """An error names these: its kind in a word, the path, the row, the key. Its sentence may change."""
+    assert [part for part in parts if part not in str(error)] == [], str(error)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what uses the finished world, and put slow tests first.
+
+    Workers begin with equal halves of the list. The first worker makes the finished world, while the other runs quick tests;
+    later one takes over tests from the other, and the tests that are left at the end are short.
+    """
+    for item in items:
+        if "finished_world" in getattr(item, "fixturenames", ()) or item.get_closest_marker("thorough"):
+            item.add_marker("slow")
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.fixture(scope="session")
+def guard(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a module `torch` that ends the Python that imports it."""
+    folder = tmp_path_factory.mktemp("guard")
+    said = "a test without the mark `slow` started a process that imports torch: run it in process, or mark the test"
+    (folder / "torch.py").write_text(f"import os, sys\nprint({said!r}, file=sys.stderr, flush=True)\nos._exit(99)\n")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def quick_tests_start_no_torch(request: pytest.FixtureRequest, guard: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hold `make quick` quick: each process that a test without the mark `slow` starts finds the guard in place of torch."""
+    if request.node.get_closest_marker("slow") is None:
+        monkeypatch.setenv("PYTHONPATH", str(guard))
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
-"""Assert that the default run in this checkout did what the README says: `python tests/default_run.py` after `dvc repro`.
+"""Check that the results of the default run in this checkout are as the README says.
 
-One kind of machine differs from another in the last bits, so the bar for the RLHF model is a little below the figure
-that the README shows.
+    dvc repro && python tests/default_run.py
+
+Kinds of machine differ in the last bits. The thresholds are therefore a little below the figures of the README.
 """
 
 import json
@@ -15,13 +16,13 @@ from tests.similar import largest_similarity  # noqa: E402
 
 
 def rows(table: str, split: str | None = None) -> list[dict[str, str]]:
-    """The rows of a prepared table, or of a split of it."""
+    """Return the rows of a prepared table, or of one of its splits."""
     lines = Path(f"data/prepared/{table}.jsonl").read_text().splitlines()
     return [row for row in map(json.loads, lines) if split in (None, row["split"])]
 
 
 def sides(split: str | None = None) -> list[str]:
-    """The texts of the preference pairs."""
+    """Return the texts of both sides of the preference pairs."""
     return [row["prompt"] + row[side] for row in rows("preferences", split) for side in ("chosen", "rejected")]
 
 
@@ -38,14 +39,14 @@ def main() -> None:
         "base mean_positive between 0.35 and 0.65": 0.35 <= base["mean_positive"] <= 0.65,
         "sft mean_positive within 0.1 of base": abs(sft["mean_positive"] - base["mean_positive"]) <= 0.1,
         "rlhf mean_positive at least 0.85": rlhf["mean_positive"] >= 0.85,
-        "the interval of the improvement over SFT is clear of 0": gain["ci_low"] > 0,
+        "the interval of the improvement over SFT is above 0": gain["ci_low"] > 0,
         "rlhf perplexity 0.6 to 1.5 times that of sft": 0.6 <= rlhf["perplexity"] / sft["perplexity"] <= 1.5,
         "rlhf distinct_2 at least 0.7 times that of sft": rlhf["distinct_2"] >= 0.7 * sft["distinct_2"],
         "duplicated responses at most sft's plus 5 points": rlhf["duplicated"] <= sft["duplicated"] + 0.05,
         "at least 85 % of rlhf's reviews parse": rlhf["grammar_parses"] >= 0.85,
         "of those, at least 85 % are positive": rlhf["grammar_positive"] >= 0.85,
-        "no text of the judge nearly stands among the pairs": largest_similarity(judges, sides()) < near,
-        "no text that trains is nearly one that is held out": largest_similarity(held_out, trained) < near,
+        "no text of the judge is a near-duplicate of a text of the pairs": largest_similarity(judges, sides()) < near,
+        "no training text is a near-duplicate of a held-out text": largest_similarity(held_out, trained) < near,
     }
     for claim, holds in claims.items():
         print(f"{'ok  ' if holds else 'FAIL'} {claim}")

@@ -1,4 +1,4 @@
-"""Run docs/tour.ipynb from top to bottom and keep its outputs: `python tests/record_tour.py`, after `make repro`."""
+"""Run docs/tour.ipynb from top to bottom and save its outputs: `make repro && python tests/record_tour.py`."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def run(path: Path, root: Path) -> nbformat.NotebookNode:
-    """The notebook with its outputs, as a person at `root` would see them.
+    """Run the notebook at `path` with the package of `root`, and return it with its outputs.
 
     Raises:
         nbclient.exceptions.CellExecutionError: a cell failed.
@@ -25,7 +25,7 @@ def run(path: Path, root: Path) -> nbformat.NotebookNode:
 if __name__ == "__main__":
     tour = run(ROOT / "docs/tour.ipynb", ROOT)
     for cell in tour.cells:
-        if cell.cell_type == "code":  # progress bars are for people who wait
+        if cell.cell_type == "code":  # progress bars say nothing once the cell has run
             cell.outputs = [
                 one for one in cell.outputs if "application/vnd.jupyter.widget-view+json" not in one.get("data", {})
             ]

@@ -1,4 +1,4 @@
-"""How alike two sets of texts are, every pair compared, exactly: what near-duplicates are held to."""
+"""The exact similarity of two sets of texts, to test the search for near-duplicates."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from rlhf_sentiment.data.near_duplicates import shingles
 
 
 def largest_similarity(texts: Sequence[str], others: Sequence[str]) -> float:
-    """The largest Jaccard similarity of the three-word shingles of a text and another."""
+    """Return the largest Jaccard similarity of any text and any other, by their three-word shingles."""
     vectorizer = CountVectorizer(analyzer=shingles, binary=True)
     known = vectorizer.fit_transform(others)
     sizes = known.sum(axis=1).A1

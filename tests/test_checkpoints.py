@@ -13,9 +13,9 @@ import torch
 import yaml
 
 from rlhf_sentiment.engine import environment
+from rlhf_sentiment.engine.dvc_state import hash_of
 from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.engine.params import Settings
-from rlhf_sentiment.training import checkpoints
 from rlhf_sentiment.training.checkpoints import Checkpoints, forget_recorded, key_of
 
 from .conftest import ROOT, World
@@ -110,7 +110,7 @@ def test_a_damaged_one_is_passed_over_for_the_one_before(
         save(run, step)
     damage(run.folder / "000000010")
     assert newest(run) == 5
-    assert "ppo: warning: the checkpoint of step 10 is passed over: " in capsys.readouterr().err
+    assert "ppo: warning: the checkpoint of step 10 is skipped: " in capsys.readouterr().err
     for step in (6, 7):
         save(run, step)
     assert steps(run) == [6, 7], "and is not one of the two that are kept"
@@ -131,7 +131,7 @@ def test_nothing_is_unpickled(here: Path, capsys: pytest.CaptureFixture[str]) ->
     with run.writing(15) as folder:
         torch.save(Planted(), folder / "state.pt")
     assert newest(run) is None
-    assert capsys.readouterr().err.count("is passed over") == 2
+    assert capsys.readouterr().err.count("is skipped") == 2
     assert not (here / "pwned").exists()
     torch.load(run.folder / "000000015/state.pt", weights_only=False)
     assert (here / "pwned").exists()
@@ -221,13 +221,14 @@ def test_hashes_are_dvcs(finished_world: World) -> None:
     recorded = yaml.safe_load((finished_world / "dvc.lock").read_text())["stages"]
     for stage in ("prepare", "sft", "ppo", "evaluate"):
         for out in recorded[stage]["outs"]:
-            assert checkpoints._dvc_hash(finished_world / out["path"]) == out["md5"], out["path"]
+            assert hash_of(finished_world / out["path"]) == out["md5"], out["path"]
 
 
 def test_a_finished_pipeline_leaves_no_checkpoint(finished_world: World) -> None:
     assert [path for path in (finished_world / ".checkpoints").iterdir() if any(path.glob("*/*"))] == []
 
 
+@pytest.mark.slow
 def test_two_runs_of_a_key_take_turns(here: Path) -> None:
     program = f"""
 import sys; sys.path[:0] = [{str(ROOT / "stages")!r}, {str(ROOT)!r}]

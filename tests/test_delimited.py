@@ -109,15 +109,15 @@ def test_a_csv_has_quoting() -> None:
     [
         (
             'text,label\na,0\n"b,1\nc,0\nd is 6\'2",1\ne,1\n',
-            "a.csv, line 3: a quote opens a field that goes on for 3 lines, each of which would be a row of its own; double",
+            "a.csv, line 3: a quote opens a field of 3 lines",
         ),
         (
             'text,label\na,0\n"b,1\n' + "c,0\n" * 5000,
-            "a.csv, line 3: not CSV: unexpected end of data; a quote opens a field there",
+            "a.csv, line 3: not CSV: unexpected end of data",
         ),
-        ('text,label\na,0\n"b" c,1\n', "a.csv, line 3: not CSV: ',' expected after '\"'; in a field that begins with a quote"),
+        ('text,label\na,0\n"b" c,1\n', "a.csv, line 3: not CSV: ',' expected after '\"'"),
         ('text,label\na,0\n"b\nc" d,1\n', "a.csv, line 4: not CSV: ',' expected after '\"'"),
-        ("text,label\ra,0\rb,1\r", "a.csv: its lines end in CR alone, as on old Macs; save it with LF at their ends"),
+        ("text,label\ra,0\rb,1\r", "a.csv: the lines end in CR alone"),
     ],
 )
 def test_a_csv_whose_quotes_swallow_rows_is_refused(text: str, said: str) -> None:
@@ -153,7 +153,7 @@ def test_what_parts_most_lines_alike_is_the_delimiter(text: str, rows: list[tupl
 def test_rejected_rows_are_warned_of_before_the_labels_stop_the_stage(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = "".join(f"bad {number},0\ngood, {number},1\n" for number in range(20))
     (raw / "a.csv").write_text("text,label\n" + rows)
-    with pytest.raises(StageError, match="no label is positive: its labels are '0'"):
+    with pytest.raises(StageError, match="no label is positive; the labels are '0'"):
         Intake(files_at("data/raw/a.csv", "data.source"), ("labelled",), settings(), "data.source", 0, 0.0)
     assert "20 of 40 rows are rejected; 20 of 20: has N fields, where the first line has N" in capsys.readouterr().err
 
@@ -165,32 +165,33 @@ def test_columns_by_number_are_of_a_file_without_a_header(ending: str) -> None:
     expected = [f"has 1 fields, {short}", ("b", "0", "x"), ("c", "1", "y"), f"has 2 fields, {short}", ("e", "1", "z")]
     assert table(text, ending, columns=NUMBERS) == expected
     assert read(f"data/raw/a.{ending}", columns=NUMBERS)[1] == {"1": "b", "2": "0", "3": "x"}
-    with pytest.raises(StageError, match=rf"^data/raw/a\.{ending}: data\.columns names column 4, and most lines have 3$"):
+    with pytest.raises(StageError, match=rf"^data/raw/a\.{ending}: data\.columns names column 4, .* 3 columns$"):
         table(text, ending, columns={"text": 1, "label": 4})
 
 
 def test_a_file_without_a_header_is_told_of_numbers(raw: Path) -> None:
-    for ending, hint in (("tsv", ", by number where there is no header: {text: 1, label: 2}"), ("jsonl", "")):
+    for ending, is_table in (("tsv", True), ("jsonl", False)):
         (raw / f"a.{ending}").write_text("A film\t1\nAnother\t0\n" if ending == "tsv" else '{"A film": 1}')
         with pytest.raises(StageError) as error:
             Intake(files_at(f"data/raw/a.{ending}", "data.source"), ("labelled",), settings(), "data.source", 0, 0.0)
-        assert str(error.value).endswith("; data.columns can say which is which" + hint)
+        assert "data.columns" in str(error.value)
+        assert ("{text: 1, label: 2}" in str(error.value)) == is_table
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "json", "parquet", "txt"])
 def test_columns_by_number_of_a_file_with_names_are_refused(raw: Path, ending: str) -> None:
     (raw / f"a.{ending}").write_text("{}")
-    with pytest.raises(StageError, match=rf"^data\.columns has numbers, .* the columns of data/raw/a\.{ending} have names$"):
+    with pytest.raises(StageError, match=rf"^data/raw/a\.{ending}: data\.columns has numbers"):
         read(f"data/raw/a.{ending}", columns=NUMBERS)
 
 
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
-        ({"text": 1, "label": "label"}, "names and numbers do not go together"),
+        ({"text": 1, "label": "label"}, "data.columns: use either names"),
         ({"text": 1, "label": 1}, "1 cannot be two columns"),
-        ({"text": 0}, "should be a column's name, its number from 1 where there is no header, or null (got 0)"),
-        ({"text": True}, "should be a column's name, its number from 1 where there is no header, or null (got True)"),
+        ({"text": 0}, "(got 0)"),
+        ({"text": True}, "(got True)"),
     ],
 )
 def test_columns_that_cannot_be(columns: dict[str, Any], said: str) -> None:

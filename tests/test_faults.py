@@ -12,30 +12,47 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import World, outs
+from .conftest import RunStage, World, assert_names, outs, the_error
 
 FOLDERS = ("data", "models", "metrics", "plots", "reports")
 
 
-def own(world: World) -> None:
-    """Copies in place of links to DVC's cache, so that a fault does not pass on to it."""
-    for name in ("data", "models"):
-        shutil.copytree(world / name, world / "copy")
-        shutil.rmtree(world / name)
-        (world / "copy").rename(world / name)
-
-
-def fail(world: World, *command: str, before: Callable[[], object] | None = None, said: str) -> None:
-    """Run a command that must fail with one line beside warnings, which has `said`, and change nothing that was there."""
+def only_refused(world: World, stage: str, run: Callable[[], tuple[int, str]], said: tuple[str, ...]) -> None:
+    """Run something that must fail with one line beside warnings, which names what is `said`, and change nothing."""
     had = outs(world, *FOLDERS)
-    done = subprocess.run(
-        command, cwd=world.folder, env=world.environment(), capture_output=True, text=True, check=False, preexec_fn=before
-    )
-    assert done.returncode == 1, done.stdout + done.stderr
-    (line,) = (line for line in done.stderr.splitlines() if ": warning: " not in line)
-    assert said in line
+    status, stderr = run()
+    assert status == 1, stderr
+    assert_names(the_error(stage, stderr), *said)
     assert outs(world, *FOLDERS) == had
     assert list(world.folder.rglob("*.part")) == []
+
+
+def fail_apart(
+    world: World, stage: str, *command: str, before: Callable[[], object] | None = None, said: tuple[str, ...]
+) -> None:
+    """A command in a process of its own, which has its own limits, fails as `only_refused` says."""
+
+    def run() -> tuple[int, str]:
+        done = subprocess.run(
+            command, cwd=world.folder, env=world.environment(), capture_output=True, text=True, check=False, preexec_fn=before
+        )
+        return done.returncode, done.stderr
+
+    only_refused(world, stage, run, said)
+
+
+@pytest.fixture
+def fail(world: World, run_stage: RunStage) -> Callable[..., None]:
+    """A function that runs a stage in this process, which fails as `only_refused` says: `fail("ppo", said=("ppo.steps",))`."""
+
+    def run(stage: str, *arguments: str, said: tuple[str, ...]) -> None:
+        def ended() -> tuple[int, str]:
+            of = run_stage(world, stage, *arguments, status=None)
+            return of.status, of.err
+
+        only_refused(world, stage, ended, said)
+
+    return run
 
 
 def short_of_disk(kilobytes: int, stage: str) -> tuple[str, ...]:
@@ -44,23 +61,25 @@ def short_of_disk(kilobytes: int, stage: str) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize("stage", ["sft", "ppo"])
-def test_a_disk_that_is_full_at_a_checkpoint(world: World, stage: str) -> None:
-    fail(world, *short_of_disk(60, stage), said=f"{stage}: step 1: no checkpoint could be written below .checkpoints/{stage}: ")
-    world.run("python", f"stages/{stage}.py")
+def test_a_disk_that_is_full_at_a_checkpoint(world: World, run_stage: RunStage, stage: str) -> None:
+    fail_apart(world, stage, *short_of_disk(60, stage), said=("step 1", "checkpoint", f".checkpoints/{stage}"))
+    run_stage(world, stage)
 
 
-def test_the_last_good_checkpoint_survives_a_full_disk(world: World) -> None:
+def test_the_last_good_checkpoint_survives_a_full_disk(world: World, run_stage: RunStage) -> None:
     world.set("ppo.steps", 3)
-    done = world.run("bash", "-c", "python stages/ppo.py; rm -r .checkpoints/ppo/*/000000003 .checkpoints/ppo/*/outs.json")
-    assert "goes on" not in done
-    fail(world, *short_of_disk(60, "ppo"), said="ppo: step 3: no checkpoint")
-    assert "ppo: goes on from its checkpoint of step 2" in world.run("python", "stages/ppo.py")
+    assert "goes on" not in run_stage(world, "ppo").out
+    (folder,) = (world / ".checkpoints/ppo").iterdir()
+    shutil.rmtree(folder / "000000003")
+    (folder / "outs.json").unlink()
+    fail_apart(world, "ppo", *short_of_disk(60, "ppo"), said=("step 3", "checkpoint"))
+    assert "ppo: goes on from its checkpoint of step 2" in run_stage(world, "ppo").out
 
 
-@pytest.mark.parametrize(("stage", "said"), [("ppo", "ppo: models/ppo cannot be written: "), ("judge", "judge: models/")])
-def test_a_disk_that_is_full_at_an_output(world: World, stage: str, said: str) -> None:
+@pytest.mark.parametrize(("stage", "said"), [("ppo", ("models/ppo", "cannot be written")), ("judge", ("models/",))])
+def test_a_disk_that_is_full_at_an_output(world: World, stage: str, said: tuple[str, ...]) -> None:
     world.set("checkpoint_every.ppo", None)
-    fail(world, *short_of_disk(8, stage), said=said)
+    fail_apart(world, stage, *short_of_disk(8, stage), said=said)
 
 
 def test_a_folder_that_cannot_be_written(world: World) -> None:
@@ -70,7 +89,7 @@ def test_a_folder_that_cannot_be_written(world: World) -> None:
 
     (world / "models").chmod(0o555)
     try:
-        fail(world, "python", "stages/judge.py", before=give_up_privileges, said="Permission denied")
+        fail_apart(world, "judge", "python", "stages/judge.py", before=give_up_privileges, said=("Permission denied",))
     finally:
         (world / "models").chmod(0o755)
 
@@ -94,8 +113,8 @@ limit = pages * resource.getpagesize() + (40 << 20)
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 runpy.run_path("stages/ppo.py", run_name="__main__")
 """
-    said = "ppo: memory is not enough; lower ppo.micro_batch_size, ppo.batch_size or ppo.max_new_tokens"
-    fail(world, "python", "-c", program, said=said)
+    said = ("memory", "ppo.micro_batch_size", "ppo.batch_size", "ppo.max_new_tokens")
+    fail_apart(world, "ppo", "python", "-c", program, said=said)
 
 
 def nan(path: Path, name: str) -> None:
@@ -109,29 +128,28 @@ def nan(path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("stage", "model", "weight", "said"),
     [
-        ("sft", "base", "transformer.ln_f.weight", "sft: step 1: loss is nan; lower sft.learning_rate"),
-        ("reward", "sft", "transformer.ln_f.weight", "reward: step 1: loss is nan; lower reward.learning_rate"),
-        ("ppo", "reward", "score.weight", "ppo: the reward model's score is not finite; lower ppo.learning_rate, or look at"),
-        ("ppo", "sft", "transformer.ln_f.weight", "ppo: the model's probabilities are not finite; train it at a lower"),
+        ("sft", "base", "transformer.ln_f.weight", ("step 1", "loss is nan", "sft.learning_rate")),
+        ("reward", "sft", "transformer.ln_f.weight", ("step 1", "loss is nan", "reward.learning_rate")),
+        ("ppo", "reward", "score.weight", ("reward model", "not finite", "ppo.learning_rate")),
+        ("ppo", "sft", "transformer.ln_f.weight", ("probabilities", "not finite")),
     ],
 )
-def test_a_model_that_is_not_a_number_stops_the_stage(world: World, stage: str, model: str, weight: str, said: str) -> None:
-    own(world)
+def test_a_model_that_is_not_a_number_stops_the_stage(
+    world: World, fail: Callable[..., None], stage: str, model: str, weight: str, said: tuple[str, ...]
+) -> None:
     nan(world / f"models/{model}/model.safetensors", weight)
-    fail(world, "python", f"stages/{stage}.py", said=said)
+    fail(stage, said=said)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
-def test_a_damaged_model_names_the_file(world: World, name: str) -> None:
-    own(world)
+def test_a_damaged_model_names_the_file(world: World, fail: Callable[..., None], name: str) -> None:
     file = world / "models/sft" / name
     file.write_bytes(file.read_bytes()[:-20])
-    fail(world, "python", "stages/ppo.py", said=f"ppo: models/sft/{name} cannot be read")
+    fail("ppo", said=(f"models/sft/{name}", "cannot be read"))
 
 
 def test_a_flipped_bit_is_seen_by_dvc(world: World) -> None:
     """Weights of another value are weights: DVC's hash tells, and `dvc repro` brings the recorded ones back."""
-    own(world)
     file = world / "models/sft/model.safetensors"
     whole = file.read_bytes()
     damaged = bytearray(whole)
@@ -141,14 +159,13 @@ def test_a_flipped_bit_is_seen_by_dvc(world: World) -> None:
     assert file.read_bytes() == whole
 
 
-def test_a_reward_model_with_another_tokenizer_is_refused(world: World) -> None:
-    own(world)
+def test_a_reward_model_with_another_tokenizer_is_refused(world: World, fail: Callable[..., None]) -> None:
     file = world / "models/reward/tokenizer.json"
     tree = json.loads(file.read_text())
     vocabulary = tree["model"]["vocab"]
     vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
     file.write_text(json.dumps(tree))
-    fail(world, "python", "stages/ppo.py", said="ppo: models/reward has another tokenizer than models/sft")
+    fail("ppo", said=("models/reward", "tokenizer", "models/sft"))
 
 
 class Planted:
@@ -157,33 +174,32 @@ class Planted:
 
 
 @pytest.mark.parametrize("folder", ["models/sft", "models/pretrained/planted"])
-def test_weights_that_are_a_pickle_are_not_opened(world: World, folder: str) -> None:
-    own(world)
+def test_weights_that_are_a_pickle_are_not_opened(world: World, fail: Callable[..., None], folder: str) -> None:
     if folder != "models/sft":
         shutil.copytree(world / "models/sft", world / folder)
         world.set("base.model", folder)
     (world / folder / "model.safetensors").unlink()
     (world / folder / "pytorch_model.bin").write_bytes(pickle.dumps(Planted()))
-    fail(world, "python", f"stages/{'ppo' if folder == 'models/sft' else 'base'}.py", said="model.safetensors")
+    fail("ppo" if folder == "models/sft" else "base", said=("model.safetensors",))
     assert not (world / "pwned").exists()
 
 
-def test_a_library_that_changed_is_said_at_the_start(world: World) -> None:
+def test_a_library_that_changed_is_said_at_the_start(world: World, run_stage: RunStage) -> None:
     record = world / "runs/environment/judge.json"
     record.write_text(record.read_text().replace('"scikit-learn": "', '"scikit-learn": "0.'))
-    said = world.run("python", "stages/judge.py")
+    said = run_stage(world, "judge").err
     assert "judge: warning: scikit-learn is " in said
     assert "and the last run here had 0." in said
-    assert "warning" not in world.run("python", "stages/judge.py"), "the record is of the run since"
+    assert "warning" not in run_stage(world, "judge").err, "the record is of the run since"
     record.unlink()
     pins = world / "requirements.txt"
     pins.write_text(pins.read_text().replace("scikit-learn==", "scikit-learn==0."))
-    assert "and requirements.txt pins 0." in world.run("python", "stages/judge.py")
+    assert "and requirements.txt pins 0." in run_stage(world, "judge").err
 
 
-def test_what_people_type_is_shown_and_obeyed_by_nothing(world: World) -> None:
+def test_what_people_type_is_shown_and_obeyed_by_nothing(world: World, run_stage: RunStage, fail: Callable[..., None]) -> None:
     typed = "\x1b[31mred \x9b1m \u202eright [bold]b[/bold] <b>b</b> | `c`"
-    printed = world.run("python", "stages/compare.py", "--prompt", typed)
+    printed = run_stage(world, "compare", "--prompt", typed).out
     assert "�[31mred �1m �right [bold]b[/bold] <b>b</b> | `c`" in printed
     assert all(line.isprintable() for line in printed.split("\n"))
-    fail(world, "python", "stages/compare.py", "--prompt", f"{typed}{' film' * 1000}", said=r"'\x1b[31mred \x9b1m \u202e")
+    fail("compare", "--prompt", f"{typed}{' film' * 1000}", said=(r"'\x1b[31mred \x9b1m \u202e",))

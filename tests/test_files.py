@@ -159,7 +159,8 @@ def test_a_file_of_a_glob_that_looks_held_out_is_refused(raw: Path, name: str) -
     with pytest.raises(StageError) as error:
         files_at("data/raw/g/*/*.jsonl", "data.source")
     base = Path(name).name
-    assert f"{name} looks held out, and would be of train; rename it to test-{base} or validation-{base}" in str(error.value)
+    assert f"{name} looks held out" in str(error.value)
+    assert f"test-{base} or validation-{base}" in str(error.value)
     if "/" in name:
         assert files_at(f"data/raw/g/{Path(name).parent}/*.jsonl", "data.source")[0].split == "train", "its folder is named"
 
@@ -170,11 +171,11 @@ def test_a_folder_of_files_knows_or_refuses_what_is_held_out(raw: Path) -> None:
         (raw / "g" / name).write_bytes(content("jsonl"))
     assert [file.split for file in files_at("data/raw/g", "data.source")] == ["train", "validation"]
     (raw / "g/holdout.jsonl").write_bytes(content("jsonl"))
-    with pytest.raises(StageError, match=r"holdout\.jsonl is no file train.*or call it test\.\* where it is held out$"):
+    with pytest.raises(StageError, match=r"holdout\.jsonl is no train.*or call it test\.\* if it is held out$"):
         files_at("data/raw/g", "data.source")
     (raw / "g/holdout.jsonl").unlink()
     (raw / "g/holdout").mkdir()
-    with pytest.raises(StageError, match="g/holdout is a folder without texts by class; nothing else is read"):
+    with pytest.raises(StageError, match="g/holdout is a folder without texts by class"):
         files_at("data/raw/g", "data.source")
 
 
@@ -192,7 +193,7 @@ def spoiled(plain: bytes, line: int, by: bytes) -> bytes:
             "data/raw/a.jsonl, line 17: not JSON: Expecting value at column 10",
         ),
         ("a.json", b'[\n{"text": "a"},\n{"text": b}]', "data/raw/a.json, line 3: not JSON: Expecting value at column 10"),
-        ("a.jsonl", b'{"text": ' + b"[" * 100_000, "data/raw/a.jsonl, line 1: not JSON that can be read"),
+        ("a.jsonl", b'{"text": ' + b"[" * 100_000, "data/raw/a.jsonl, line 1: JSON that cannot be read"),
         ("a.jsonl", spoiled(content("jsonl"), 5, '{"text": "Café"}'.encode("latin-1")), "data/raw/a.jsonl, line 5: not UTF-8"),
         ("a.csv", "text,label\nCafé,1\n".encode("latin-1"), "line 2: not UTF-8 (byte 0xe9 at column 4); save it as UTF-8"),
         ("a.csv", "text,label\nCafé,1\n".encode("utf-16"), "data/raw/a.csv: not UTF-8 but UTF-16; save it as UTF-8"),
@@ -207,14 +208,14 @@ def spoiled(plain: bytes, line: int, by: bytes) -> bytes:
         (
             "a.json",
             b'{\n"data": []}',
-            "a.json, line 1: not JSON: Expecting property name enclosed in double quotes at column 2; it should be",
+            "a.json, line 1: not JSON: Expecting property name enclosed in double quotes at column 2",
         ),
         ("a.parquet", content("parquet")[:-9], "data/raw/a.parquet cannot be read: "),
         ("a.parquet", content("jsonl"), "data/raw/a.parquet cannot be read: "),
         ("a.jsonl", b"", "data/raw/a.jsonl cannot be read: it is empty"),
         ("a.jsonl.gz", zipped(b""), "data/raw/a.jsonl.gz cannot be read: it is empty"),
         ("a.pkl", pickle.dumps(ROWS), "data/raw/a.pkl is none of .jsonl, .json, .csv, .tsv, .parquet, .txt"),
-        ("a.jsonl", pickle.dumps(ROWS), "data/raw/a.jsonl is a pickle, and opening one can run any code; export it as .jsonl"),
+        ("a.jsonl", pickle.dumps(ROWS), "data/raw/a.jsonl is a pickle"),
         ("a.csv.gz", zipped(pickle.dumps(ROWS)), "data/raw/a.csv.gz is a pickle"),
     ],
 )
@@ -241,11 +242,11 @@ def test_a_file_that_is_none(raw: Path) -> None:
     (raw / "folder.jsonl").mkdir()
     (raw / "loop.jsonl").symlink_to(raw / "loop.jsonl")
     for name, said in (
-        ("folder.jsonl", "data/raw/folder.jsonl holds no train.*"),
+        ("folder.jsonl", "data/raw/folder.jsonl contains no train.*"),
         ("none.jsonl", "data/raw/none.jsonl is missing"),
         ("*.csv", "data.source data/raw/*.csv matches no file"),
         ("**.jsonl", "data.source data/raw/**.jsonl is no glob: "),
-        ("*.jsonl", "data/raw/folder.jsonl is a folder, where a file should be"),
+        ("*.jsonl", "data/raw/folder.jsonl should be a file"),
     ):
         with pytest.raises(StageError) as error:
             read(f"data/raw/{name}")
@@ -296,12 +297,12 @@ def test_one_line_of_gigabytes_costs_little_memory(raw: Path) -> None:
 
 
 def test_a_list_that_is_too_large_to_be_read_whole_is_refused(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rlhf_sentiment.formats.LARGEST_WHOLE", 100)
+    monkeypatch.setattr("rlhf_sentiment.data.formats.LARGEST_WHOLE", 100)
     (raw / "lines.json").write_bytes(content("jsonl"))
     assert read("data/raw/lines.json") == ROWS, "lines are a stream"
     for name, pack in (("a.json", bytes), ("a.json.gz", zipped), ("a.parquet.gz", zipped)):
         (raw / name).write_bytes(pack(content(name.split(".")[1])))
-        with pytest.raises(StageError, match=rf"^data/raw/{name}: more than 100 bytes, and this kind of file is read whole; "):
+        with pytest.raises(StageError, match=rf"^data/raw/{name}: more than 100 bytes"):
             read(f"data/raw/{name}")
     (raw / "a.parquet").write_bytes(content("parquet"))
     assert read("data/raw/a.parquet") == ROWS
@@ -309,7 +310,7 @@ def test_a_list_that_is_too_large_to_be_read_whole_is_refused(raw: Path, monkeyp
 
 def test_lines_that_end_in_cr_alone_are_told(raw: Path) -> None:
     (raw / "a.txt").write_bytes(b"one\rtwo\r")
-    with pytest.raises(StageError, match=r"^data/raw/a\.txt: its lines end in CR alone, as on old Macs; save it with LF"):
+    with pytest.raises(StageError, match=r"^data/raw/a\.txt: the lines end in CR alone"):
         read("data/raw/a.txt")
     (raw / "a.txt").write_bytes(b"one\rtwo\nthree")
     assert read("data/raw/a.txt") == [{"text": "one\rtwo\n"}, {"text": "three"}]
@@ -365,6 +366,6 @@ def test_a_data_set_with_a_script_is_refused(raw: Path) -> None:
     folder = raw.parents[1] / "owner/reviews"
     folder.mkdir(parents=True)
     (folder / "reviews.py").write_text(f"import os\nos.mkdir({str(raw / 'sprung')!r})\n")
-    with pytest.raises(StageError, match="has a script of its own, which would run here with all your rights: refused"):
+    with pytest.raises(StageError, match="owner/reviews is refused, because its own script would run"):
         hub_files(hub(), "data.hub.dataset")
     assert not (raw / "sprung").exists()

@@ -30,14 +30,17 @@ from rlhf_sentiment.engine.params import load
 from rlhf_sentiment.engine.records import read_json, read_rows, read_table
 from rlhf_sentiment.settings.whole import Params
 
-from .conftest import ROOT, tiny_params, write_llama
+from .conftest import FUZZ, ROOT, tiny_params, write_llama
 from .test_messages import HOSTILE, tame
 
 LONGEST = 1000  # characters of a line
 
 
 def cases(count: int) -> Callable[[Any], Any]:
-    return settings(max_examples=count, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+    """So many cases, and more in `make thorough`."""
+    return settings(
+        max_examples=count * FUZZ, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
+    )
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,9 @@ import pytest
 from rlhf_sentiment.data.files import files_at
 from rlhf_sentiment.data.prompts import read_prompts
 from rlhf_sentiment.engine import inputs
-from rlhf_sentiment.engine.artifacts import require
 from rlhf_sentiment.engine.errors import StageError
+from rlhf_sentiment.engine.inputs import require
+from rlhf_sentiment.models.loading import load_policy, load_tokenizer
 
 from .conftest import World, checkout, outs, tiny_params, write_llama, write_reviews
 
@@ -67,6 +68,7 @@ def bring(world: World) -> dict[str, bytes]:
     return outs(world, *inputs.BROUGHT)
 
 
+@pytest.mark.slow
 def test_all_that_is_added_is_kept_and_used(tmp_path: Path) -> None:
     there = checkout(tmp_path / "there", settings())
     brought_there = bring(there)
@@ -87,6 +89,9 @@ def test_all_that_is_added_is_kept_and_used(tmp_path: Path) -> None:
     here.run("dvc", "exp", "apply", "used")
     assert json.loads((here / "metrics/data.json").read_text())["source"] == "data/raw/mine"
     assert json.loads((here / "models/base/config.json").read_text())["model_type"] == "llama"
+    tokenizer = load_tokenizer(here / "models/ppo")
+    assert tokenizer.pad_token_id == 300 != tokenizer.eos_token_id, "it came without a pad token"
+    assert load_policy(here / "models/ppo").get_input_embeddings().num_embeddings == 301
     assert [json.loads(line)["prompt"] for line in (here / "data/samples/rlhf.jsonl").open()][::2] == PROMPTS
 
     here.run("dvc", "gc", "-w", "-f")
@@ -102,6 +107,7 @@ def test_all_that_is_added_is_kept_and_used(tmp_path: Path) -> None:
     assert fresh.run("dvc", "repro", "--dry", "--allow-missing").endswith("Data and pipelines are up to date.\n")
 
 
+@pytest.mark.slow
 def test_an_experiment_says_what_it_lacks(tmp_path: Path) -> None:
     """It runs in a copy, which has what git or DVC tracks: nothing of a source that was not added, the old rows of another."""
     world = checkout(tmp_path / "repository", settings())
@@ -111,7 +117,7 @@ def test_an_experiment_says_what_it_lacks(tmp_path: Path) -> None:
     assert "check: params.yaml: settings: evaluate.prompts_file: prompts/mine.txt: no such file of prompts; a queued" in said
     world.run("git", "add", "prompts/mine.txt")  # staged, not committed
     said = world.run("dvc", "exp", "run", "--temp", "prepare", status=255)
-    assert "prepare: data/raw/mine is missing; put it there, or set data.source to what is there; a queued or --temp" in said
+    assert "prepare: data/raw/mine is missing; put it there, or set data.source to another path; a queued or --temp" in said
     assert "prepare: warning: this experiment lacks data/raw/mine/test.jsonl and 1 more, which neither" in said
 
     world.run("dvc", "add", "data/raw/mine")

@@ -1,4 +1,4 @@
-"""The real pipeline, killed at ten moments, and started again each time: it ends with the bytes of a run that was not."""
+"""The real pipeline, killed at many moments, and started again each time: it ends with the bytes of a run that was not."""
 
 import os
 import random
@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from .conftest import REPRO, World, checkout, outs, tiny_params
+from .test_verify import ELSEWHERE, SECRET
 
 STARTED: dict[subprocess.Popen, Path] = {}  # what tests started, and where it writes what it says
 
@@ -74,6 +75,8 @@ MOMENTS: list[tuple[str, Callable[[World, str], bool], float, str]] = [
     ("sample", says("sample@rlhf: reads"), 3.0, "dvc and stage"),
     ("evaluate", says("evaluate: reads"), 6.0, "stage"),
 ]
+# Killed between a stage and dvc.lock, in a step, and the orphan that outlives its dvc.
+FEW = [MOMENTS[number] for number in (4, 5, 7)]
 
 
 def kill(world: World, dvc: subprocess.Popen, stage: str, whom: str) -> None:
@@ -88,11 +91,20 @@ def kill(world: World, dvc: subprocess.Popen, stage: str, whom: str) -> None:
     dvc.wait()
 
 
-def test_killed_at_ten_moments(finished_world: World, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "moments", [FEW, pytest.param(MOMENTS, marks=pytest.mark.thorough)], ids=["three moments", "ten moments"]
+)
+def test_killed_and_started_again(
+    finished_world: World, tmp_path: Path, moments: list[tuple[str, Callable[[World, str], bool], float, str]]
+) -> None:
+    """The clone is another person's, in another folder. So it sees in short, too, what test_verify.py sees."""
     # In /bin/sh by another name: that of Debian stays between dvc and its stages, where bash steps aside.
     shell = str(shutil.copy("/bin/sh", tmp_path / "nu"))
-    world, rng, log = checkout(tmp_path / "repository", tiny_params(), {"SHELL": shell}), random.Random(7), tmp_path / "log"
-    for number, (stage, moment, wait, whom) in enumerate(MOMENTS):
+    home = tmp_path / "home of somebody"
+    home.mkdir()
+    world = checkout(tmp_path / "another folder" / "clone", tiny_params(), ELSEWHERE | {"HOME": str(home), "SHELL": shell})
+    rng, log = random.Random(7), tmp_path / "log"
+    for number, (stage, moment, wait, whom) in enumerate(moments):
         log.unlink(missing_ok=True)  # a stage that survived its dvc goes on to write to the old one
         process = start(world, REPRO, log)
         before = {name: world.newest(name) for name in ("base", "sft", "reward", "ppo")}
@@ -106,6 +118,7 @@ def test_killed_at_ten_moments(finished_world: World, tmp_path: Path) -> None:
                 assert int(went_on[1]) >= step, "an orphan may have done another step before it noticed"
     final = world.run("bash", "-c", REPRO)
     assert "Traceback" not in final
+    assert SECRET not in final
     assert world.stages_run(final)[-1] == "evaluate"
     folders = ("data", "models", "metrics", "plots", "reports")
     whole, killed = outs(finished_world, *folders), outs(world, *folders)
@@ -113,6 +126,8 @@ def test_killed_at_ten_moments(finished_world: World, tmp_path: Path) -> None:
     assert [name for name in whole if whole[name] != killed[name]] == []
     assert (world / "dvc.lock").read_bytes() == (finished_world / "dvc.lock").read_bytes()
     assert not world.newest("ppo"), "recorded, and so removed"
+    written = outs(world, *folders, "runs", ".checkpoints")
+    assert [name for name, content in written.items() if SECRET.encode() in content] == []
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

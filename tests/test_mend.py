@@ -14,7 +14,7 @@ from dvc.repo import Repo
 
 import mend
 
-from .conftest import ROOT
+from .conftest import FUZZ, ROOT
 
 WHOLE = yaml.safe_dump(
     {
@@ -102,13 +102,13 @@ def dvc_can_read() -> bool:
 def test_mend_and_dvc_agree_on_damage(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rng = random.Random(17)
     verdicts = []
-    for number in range(120):
+    for number in range(40 * FUZZ):
         content = damaged(rng)
         (repository / "dvc.lock").write_bytes(content)
         verdicts.append(dvc_can_read())
         mend.main()
         assert (repository / "dvc.lock").read_bytes() == (content if verdicts[-1] else WHOLE), (number, content)
-    assert 10 < sum(verdicts) < 110, "damage of both kinds"
+    assert 3 < sum(verdicts) < len(verdicts) - 3, "damage of both kinds"
     said = capsys.readouterr().out.splitlines()
     assert said == ["mend: dvc.lock was damaged, as by a dvc that was killed; restored from git"] * verdicts.count(False)
 

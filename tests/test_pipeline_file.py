@@ -96,6 +96,7 @@ def test_params_are_the_sections_loaded(name: str) -> None:
         assert set(PIPELINE[name].get("params", [])) == loaded - NO_DEP
 
 
+@pytest.mark.slow
 def test_the_closure_is_what_python_imports() -> None:
     """The reader of imports against Python itself, for the lightest and the richest of the stages."""
     for name in ("check", "prepare", "evaluate"):

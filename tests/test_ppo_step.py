@@ -373,7 +373,7 @@ def test_experience_has_no_vocabulary(tiny_model: Callable[..., Any]) -> None:
     for name, field in experience._asdict().items():
         for tensor in field if isinstance(field, tuple) else [field]:
             assert torch.as_tensor(tensor).numel() <= 8 * (4 + 6), name  # rows x (prompt + response)
-            assert tensor.grad_fn is None, name
+            assert torch.as_tensor(tensor).grad_fn is None, name
 
 
 def test_take_drops_only_padding(tiny_model: Callable[..., Any]) -> None:

@@ -12,8 +12,9 @@ import pytest
 import prepare as stage
 from prepare import Prepared
 from rlhf_sentiment.data.grammar import NEGATIVE, polarity_of
-from rlhf_sentiment.data.tables import place_in_line
-from rlhf_sentiment.data.text import cleaned, digest_of, normalised, place_of, split_of
+from rlhf_sentiment.data.selection import place_in_line
+from rlhf_sentiment.data.splits import split_of
+from rlhf_sentiment.data.text import cleaned, digest_of, normalised, place_of
 from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.engine.records import Row
 from rlhf_sentiment.settings.data import DataSettings
@@ -284,23 +285,27 @@ def test_without_a_test_file_a_hash_decides(made: Path) -> None:
     [
         (lambda folder: None, {"source": "data/raw/none"}, "data/raw/none is missing"),
         (lambda folder: None, {"pairs": 500}, "the settings ask for more than data/raw/made has: data.pairs asks for 500, "),
-        (lambda folder: (folder / "train.jsonl").unlink(), {}, "data/raw/made holds no train.* (.jsonl, .json, .csv"),
+        (lambda folder: (folder / "train.jsonl").unlink(), {}, "data/raw/made contains no train.* (.jsonl, .json, .csv"),
         (
             lambda folder: (folder / "train.csv").write_text("text,label"),
             {},
-            "holds train.csv and train.jsonl; keep one of them",
+            "contains train.csv and train.jsonl; keep one of them",
         ),
         (
             lambda folder: (folder / "old.jsonl").write_text("{}"),
             {},
-            "data/raw/made/old.jsonl is no file train.*, validation.* or test.*; rename it",
+            "data/raw/made/old.jsonl is no train.*, validation.* or test.*",
         ),
         (
             lambda folder: (folder / "train.2.csv").write_text("a"),
             {},
-            "data/raw/made/train.2.csv is no file train.*, validation.* or test.*; rename it",
+            "data/raw/made/train.2.csv is no train.*, validation.* or test.*",
         ),
-        (lambda folder: (folder / "test.json").mkdir(), {}, "data/raw/made holds test.json and test.jsonl; keep one of them"),
+        (
+            lambda folder: (folder / "test.json").mkdir(),
+            {},
+            "data/raw/made contains test.json and test.jsonl",
+        ),
         (
             lambda folder: None,
             {"prompts_test": 500, "sft_rows": 1000, "labelled_held_out": 900},
@@ -317,14 +322,14 @@ def test_without_a_test_file_a_hash_decides(made: Path) -> None:
         (
             lambda folder: write(folder / "train.jsonl", [{"text": "It was a good film.", "label": "fine"}]),
             {},
-            "data/raw/made/train.jsonl: its labels are 'fine' (1x); only 0 and 1, or words such as",
+            "data/raw/made/train.jsonl: the labels are 'fine' (1x)",
         ),
         (
             lambda folder: write(folder / "train.jsonl", [{"text": "It was a good film.", "label": None}] * 3),
             {},
             "data/raw/made/train.jsonl: no row can be used: 3 of 3 rows are rejected; 3 of 3: no label (row 1: no label)",
         ),
-        (lambda folder: [file.unlink() for file in folder.iterdir()], {}, "data/raw/made holds no train.*"),
+        (lambda folder: [file.unlink() for file in folder.iterdir()], {}, "data/raw/made contains no train.*"),
         (
             lambda folder: (folder / "train.jsonl").write_text('{"text": "a", "lab'),
             {},
@@ -333,7 +338,7 @@ def test_without_a_test_file_a_hash_decides(made: Path) -> None:
         (
             lambda folder: [(folder / f"{name}.jsonl").write_text('{"said": "a"}\n') for name in ("train", "test")],
             {},
-            "data/raw/made/train.jsonl: its columns (said) are no shape that data.source takes: ",
+            "data/raw/made/train.jsonl: its columns (said)",
         ),
     ],
 )
@@ -355,6 +360,7 @@ def test_other_columns_and_files_do_no_harm(made: Path) -> None:
     assert prepare(settings()).tables == before.tables
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not (SHARED / "data/imdb").is_dir(), reason="needs the IMDB files of ../shared (or RLHF_SHARED)")
 def test_the_real_reviews_are_accounted_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """25,000 + 25,000 reviews; 96 + 199 are repeated to the letter, 2 + 2 more but for white space; 123 are in both."""

@@ -131,6 +131,7 @@ def test_the_original_setting_is_as_it_was() -> None:
     assert tree["sft"]["max_length"] == tree["reward"]["max_length"] == 50
 
 
+@pytest.mark.thorough
 def test_a_llama_without_a_pad_token_walks_the_same_road(tmp_path: Path) -> None:
     tree = small("stories-llama", "llama", batch_size=16, micro_batch_size=8, max_new_tokens=12)
     tree["generation"]["max_new_tokens"] = 12
@@ -156,6 +157,7 @@ def test_a_llama_without_a_pad_token_walks_the_same_road(tmp_path: Path) -> None
     assert len((world / "out.csv").read_text().splitlines()) == 1 + 2 * 2 * 3
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the tokenizer of ../shared (or RLHF_SHARED)")
 def test_distilgpt2s_width_runs_every_stage(tmp_path: Path) -> None:
     """Random weights of distilgpt2's configuration, but one of its six layers, and GPT-2's own tokenizer."""

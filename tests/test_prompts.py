@@ -33,11 +33,11 @@ def test_rows_and_transcripts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.txt", b"\n \n", "a.txt: holds no prompt"),
+        ("a.txt", b"\n \n", "a.txt: contains no prompt"),
         ("a.txt", b"\xff", "a.txt: not UTF-8: invalid start byte at byte 0"),
-        ("a.csv", b"prompt\nx\n", "a.csv: prompts come as .txt, one a line, or .jsonl"),
-        ("a.jsonl", b'{"prompt": "a"}\n{"prompt": " "}\n', "a.jsonl, line 2: needs `prompt`, a text, or `chosen`"),
-        ("a.jsonl", b'{"chosen": "no turn"}\n', "a.jsonl, line 1: needs `prompt`"),
+        ("a.csv", b"prompt\nx\n", "a.csv: should be a .txt file"),
+        ("a.jsonl", b'{"prompt": "a"}\n{"prompt": " "}\n', "a.jsonl, line 2: should have `prompt`"),
+        ("a.jsonl", b'{"chosen": "no turn"}\n', "a.jsonl, line 1: should have `prompt`"),
         ("a.jsonl", b'{"prompt": "\\ud800 film"}\n', "a.jsonl, line 1: '\\ud800 film' is not UTF-8"),
         ("a.jsonl", b"[]\n", "a.jsonl, line 1: holds list, not an object"),
         ("a.jsonl", b"", "a.jsonl: holds no rows"),

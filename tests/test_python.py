@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
@@ -19,7 +21,7 @@ import yaml
 
 import rlhf_sentiment
 from rlhf_sentiment.api.config import RLHFConfig, write_params
-from rlhf_sentiment.engine.errors import ConfigError
+from rlhf_sentiment.engine.errors import ConfigError, StageError
 from rlhf_sentiment.engine.params import read_yaml
 
 from .closure import ROOT
@@ -35,6 +37,29 @@ def python(world: World, program: str, status: int = 0) -> str:
     """Run a program in the world's folder, against the world's own package."""
     (world / "program.py").write_text(program)
     return World(world.folder, {"PYTHONPATH": str(world / "stages")}).run("python", "program.py", status=status)
+
+
+@pytest.fixture
+def notebook(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """A function that runs a program in a world's folder, in this process, and returns what a notebook shows of it: what it
+    printed, its warnings, and, where it `fails`, as it then must, the last line of the traceback.
+    """
+
+    def run(world: World, program: str, fails: bool = False) -> str:
+        capsys.readouterr()
+        error = ""
+        with monkeypatch.context() as patched, warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always", UserWarning)
+            patched.chdir(world.folder)
+            try:
+                exec(program, {"__name__": "__main__"})  # noqa: S102 (our own)
+            except (ConfigError, StageError) as failed:
+                error = f"{type(failed).__name__}: {failed}\n"
+        assert bool(error) == fails, error
+        said = "".join(capsys.readouterr())
+        return said + "".join(f"{one.category.__name__}: {one.message}\n" for one in warned) + error
+
+    return run
 
 
 def smaller(program: str) -> str:
@@ -63,7 +88,7 @@ def test_the_readme_runs_as_it_stands(world: World) -> None:
     assert f"path/to/data.json: {len(rows)} rows" in said
 
 
-def test_every_public_name_has_an_example_that_runs(world: World) -> None:
+def test_every_public_name_has_an_example_that_runs(world: World, notebook: Callable[..., str]) -> None:
     first = ["RLHFConfig", "run_complete_pipeline", "run_evaluation", "PreferenceDataProcessor"]  # others use what they make
     names = [*first, *(name for name in rlhf_sentiment.__all__ if name not in first)]
     program = f"""
@@ -78,34 +103,34 @@ for name in {names}:
         runner.run(test, clear_globs=False)
 print(doctest.TestResults(*runner.summarize()))
 """
-    said = python(world, program)
+    said = notebook(world, program)
     assert "TestResults(failed=0, " in said, said
 
 
-def test_what_the_last_run_had_is_what_is_compared(world: World) -> None:
-    said = python(world, IMPORTS + 'print(run_evaluation(RLHFConfig(**{"ppo.steps": 9})))')
+def test_what_the_last_run_had_is_what_is_compared(world: World, notebook: Callable[..., str]) -> None:
+    said = notebook(world, IMPORTS + 'print(run_evaluation(RLHFConfig(**{"ppo.steps": 9})))')
     assert "UserWarning: the last run had ppo.steps 2, not 9; run_complete_pipeline makes one with these settings" in said
     assert "mean_positive" in said
-    figures = python(
+    figures = notebook(
         world, IMPORTS + "import json; print(json.dumps(run_evaluation(RLHFConfig(report_to='tensorboard')).figures))"
     )
     assert json.loads(figures) == json.loads((world / "metrics/evaluation.json").read_text())
     program = "train_ppo(RLHFConfig(**{'sft.epochs': 9, 'ppo.steps': 1}), lambda prompts, texts: [len(text) for text in texts])"
-    said = python(world, IMPORTS + program)
+    said = notebook(world, IMPORTS + program)
     assert "UserWarning: the last run had sft.epochs 1, not 9.0; " in said
     assert said.count("UserWarning") == 1, "its own settings, ppo.steps among them, are to be tried"
     lock = world / "dvc.lock"
     whole = lock.read_text()
     lock.write_text(whole.replace("generation:", "generator:"))
-    said = python(world, IMPORTS + "run_evaluation(RLHFConfig())")
+    said = notebook(world, IMPORTS + "run_evaluation(RLHFConfig())")
     assert "UserWarning: the last run had generator {" in said
     lock.write_text("<<<<<<< HEAD\n" + whole)
-    said = python(world, IMPORTS + "run_evaluation(RLHFConfig())", status=1)
+    said = notebook(world, IMPORTS + "run_evaluation(RLHFConfig())", fails=True)
     assert said.endswith("StageError: dvc.lock is damaged; `make repro` restores it from git, or says what is wrong\n")
     lock.write_text(whole)
     world.set("ppo.steps", 3)
     world.run("dvc", "repro", "ppo")
-    said = python(world, IMPORTS + "run_evaluation(RLHFConfig())", status=1)
+    said = notebook(world, IMPORTS + "run_evaluation(RLHFConfig())", fails=True)
     assert said.endswith("StageError: the last run did not come to its end; call run_complete_pipeline\n")
 
 
@@ -122,9 +147,8 @@ def test_what_the_last_run_had_is_what_is_compared(world: World) -> None:
         ("RLHFConfig(ppo=3)", "ConfigError: "),
     ],
 )
-def test_elsewhere_it_says_what_it_needs(tmp_path: Path, program: str, said: str) -> None:
-    world = World(tmp_path, {"PYTHONPATH": str(ROOT / "stages")})
-    last = world.run("python", "-c", IMPORTS + program, status=1).splitlines()[-1]
+def test_elsewhere_it_says_what_it_needs(tmp_path: Path, notebook: Callable[..., str], program: str, said: str) -> None:
+    last = notebook(World(tmp_path), IMPORTS + program, fails=True).splitlines()[-1]
     assert said in last
     assert list(tmp_path.iterdir()) == []
 
@@ -173,7 +197,7 @@ def test_a_config_is_checked_and_frozen() -> None:
         RLHFConfig(**{"evaluate.num_samples": 601})
 
 
-def test_ppo_learns_what_a_function_rewards(world: World) -> None:
+def test_ppo_learns_what_a_function_rewards(world: World, notebook: Callable[..., str]) -> None:
     program = """
 from rlhf_sentiment import RLHFConfig, train_ppo
 
@@ -196,11 +220,11 @@ except Exception as error:
     print(error)
 """
     before = (world / "models/ppo/model.safetensors").read_bytes()
-    assert "models/ppo is among what the pipeline writes" in python(world, program)
+    assert "models/ppo belongs to the pipeline's outputs" in notebook(world, program)
     assert (world / "models/ppo/model.safetensors").read_bytes() == before
 
 
-def test_a_reward_model_of_labelled_texts(world: World) -> None:
+def test_a_reward_model_of_labelled_texts(world: World, notebook: Callable[..., str]) -> None:
     """From texts to pairs to a model that PPO takes; the test split stays out of it."""
     write_reviews(world / "elsewhere/reviews", 400, 40)
     program = (
@@ -219,7 +243,7 @@ together, alone = model.score(texts), [model.score([text])[0] for text in texts]
 assert max(abs(a - b) for a, b in zip(together, alone)) < 1e-5, "padding moves a score"
 """
     )
-    said = python(world, program)
+    said = notebook(world, program)
     assert "['test', 'train', 'validation']" in said
     train, used = re.findall(r"^(\d+) (\d+)$", said, re.MULTILINE)[0]
     assert train == used
@@ -264,12 +288,12 @@ def test_it_waits_for_no_dvc_that_is_at_work(world: World) -> None:
     assert "ppo: goes on from its checkpoint of step 20\n" in world.run("dvc", "repro", "ppo")
 
 
-def test_a_stage_that_fails_is_quoted(world: World) -> None:
-    said = python(world, IMPORTS + "run_complete_pipeline(RLHFConfig(**{'data.source': 'data/raw/nothing'}))", status=1)
+def test_a_stage_that_fails_is_quoted(world: World, notebook: Callable[..., str]) -> None:
+    said = notebook(world, IMPORTS + "run_complete_pipeline(RLHFConfig(**{'data.source': 'data/raw/nothing'}))", fails=True)
     assert "StageError: `dvc repro` failed: prepare: data/raw/nothing is missing; put it there" in said.splitlines()[-1]
 
 
-def test_a_model_is_saved_over_nothing_else(world: World) -> None:
+def test_a_model_is_saved_over_nothing_else(world: World, notebook: Callable[..., str]) -> None:
     program = (
         IMPORTS
         + """
@@ -284,7 +308,7 @@ for folder in ("", ".", "models", "tests", "metrics", "models/ppo/x", "params.ya
 """
     )
     before = outs(world, "models", "tests", "metrics")
-    said = python(world, program)
+    said = notebook(world, program)
     assert said.count("refused:") == 7
     assert outs(world, "models", "tests", "metrics") == before
     assert (world / "new/folder/model.safetensors").is_file()
@@ -293,7 +317,16 @@ for folder in ("", ".", "models", "tests", "metrics", "models/ppo/x", "params.ya
 OLD = dict(re.findall(r"^\| `([\w./ -]+)` \| `([^`]+)` \|$", README, re.MULTILINE))
 
 
-@pytest.mark.parametrize("old", [old for old in OLD if ".py" in old])
+def test_the_settings_of_the_old_command_lines_are_known() -> None:
+    set_there = [re.findall(r"-S ([\w.]+)=(\S+)", new) for new in OLD.values()]
+    assert sum(map(len, set_there)) >= 3
+    for changes in set_there:
+        RLHFConfig(**{key: yaml.safe_load(value) for key, value in changes})
+
+
+@pytest.mark.parametrize(
+    "old", [pytest.param(old, marks=() if "config" in old else pytest.mark.thorough) for old in OLD if ".py" in old]
+)
 def test_the_old_command_line(world: World, old: str) -> None:
     tree = yaml.safe_load((world / "params.yaml").read_text())
     tree["ppo"]["kl_coef"] = 0.5
@@ -354,21 +387,21 @@ WRONG = {
     "run_evaluation(config, [])": "prompts should be a list of texts (got [])",
     "run_evaluation(config, [''])": "an empty prompt has no next word",
     "run_evaluation(config, ['a b c d e f ' * 99])": "more than the model's 160 positions",
-    "run_evaluation(config, ['fine'], samples=0)": "samples should be a whole number from 1 on (got 0)",
+    "run_evaluation(config, ['fine'], samples=0)": "samples should be a whole number of at least 1 (got 0)",
     "model.score(['fine', 3])": "responses should be a list of texts (got ['fine', 3])",
     "model.score(['fine'], ['one', 'two'])": "2 prompts are not for 1 responses",
     "model.score(['a b c d e f ' * 99])": "has more than reward.max_length, 160 tokens; shorten it",
-    "model.save('models/reward')": "models/reward is among what the pipeline writes",
+    "model.save('models/reward')": "models/reward belongs to the pipeline's outputs",
     "model.train_reward_model(rows(text='x'))": "the dataset lacks chosen, prompt, rejected; it has text",
-    "model.train_reward_model(rows(prompt='x', chosen=None, rejected='y'))": "the dataset, row 0: prompt, chosen, rejected",
+    "model.train_reward_model(rows(prompt='x', chosen=None, rejected='y'))": "the dataset, row 0: no chosen",
     "model.train_reward_model(rows(prompt='x', chosen='z', rejected='y'))": "the dataset: no pair is of split train",
     "model.train_reward_model(rows(prompt='x', chosen='z', rejected='y', split='train'))": "needs pairs of split train and",
     "model.train_reward_model([{'prompt': 'x'}])": "dataset should be a datasets.Dataset, as load_custom_data ret",
-    "model.train_reward_model(rows(prompt='x', chosen='y', rejected='y'))": "row 0: chosen and rejected should be two",
+    "model.train_reward_model(rows(prompt='x', chosen='y', rejected='y'))": "the dataset, row 0: chosen is equal to rejected",
     "PreferenceDataProcessor(config).load_custom_data('')": "path should name a file, a folder or a glob (got '')",
     "model.save(None)": "folder should name a folder to save to (got None)",
     "train_ppo(config, RewardModel)": "reward should be a function of prompts and responses, or a RewardModel (got <class",
-    "run_evaluation(config, ['fine'], samples=True)": "samples should be a whole number from 1 on (got True)",
+    "run_evaluation(config, ['fine'], samples=True)": "samples should be a whole number of at least 1 (got True)",
     "train_ppo(config, 3)": "reward should be a function of prompts and responses, or a RewardModel (got 3)",
     "run_evaluation({'ppo': 3})": "config should be an RLHFConfig (got {'ppo': 3})",
     "train_ppo(config, lambda prompts, responses: [1.0])": "the reward function returned 1 numbers for 4 responses",
@@ -377,7 +410,7 @@ WRONG = {
 }
 
 
-def test_wrong_arguments_are_told_in_one_line(world: World) -> None:
+def test_wrong_arguments_are_told_in_one_line(world: World, notebook: Callable[..., str]) -> None:
     program = (
         IMPORTS
         + f"""
@@ -397,7 +430,7 @@ for wrong in {list(WRONG)}:
         print("said: nothing of", wrong)
 """
     )
-    lines = [line for line in python(world, program).splitlines() if line.startswith("said: ")]
+    lines = [line for line in notebook(world, program).splitlines() if line.startswith("said: ")]
     assert len(lines) == len(WRONG)
     for line, said in zip(lines, WRONG.values(), strict=True):
         assert said in line

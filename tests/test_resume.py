@@ -122,7 +122,7 @@ def test_a_figure_that_is_not_finite_stops_it_and_keeps_the_last_checkpoint(
         return collect(actors, *rest)
 
     with monkeypatch.context() as patched:
-        patched.setattr("rlhf_sentiment.ppo_training.collect", poisoned)
+        patched.setattr("rlhf_sentiment.ppo.loop.collect", poisoned)
         with pytest.raises(StageError, match="step 2: the reward model's score is not finite"):
             run("ppo")
     run("ppo")

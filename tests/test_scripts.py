@@ -10,7 +10,7 @@ import pytest
 from rlhf_sentiment.data.near_duplicates import shingles
 from rlhf_sentiment.data.text import words
 
-from .conftest import World, checkout, tiny_params
+from .conftest import RunStage, World, checkout, tiny_params
 
 # A prompt is so many letters, some two or three words.
 PROMPT = {"Chinese": 6, "Thai": 16, "Japanese": 11}
@@ -78,10 +78,10 @@ def world_of(folder: Path, language: str) -> World:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_reviews_without_spaces_are_prepared_and_judged(tmp_path: Path, language: str) -> None:
+def test_reviews_without_spaces_are_prepared_and_judged(tmp_path: Path, run_stage: RunStage, language: str) -> None:
     world = world_of(tmp_path / "repository", language)
     for stage in ("check", "prepare", "judge"):
-        world.run("python", f"stages/{stage}.py")
+        run_stage(world, stage)
     tables = {
         name: [json.loads(line) for line in (world / f"data/prepared/{name}.jsonl").read_text(encoding="utf-8").splitlines()]
         for name in ("prompts", "preferences", "labelled", "rejected", "sft")

@@ -6,7 +6,8 @@ import pytest
 
 from rlhf_sentiment.data.faults import Fault
 from rlhf_sentiment.data.meanings import Meanings
-from rlhf_sentiment.data.shapes import PREFERENCES, Labelled, Plain, Ranked, Record, recognise
+from rlhf_sentiment.data.readers import Labelled, Plain, Ranked, Record
+from rlhf_sentiment.data.shapes import PREFERENCES, recognise
 from rlhf_sentiment.engine.records import Row
 from rlhf_sentiment.settings.data import DataSettings
 
@@ -418,44 +419,42 @@ AB = {"prompt": "It", "response_a": "a", "response_b": "b"}
     [
         (
             {"instruction": "It", "question": "Is", "output": "a", "label": 1},
-            "instruction, question are each read as prompt: say which is, such as data.columns: {prompt: instruction}",
+            ["instruction, question", "data.columns: {prompt: instruction}"],
             {"prompt": "question"},
             Labelled("Is", " a", 1),
         ),
         (
             {"text": "A film", "label": 0, "sentiment": "positive"},
-            "label, sentiment are each read as label: say which is, such as data.columns: {label: label}",
+            ["label, sentiment", "data.columns: {label: label}"],
             {"label": "sentiment"},
             Labelled("", "A film", 1),
         ),
         (
             AB | {"chosen": "a", "rejected": "b"},
-            "chosen may be a text, or a vote for response_a or response_b: say which, by data.columns: {chosen: chosen} or "
-            "{preference: chosen}",
+            ["vote for response_a or response_b", "data.columns: {chosen: chosen} or {preference: chosen}"],
             {"preference": "chosen"},
             Ranked("It", [" a", " b"], [1, 0]),
         ),
         (
             AB | {"chosen": "b", "rejected": "c"},
-            "chosen may be a text, or a vote for response_a or response_b",
+            ["chosen", "vote for response_a or response_b"],
             {"chosen": "chosen"},
             Ranked("It", [" b", " c"], [1, 0]),
         ),
         (
             {"prompt": "It", "response_0": "a", "response_1": "b", "response_2": "c", "preference": "b"},
-            "response_0 stands beside response_1, so that this may be the first or the second: say which is which, such as "
-            "data.columns: {response_a: response_0, response_b: response_1}",
+            ["response_1", "data.columns: {response_a: response_0, response_b: response_1}"],
             {"response_a": "response_0", "response_b": "response_1"},
             Ranked("It", [" a", " b"], [-1, 0]),
         ),
     ],
 )
 def test_a_column_that_can_be_read_in_two_ways_is_refused_unless_told(
-    row: Row, said: str, columns: dict[str, str], record: Record
+    row: Row, said: list[str], columns: dict[str, str], record: Record
 ) -> None:
     with pytest.raises(Fault) as fault:
         recognise(row, ALL, Meanings(settings(), "data.source"))
-    assert str(fault.value).startswith(said)
+    assert all(part in str(fault.value) for part in said)
     assert become(row, columns=columns) == record
 
 

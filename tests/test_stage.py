@@ -8,8 +8,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, pipeline
 
-from rlhf_sentiment.engine.artifacts import require, writing
 from rlhf_sentiment.engine.errors import StageError
+from rlhf_sentiment.engine.inputs import require
+from rlhf_sentiment.engine.outputs import writing
 from rlhf_sentiment.engine.records import read_rows, rounded, write_metrics, write_rows, write_table
 from rlhf_sentiment.models import devices
 from rlhf_sentiment.models.devices import resolve_device
@@ -130,7 +131,7 @@ def test_half_a_model_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models/sft").mkdir(parents=True)
     (tmp_path / "models/sft/config.json").touch()
-    with pytest.raises(StageError, match=r"models/sft is half there: model.safetensors, tokenizer.json, tokenizer_conf"):
+    with pytest.raises(StageError, match=r"models/sft is incomplete: model.safetensors, tokenizer.json, tokenizer_conf"):
         require(Path("models/sft"))
 
 

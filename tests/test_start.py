@@ -20,7 +20,7 @@ SCRIPTS = sorted(STAGES.glob("*.py"))
 def test_a_script_imports_start_first(script: Path) -> None:
     first = next(node for node in ast.walk(ast.parse(script.read_text())) if isinstance(node, (ast.Import, ast.ImportFrom)))
     assert isinstance(first, ast.ImportFrom)
-    assert first.module == "rlhf_sentiment.start"
+    assert first.module == "rlhf_sentiment.engine.start"
 
 
 @pytest.fixture
@@ -56,15 +56,16 @@ def test_dvc_without_its_environment_says_which_to_activate(bare: Path, tmp_path
 
 
 def waits(**variables: str) -> list[str]:
-    """The lines on waiting that libgomp itself says it was loaded with, by a stage; torch is loaded by then."""
+    """The lines on waiting that libgomp itself says it was loaded with, by torch, after what each script imports first."""
     own = {name: value for name, value in World(Path()).environment().items() if not name.startswith(("OMP_", "GOMP_"))}
-    command = [sys.executable, str(STAGES / "base.py"), "--help"]
+    command = [sys.executable, "-c", f"import sys; sys.path[0] = {str(STAGES)!r}; import rlhf_sentiment.engine.start, torch"]
     done = subprocess.run(
         command, env=own | {"OMP_DISPLAY_ENV": "verbose"} | variables, capture_output=True, text=True, check=True
     )
     return sorted({line.strip() for line in done.stderr.splitlines() if "SPINCOUNT" in line or "WAIT_POLICY" in line})
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="torch has another OpenMP than libgomp there")
 def test_idle_threads_soon_sleep_unless_the_user_says_otherwise() -> None:
     assert "GOMP_SPINCOUNT = '1000'" in waits()

@@ -7,18 +7,8 @@ from collections import Counter
 
 import pytest
 
-from rlhf_sentiment.data.text import (
-    cleaned,
-    cleaned_lines,
-    cut_words,
-    normalised,
-    place_of,
-    spaced,
-    split_of,
-    terms,
-    word_ends,
-    words,
-)
+from rlhf_sentiment.data.splits import split_of
+from rlhf_sentiment.data.text import cleaned, cleaned_lines, cut_words, normalised, place_of, spaced, terms, word_ends, words
 
 
 def test_a_cleaned_text_is_one_line() -> None:

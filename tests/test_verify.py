@@ -28,6 +28,7 @@ def assert_same(one: World, other: World) -> None:
     assert (one / "dvc.lock").read_bytes() == (other / "dvc.lock").read_bytes()
 
 
+@pytest.mark.thorough
 def test_a_second_clone_elsewhere_gives_the_same_bytes(finished_world: World, tmp_path: Path) -> None:
     home = tmp_path / "home of somebody"
     home.mkdir()

@@ -5,12 +5,13 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
-from .conftest import ROOT, World, outs, write_classifier
+from .conftest import ROOT, RunStage, World, assert_names, outs, the_error, write_classifier
 
 SAMPLES = ["sample@base", "sample@sft", "sample@rlhf"]
 ALL = ["check", "prepare", "base", "sft", "reward", "judge", "ppo", *SAMPLES, "evaluate"]
@@ -124,19 +125,19 @@ def test_accounts_add_up(finished_world: World) -> None:
     assert len(dropped) == account["duplicates_dropped"] + account["overlap_dropped"]
 
 
-def test_prompts_that_leave_no_room_are_left_out_and_counted(world: World) -> None:
+def test_prompts_that_leave_no_room_are_left_out_and_counted(world: World, run_stage: RunStage) -> None:
     world.set("ppo.max_new_tokens", 150)
-    world.run("python", "stages/ppo.py")
+    run_stage(world, "ppo")
     rows = [json.loads(line) for line in (world / "data/prepared/prompts.jsonl").read_text().splitlines()]
     asked = [row for row in rows if row["split"] != "test"]
     assert 0 < json.loads((world / "metrics/ppo.json").read_text())["prompts_too_long"] < len(asked)
     world.set("ppo.max_new_tokens", 12)
-    world.run("python", "stages/ppo.py")
+    run_stage(world, "ppo")
     assert json.loads((world / "metrics/ppo.json").read_text())["prompts_too_long"] == 0
     (world / "prompts/long.txt").write_text("The film was\n" + "very " * 200 + "\nI saw\n")
     world.set("evaluate.prompts_file", "prompts/long.txt")
     for name in ("base", "sft", "rlhf"):
-        assert "2 prompts x 2" in world.run("python", "stages/sample.py", name)
+        assert "2 prompts x 2" in run_stage(world, "sample", name).out
         assert json.loads((world / f"metrics/sample_{name}.json").read_text()) == {"prompts": 2, "prompts_too_long": 1}
 
 
@@ -171,13 +172,13 @@ def test_a_change_of_statistics_samples_nothing_and_of_questions_does(world: Wor
     assert [line for i, line in enumerate(after) if i % 3 < 2] == before, "more answers leave the first as they are"
 
 
-def test_a_model_adds_nothing_to_anothers_samples(world: World) -> None:
+def test_a_model_adds_nothing_to_anothers_samples(world: World, run_stage: RunStage) -> None:
     """Samples of base and sft stay what they are where the RLHF model is another."""
     before = outs(world, "data/samples")
     shutil.rmtree(world / "models/ppo")
     shutil.copytree(world / "models/base", world / "models/ppo")
     for name in ("base", "sft", "rlhf"):
-        world.run("python", "stages/sample.py", name)
+        run_stage(world, "sample", name)
     after = outs(world, "data/samples")
     assert {name for name in before if before[name] != after[name]} == {
         "data/samples/rlhf.jsonl",
@@ -186,7 +187,7 @@ def test_a_model_adds_nothing_to_anothers_samples(world: World) -> None:
     assert after["data/samples/rlhf.jsonl"] == after["data/samples/base.jsonl"], "the same model, the same samples"
 
 
-def test_a_model_that_only_repeats_wonderful_is_caught(world: World) -> None:
+def test_a_model_that_only_repeats_wonderful_is_caught(world: World, run_stage: RunStage) -> None:
     from rlhf_sentiment.models.loading import load_tokenizer
 
     tokenizer = load_tokenizer(world / "models/base")
@@ -198,7 +199,7 @@ def test_a_model_that_only_repeats_wonderful_is_caught(world: World) -> None:
         lines = [json.dumps(row | {"response": said, "tokens": tokens, "finished": False}) + "\n" for row in rows]
         file.unlink()  # a link to the cache
         file.write_text("".join(lines))
-    output = world.run("python", "stages/evaluate.py")
+    output = run_stage(world, "evaluate").err
     result = json.loads((world / "metrics/evaluation.json").read_text())
     for key in ("distinct_2", "self_bleu", "repetition", "duplicated"):
         assert f"evaluate: warning: rlhf: {key} is" in output
@@ -206,7 +207,7 @@ def test_a_model_that_only_repeats_wonderful_is_caught(world: World) -> None:
     assert "warning: rlhf: repetition is" in (world / "reports/report.md").read_text()
 
 
-def test_your_own_prompts_and_another_judge(world: World) -> None:
+def test_your_own_prompts_and_another_judge(world: World, run_stage: RunStage) -> None:
     """`evaluate.prompts_file`, a classifier of one's own, and compare.py with the stage's numbers."""
     import torch
 
@@ -226,7 +227,7 @@ def test_your_own_prompts_and_another_judge(world: World) -> None:
     opinion = classifier_of(str(world / "models/pretrained/stars.v2"), torch.device("cpu"))([row["response"] for row in rows])
     assert result["rlhf"]["stars_v2_positive"] == pytest.approx((opinion > 0.5).mean(), abs=1e-4)
     assert "lexicon_positive" not in result["rlhf"]
-    world.run("python", "stages/compare.py", "--prompts", "prompts/mine.txt", "--samples", "4", "--csv", "answers.csv")
+    run_stage(world, "compare", "--prompts", "prompts/mine.txt", "--samples", "4", "--csv", "answers.csv")
     answers = list(csv.DictReader((world / "answers.csv").open()))
     assert len(answers) == 3 * 3 * 4
     for model in ("base", "sft", "rlhf"):
@@ -240,11 +241,11 @@ def test_report_to_retrains_nothing(world: World) -> None:
     assert world.stages_run(world.run("dvc", "repro")) == ["check"]
 
 
-def test_training_reports_where_it_is_told(world: World) -> None:
+def test_training_reports_where_it_is_told(world: World, run_stage: RunStage) -> None:
     world.set("report_to", "tensorboard")
     before = outs(world, "models", "metrics", "plots")
     for name in ("sft", "ppo"):
-        world.run("python", f"stages/{name}.py")
+        run_stage(world, name)
         assert list((world / "runs").rglob("events.out.tfevents.*"))
         shutil.rmtree(world / "runs")
     assert outs(world, "models", "metrics", "plots") == before, "and changes nothing else"
@@ -265,17 +266,17 @@ def test_the_schedule_is_what_the_settings_say(finished_world: World) -> None:
     assert float(curve[0]["kl_penalty"]) == float(curve[0]["kl_k3"]) == 0.0, "the first batch is the reference's own"
 
 
-def test_ppo_runs_with_a_shared_trunk_in_bfloat16(world: World) -> None:
+def test_ppo_runs_with_a_shared_trunk_in_bfloat16(world: World, run_stage: RunStage) -> None:
     before = (world / "models/ppo/critic.safetensors").stat().st_size
     world.set("ppo.critic", "shared")
     world.set("ppo.dtype", "bfloat16")
-    world.run("python", "stages/ppo.py")
+    run_stage(world, "ppo")
     assert (world / "models/ppo/critic.safetensors").stat().st_size < before / 10, "a head, and no trunk"
     assert json.loads((world / "metrics/ppo.json").read_text())["first_ratio_error"] == 0.0
 
 
 def test_a_change_in_a_picture_retrains_nothing(world: World) -> None:
-    file = world / "stages/rlhf_sentiment/evaluation/figures.py"
+    file = world / "stages/rlhf_sentiment/evaluation/plots.py"
     file.write_text(file.read_text() + "\n# another line\n")
     assert world.stages_run(world.run("dvc", "repro")) == ["evaluate"]
 
@@ -315,32 +316,29 @@ def test_experiments_and_reviews(world: World, tmp_path: Path) -> None:
         assert {revision for entry in entries for revision in entry["revisions"]} == {"HEAD~1", "workspace"}, name
 
 
-@pytest.mark.parametrize("name", [*(name for name in ALL if name not in SAMPLES[1:]), "compare"])
-def test_help_says_what_a_stage_does(name: str) -> None:
-    script = name.split("@")[0]
-    done = subprocess.run(
-        [sys.executable, f"stages/{script}.py", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert "--params FILE" in done.stdout
-    assert script != "sample" or "one of base, sft, rlhf" in done.stdout
-    assert name == "compare" or ("Reads   " in done.stdout and "Writes  " in done.stdout)
-    assert len(done.stdout.splitlines()) > 8
+@pytest.mark.parametrize("name", [*(name for name in ALL if name not in SAMPLES), "sample", "compare"])
+def test_help_says_what_a_stage_does(run_stage: RunStage, name: str) -> None:
+    said = run_stage(World(ROOT), name, "--help").out
+    assert "--params FILE" in said
+    assert name != "sample" or "one of base, sft, rlhf" in said
+    assert name == "compare" or ("Reads   " in said and "Writes  " in said)
+    assert len(said.splitlines()) > 8
 
 
-def test_a_stage_runs_alone_with_other_params(world: World) -> None:
+def test_a_stage_runs_alone_with_other_params(world: World, run_stage: RunStage) -> None:
     tree = yaml.safe_load((world / "params.yaml").read_text())
     tree["judge"]["ngrams"] = 1
     (world / "other.yaml").write_text(yaml.safe_dump(tree))
     before = (world / "metrics/judge.json").read_bytes()
-    output = world.run("python", "stages/judge.py", "--params", "other.yaml")
+    output = run_stage(world, "judge", "--params", "other.yaml").out
     assert output.startswith("judge: reads data/prepared/labelled.jsonl\njudge: wrote models/judge")
     assert (world / "metrics/judge.json").read_bytes() != before
 
 
-def test_compare_shows_every_model(world: World) -> None:
-    output = world.run(
-        "python", "stages/compare.py", "--prompt", "The film was", "--prompt", "I", "--samples", "3", "--csv", "answers.csv"
-    )
+def test_compare_shows_every_model(world: World, run_stage: RunStage) -> None:
+    output = run_stage(
+        world, "compare", "--prompt", "The film was", "--prompt", "I", "--samples", "3", "--csv", "answers.csv"
+    ).out
     assert output.index("The film was") < output.index("P(positive)")
     rows = list(csv.DictReader((world / "answers.csv").open()))
     assert len(rows) == 2 * 3 * 3
@@ -351,122 +349,121 @@ def test_compare_shows_every_model(world: World) -> None:
     assert len({row["response"] for row in rows}) > 2 * 3, "and the models differ"
 
 
-def test_compare_says_what_the_stage_said(world: World) -> None:
+def test_compare_says_what_the_stage_said(world: World, run_stage: RunStage) -> None:
     """A test prompt gets from the command line the answers that `sample` wrote."""
     sampled = [json.loads(line) for line in (world / "data/samples/rlhf.jsonl").read_text().splitlines()]
     one = sampled[14]
     assert one["sample"] == 0
-    world.run("python", "stages/compare.py", "--prompt", one["prompt"], "--csv", "answers.csv")
+    run_stage(world, "compare", "--prompt", one["prompt"], "--csv", "answers.csv")
     (row,) = [row for row in csv.DictReader((world / "answers.csv").open()) if row["model"] == "rlhf"]
     assert row["response"] == one["response"]
+
+
+ONE = '{"text": "a", "label": 1, "split": "train"}'
+UNASKED = '{"prompt": "a", "sample": 0, "response": "", "tokens": [], "finished": true}'
 
 
 @pytest.mark.parametrize(
     ("stage", "spoil", "said"),
     [
-        ("judge", lambda w: (w / "data/prepared/labelled.jsonl").unlink(), "data/prepared/labelled.jsonl is missing"),
-        ("judge", lambda w: (w / "data/prepared/labelled.jsonl").write_text(""), "data/prepared/labelled.jsonl is empty"),
+        ("judge", lambda w: (w / "data/prepared/labelled.jsonl").unlink(), ["data/prepared/labelled.jsonl", "missing"]),
+        ("judge", lambda w: (w / "data/prepared/labelled.jsonl").write_text(""), ["data/prepared/labelled.jsonl", "empty"]),
         (
             "judge",
-            lambda w: (w / "data/prepared/labelled.jsonl").write_text('{"text": "a", "label": 1, "split": "train"}\n{"te'),
-            "data/prepared/labelled.jsonl, line 2: not JSON",
+            lambda w: (w / "data/prepared/labelled.jsonl").write_text(f'{ONE}\n{{"te'),
+            ["data/prepared/labelled.jsonl, line 2", "not JSON"],
         ),
         (
             "sft",
             lambda w: (w / "data/prepared/sft.jsonl").write_text('{"prompt": "a"}\n'),
-            "data/prepared/sft.jsonl, line 1: lacks response; it has prompt",
+            ["data/prepared/sft.jsonl, line 1", "response", "prompt"],
         ),
         (
             "sft",
             lambda w: (w / "data/prepared/sft.jsonl").write_text('{"prompt": "a", "response": null}\n'),
-            "data/prepared/sft.jsonl, line 1: response should be text (got None)",
+            ["data/prepared/sft.jsonl, line 1", "response", "text", "None"],
         ),
-        ("judge", lambda w: (w / "data/prepared/labelled.jsonl").write_bytes(b"\xff\xfe"), "labelled.jsonl: not UTF-8"),
-        ("evaluate", lambda w: (w / "plots/ppo.csv").write_text("a,b\n1,2\n"), "plots/ppo.csv: lacks step, score"),
         (
-            "sample@rlhf",
-            lambda w: w.set("evaluate.prompts_file", "prompts/none.txt"),
-            "prompts/none.txt: no such file of prompts",
+            "judge",
+            lambda w: (w / "data/prepared/labelled.jsonl").write_bytes(b"\xff\xfe"),
+            ["data/prepared/labelled.jsonl", "UTF-8"],
         ),
+        ("evaluate", lambda w: (w / "plots/ppo.csv").write_text("a,b\n1,2\n"), ["plots/ppo.csv", "step", "score"]),
+        ("sample@rlhf", lambda w: w.set("evaluate.prompts_file", "prompts/none.txt"), ["prompts/none.txt", "no such file"]),
         (
             "evaluate",
             lambda w: w.set("evaluate.judges", ["classifier", "models/pretrained/none"]),
-            "models/pretrained/none is missing; put it there",
+            ["models/pretrained/none", "missing"],
         ),
         (
             "sample@rlhf",
             lambda w: (w / "prompts/one.txt").write_text("A") and w.set("evaluate.prompts_file", "prompts/one.txt"),
-            "prompts/one.txt: 1 of 1 prompts leave the model room for max_new_tokens, and paired statistics need at least two",
+            ["prompts/one.txt", "1 of 1 prompts", "max_new_tokens", "two"],
         ),
+        (
+            "evaluate",
+            lambda w: (w / "data/samples/sft.jsonl").write_text(UNASKED),
+            ["data/samples/sft.jsonl, line 1", "tokens"],
+        ),
+        (
+            "evaluate",
+            lambda w: (w / "data/prepared/labelled.jsonl").write_text(ONE.replace("1", "7")),
+            ["data/prepared/labelled.jsonl", "label", "0", "1"],
+        ),
+        ("evaluate", lambda w: (w / "metrics/judge.json").write_text("{}"), ["metrics/judge.json", "cut_words"]),
+        ("evaluate", lambda w: shutil.rmtree(w / "models/pretrained"), ["`git checkout models/pretrained`"]),
+        ("evaluate", lambda w: w.set("evaluate.samples_per_prompt", 3), ["data/samples", "different prompts"]),
+        ("evaluate", lambda w: (w / "metrics/judge.json").write_text("[]"), ["metrics/judge.json", "list", "object"]),
         (
             "evaluate",
             lambda w: (w / "data/samples/sft.jsonl").write_text(
-                '{"prompt": "a", "sample": 0, "response": "", "tokens": [], "finished": true}'
-            ),
-            "data/samples/sft.jsonl, line 1: no tokens",
-        ),
-        (
-            "evaluate",
-            lambda w: (w / "data/prepared/labelled.jsonl").write_text('{"text": "a", "label": 7, "split": "train"}'),
-            "labelled.jsonl: a label is neither 0 nor 1",
-        ),
-        (
-            "evaluate",
-            lambda w: (w / "metrics/judge.json").write_text("{}"),
-            "metrics/judge.json: lacks cut_words; it has nothing",
-        ),
-        ("evaluate", lambda w: shutil.rmtree(w / "models/pretrained"), "`git checkout models/pretrained` brings it back"),
-        ("evaluate", lambda w: w.set("evaluate.samples_per_prompt", 3), "the models answered different prompts"),
-        ("evaluate", lambda w: (w / "metrics/judge.json").write_text("[]"), "metrics/judge.json: holds list, not an object"),
-        (
-            "evaluate",
-            lambda w: shutil.copy(w / "data/samples/rlhf.jsonl", w / "data/samples/sft.jsonl").write_text(
                 "".join(reversed((w / "data/samples/sft.jsonl").read_text().splitlines(keepends=True)))
             ),
-            "data/samples: the models answered different prompts",
+            ["data/samples", "different prompts"],
         ),
-        ("base", lambda w: w.set("base.model", "models/pretrained/none"), "models/pretrained/none is missing; put it there"),
+        ("base", lambda w: w.set("base.model", "models/pretrained/none"), ["models/pretrained/none", "missing"]),
         (
             "ppo",
             lambda w: (w / "models/sft/model.safetensors").write_bytes(b"\2" + b"\0" * 7 + b"{}"),
-            "models/sft lacks weights, such as lm_head.weight",
+            ["models/sft", "weights", "lm_head.weight"],
         ),
         (
             "ppo",
             lambda w: shutil.copytree(w / "models/sft", w / "models/reward", dirs_exist_ok=True),
-            "models/reward lacks weights, such as score.weight",
+            ["models/reward", "weights", "score.weight"],
         ),
-        ("ppo", lambda w: (w / "models/sft/model.safetensors").unlink(), "models/sft is half there: model.safetensors missing"),
+        ("ppo", lambda w: (w / "models/sft/model.safetensors").unlink(), ["models/sft", "model.safetensors", "missing"]),
         (
             "ppo",
             lambda w: (w / "models/sft/model.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{}"),
-            "models/sft/model.safetensors cannot be read",
+            ["models/sft/model.safetensors", "cannot be read"],
         ),
-        ("compare", lambda w: shutil.rmtree(w / "models/ppo"), "models/ppo is missing"),
-        ("compare", lambda w: (w / "models/judge/judge.json").write_text("{"), "models/judge cannot be loaded"),
-        ("judge", lambda w: (w / "params.yaml").write_text("judge: ["), "params.yaml: not YAML at line 1"),
-        ("judge", lambda w: (w / "params.yaml").unlink(), "params.yaml: no such file"),
-        ("ppo", lambda w: w.set("device", "cuda:7"), "device: cuda:7 is not there"),
-        ("ppo", lambda w: w.set("ppo.max_new_tokens", 160), "lower ppo.max_new_tokens to"),
+        ("compare", lambda w: shutil.rmtree(w / "models/ppo"), ["models/ppo", "missing"]),
+        ("compare", lambda w: (w / "models/judge/judge.json").write_text("{"), ["models/judge", "cannot be loaded"]),
+        ("judge", lambda w: (w / "params.yaml").write_text("judge: ["), ["params.yaml", "not YAML", "line 1"]),
+        ("judge", lambda w: (w / "params.yaml").unlink(), ["params.yaml", "no such file"]),
+        ("ppo", lambda w: w.set("device", "cuda:7"), ["device", "cuda:7"]),
+        ("ppo", lambda w: w.set("ppo.max_new_tokens", 160), ["ppo.max_new_tokens"]),
     ],
 )
-def test_bad_input_is_one_clear_line(world: World, stage: str, spoil: object, said: str) -> None:
-    # A link to the cache would pass the damage on to it.
-    for name in ("data", "models"):
-        copy = world.folder / f"{name}.copy"
-        shutil.copytree(world / name, copy)
-        shutil.rmtree(world / name)
-        copy.rename(world / name)
-    spoil(world)  # type: ignore[operator]
+def test_bad_input_is_one_clear_line(
+    world: World, run_stage: RunStage, stage: str, spoil: Callable[[World], object], said: list[str]
+) -> None:
+    spoil(world)
     before = outs(world, "data", "models", "metrics", "plots")
     script, *more = stage.split("@")
     more += ["--prompt", "The film was"] if stage == "compare" else []
-    done = subprocess.run(
-        [sys.executable, f"stages/{script}.py", *more], cwd=world.folder, capture_output=True, text=True, check=False
-    )
-    assert done.returncode in (1, 2), done.stderr
-    errors = [line for line in done.stderr.splitlines() if line.startswith(f"{stage}: ")]
-    assert len(errors) == 1, done.stderr
-    assert said in errors[0]
-    assert "Traceback" not in done.stderr
+    ended = run_stage(world, script, *more, status=None)
+    assert ended.status in (1, 2)
+    assert_names(the_error(stage, ended.err), *said)
     assert outs(world, "data", "models", "metrics", "plots") == before, "nothing that existed before is lost"
+
+
+@pytest.mark.parametrize(("stage", "key", "status"), [("ppo", "ppo.max_new_tokens", 1), ("judge", "judge.ngrams", 2)])
+def test_bad_input_ends_the_process_with_one_line(world: World, stage: str, key: str, status: int) -> None:
+    """End to end, where the other cases run in the process of the test: a fault of an input, and one of a setting."""
+    world.set(key, 160)
+    command = [sys.executable, f"stages/{stage}.py"]
+    done = subprocess.run(command, cwd=world.folder, env=world.environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == status, done.stderr
+    assert_names(the_error(stage, done.stderr), key)

@@ -1,9 +1,9 @@
-"""RLHF of a small language model, from Python. Importing the package runs nothing; each name is imported when it is first used.
+"""RLHF of a small language model, from Python.
 
     from rlhf_sentiment import RLHFConfig, run_complete_pipeline, run_evaluation
     comparison = run_complete_pipeline(RLHFConfig(), num_steps=50)
 
-docs/python.md has it all.
+Importing the package runs nothing. Each public name is imported at its first use. docs/python.md describes them all.
 """
 
 import importlib
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .models.loading import load_reward_model as load_reward_model
     from .models.loading import load_tokenizer as load_tokenizer
 
-# Public name -> the module that has it.
+# Public name -> the module that defines it.
 _NAMES = {
     "Comparison": "api.comparison",
     "ConfigError": "engine.errors",

@@ -1,4 +1,4 @@
-"""The reward model: preference pairs to token ids, training by trl, and accuracy on pairs that it has not seen."""
+"""The reward model: encode preference pairs, train with trl, and measure the accuracy on held-out pairs."""
 
 from typing import Any
 
@@ -31,23 +31,77 @@ def train_reward(
     kept: Checkpoints,
     source: str,
 ) -> tuple[list[Row], Row]:
-    """Train `model` on the pairs of the train split, so that the chosen response scores above the rejected one.
+    """Train `model` on the pairs of the train split, so that the chosen response gets a higher score than the rejected one.
 
     Args:
+        model: a sequence classifier with one output. Its weights change.
+        tokenizer: of the model.
         pairs: rows of prompt, chosen, rejected and split (train or validation).
-        source: what the pairs are called in messages.
+        settings: the section `reward`.
+        seed: decides the order of the pairs.
+        report_to: as in `arguments`.
+        kept: the checkpoints of this run.
+        source: the name of the pairs in messages.
 
     Returns:
-        The curve, and metrics: how often the model prefers what was preferred, on the pairs of the validation split, and its
-        interval (Wilson's, 95 %); how often the longer side was preferred there, in tokens that the model reads (a tie counts
-        half); scores have no unit.
+        The curve of the training, and the metrics of `measure` with the counts of pairs.
 
     Raises:
         StageError: a split has no pair, or none of at most `settings.max_length` tokens a side; the model has fewer positions.
     """
     refuse_longer(model, settings.max_length, "reward.max_length")
+    encoded, too_long = encode_splits(pairs, tokenizer, settings, source)
+    train_rows = Dataset.from_dict(encoded["train"])
+    with arguments(model.device, seed, len(train_rows), settings, report_to) as common:
+        trainer = RewardTrainer(
+            model=model,
+            args=RewardConfig(**common, max_length=settings.max_length),
+            train_dataset=train_rows,
+            processing_class=tokenizer,
+        )
+        curve = train(trainer, kept, {"loss": "loss", "accuracy": "accuracy", "margin": "margin"})
+    measured = measure(model, tokenizer, encoded["validation"])
+    counts = {
+        "pairs": len(train_rows),
+        "pairs_held_out": len(encoded["validation"]["chosen_ids"]),
+        "pairs_too_long": too_long,
+    }
+    return curve, counts | measured
 
-    # 1. Pairs, encoded; a side that is too long is cut, or its pair left out, and counted (trl would drop it in silence).
+
+def measure(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, held_out: Encoded) -> Row:
+    """Return how often the model prefers the chosen response of held-out pairs.
+
+    Returns:
+        accuracy, with its 95 % interval (Wilson's) accuracy_low and accuracy_high. accuracy_of_longer, how often the longer
+        response was the chosen one, in tokens that the model reads (a tie counts one half). margin, the mean of the chosen
+        score minus the rejected score, and score_std. Scores have no unit.
+    """
+    chosen, rejected = (score(model, held_out[side], tokenizer) for side in ("chosen_ids", "rejected_ids"))
+    right = int((chosen > rejected).sum())
+    sides = zip(held_out["chosen_ids"], held_out["rejected_ids"], strict=True)
+    by_length = [(len(one) > len(other)) + (len(one) == len(other)) / 2 for one, other in sides]
+    interval: Any = binomtest(right, len(chosen)).proportion_ci(method="wilson")
+    return {
+        "accuracy": right / len(chosen),
+        "accuracy_low": float(interval.low),
+        "accuracy_high": float(interval.high),
+        "accuracy_of_longer": sum(by_length) / len(by_length),
+        "margin": float((chosen - rejected).mean()),
+        "score_std": float(torch.cat([chosen, rejected]).std()),
+    }
+
+
+def encode_splits(
+    pairs: list[Row], tokenizer: PreTrainedTokenizerBase, settings: RewardSettings, source: str
+) -> tuple[dict[str, Encoded], int]:
+    """Return the encoded pairs of the splits train and validation, and the number of pairs that are too long.
+
+    A warning states that number. trl itself would drop these pairs silently.
+
+    Raises:
+        StageError: a split has no pair, or none of at most `settings.max_length` tokens a side.
+    """
     encoded: dict[str, Encoded] = {}
     too_long = 0
     for split in ("train", "validation"):
@@ -61,48 +115,19 @@ def train_reward(
                 f"{source}: no {split} pair has at most {settings.max_length} tokens a side; raise reward.max_length, or set "
                 "reward.cut"
             )
-
     if too_long:
-        what = "cut there" if settings.cut else "left out; raise it, or set reward.cut"
+        what = "truncated there" if settings.cut else "left out; raise it, or set reward.cut"
         which = f"{too_long} of {len(pairs)} pairs are longer than reward.max_length {settings.max_length}"
         warn("reward", f"{which}, and are {what}")
-
-    # 2. Train.
-    train_rows = Dataset.from_dict(encoded["train"])
-    with arguments(model.device, seed, len(train_rows), settings, report_to) as common:
-        trainer = RewardTrainer(
-            model=model,
-            args=RewardConfig(**common, max_length=settings.max_length),
-            train_dataset=train_rows,
-            processing_class=tokenizer,
-        )
-        curve = train(trainer, kept, {"loss": "loss", "accuracy": "accuracy", "margin": "margin"})
-
-    # 3. How often it prefers what was preferred, on pairs that it has not seen.
-    chosen, rejected = (score(model, encoded["validation"][side], tokenizer) for side in ("chosen_ids", "rejected_ids"))
-    right = int((chosen > rejected).sum())
-    sides = zip(encoded["validation"]["chosen_ids"], encoded["validation"]["rejected_ids"], strict=True)
-    by_length = [(len(one) > len(other)) + (len(one) == len(other)) / 2 for one, other in sides]
-    interval: Any = binomtest(right, len(chosen)).proportion_ci(method="wilson")
-    return curve, {
-        "pairs": len(train_rows),
-        "pairs_held_out": len(chosen),
-        "pairs_too_long": too_long,
-        "accuracy": right / len(chosen),
-        "accuracy_low": float(interval.low),
-        "accuracy_high": float(interval.high),
-        "accuracy_of_longer": sum(by_length) / len(by_length),
-        "margin": float((chosen - rejected).mean()),
-        "score_std": float(torch.cat([chosen, rejected]).std()),
-    }
+    return encoded, too_long
 
 
 def encode_pairs(
     pairs: list[Row], split: str, tokenizer: PreTrainedTokenizerBase, settings: RewardSettings
 ) -> tuple[Encoded, int]:
-    """Token ids of prompt, response and EOS of both sides of the pairs of `split`, and how many pairs are too long.
+    """Return the token ids (prompt, response, EOS) of both sides of a split's pairs, and the number of pairs that are too long.
 
-    Those are cut to `settings.max_length`, or left out.
+    Pairs that are too long are truncated to `settings.max_length` tokens, or left out.
     """
     columns: Encoded = {"chosen_ids": [], "rejected_ids": []}
     too_long = 0
@@ -122,7 +147,7 @@ def encode_pairs(
 
 @torch.no_grad()
 def score(model: PreTrainedModel, sequences: list[list[int]], tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
-    """The score of each sequence of token ids. (N,)"""
+    """Return the model's score of each sequence of token ids: [N] -> (N,)."""
     model.eval()
     scores = []
     for start in range(0, len(sequences), 64):

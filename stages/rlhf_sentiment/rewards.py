@@ -1,6 +1,6 @@
-"""Rewards: what PPO maximises, as one callable from a batch of responses to one number for each of them.
+"""Rewards: PPO maximises a `Reward`, a callable from a batch of responses to one number for each response.
 
-A new kind of reward is a new function here that returns a `Reward`.
+To add a kind of reward, add a function here that returns a `Reward`.
 """
 
 import math
@@ -22,11 +22,13 @@ from .sampling.rollout import Responses
 class Reward:
     """The reward of a response: its normalised score, minus a penalty where the response has no EOS.
 
+        reward = (score - mean) / std - (missing_eos_penalty if there is no EOS)
+
     Attributes:
-        score: gives the raw score of each response, of any scale. (B,)
+        score: gives the raw score of each response, on any scale. `Responses` -> (B,)
         missing_eos_penalty: subtracted where EOS is missing, in units of the normalised score. None subtracts nothing.
         model: the reward model whose weights a critic can start from. None where the score comes from no model.
-        mean, std: of the raw scores. `fit` sets them, so that rewards start with mean 0 and variance 1.
+        mean, std: mean and standard deviation of the raw scores. `fit` sets them. Before, they change nothing.
     """
 
     score: Callable[[Responses], Tensor]
@@ -36,15 +38,23 @@ class Reward:
     std: float = 1.0
 
     def __call__(self, batch: Responses) -> Tensor:
-        """Return the reward of each response. (B,)"""
+        """Return the reward of each response, (B,)."""
         return self.shaped(self.score(batch), batch.finished)
 
     def fit(self, scores: Tensor) -> None:
-        """Set the scale from the raw scores of the reference policy (1909.08593, section 2). (N,)"""
+        """Set the scale so that these raw scores get mean 0 and variance 1, (N,).
+
+        The scores are those of the reference policy's responses (Ziegler et al. 2019, 1909.08593, section 2).
+        """
         self.mean, self.std = float(scores.mean()), max(float(scores.std()), 1e-6)
 
     def shaped(self, scores: Tensor, finished: Tensor) -> Tensor:
-        """Return the rewards of responses whose raw scores are known. (B,), (B,) -> (B,)"""
+        """Return the rewards of responses whose raw scores are known: (B,), (B,) -> (B,).
+
+        Args:
+            scores: raw scores. (B,)
+            finished: True where the response ends with EOS. (B,)
+        """
         rewards = (scores - self.mean) / self.std
         if self.missing_eos_penalty is None:
             return rewards
@@ -52,7 +62,7 @@ class Reward:
 
 
 def reward_of_model(model: PreTrainedModel, missing_eos_penalty: float | None = None) -> Reward:
-    """Return the reward that a reward model gives. Freezes the model."""
+    """Return the reward that a reward model gives. The model is frozen."""
     model.requires_grad_(False)
     return Reward(lambda batch: reward_scores(model, batch.sequences, batch.attention_mask), missing_eos_penalty, model)
 
@@ -62,12 +72,16 @@ def reward_of_texts(
     tokenizer: PreTrainedTokenizerBase,
     missing_eos_penalty: float | None = None,
 ) -> Reward:
-    """Return the reward that a function of prompts and responses gives, which are texts without special tokens.
+    """Return the reward that a function of texts gives.
 
-    PPO calls the function with at most `ppo.micro_batch_size` responses at a time.
+    Args:
+        function: gets prompts and responses, two lists of equal length, and returns one number for each response. The texts
+            have no special tokens. PPO passes at most `ppo.micro_batch_size` responses at a time.
+        tokenizer: decodes prompts and responses.
+        missing_eos_penalty: as in `Reward`.
 
     Raises:
-        StageError: later, when the function returns something else than one finite number for each response.
+        StageError: when PPO calls the function, and the result is not one finite number for each response.
     """
 
     def score(batch: Responses) -> Tensor:

@@ -1,4 +1,4 @@
-"""The settings of a run, as one object: read from params.yaml with some changed, and written back to it."""
+"""The settings of a run as one object, which is read from params.yaml, changed, and written back."""
 
 import copy
 import io
@@ -9,9 +9,9 @@ from typing import Any, Self
 
 from pydantic import BaseModel
 
-from ..engine.artifacts import writing
 from ..engine.errors import ConfigError
 from ..engine.messages import cut, shown
+from ..engine.outputs import writing
 from ..engine.params import explained, read_yaml
 from ..engine.stage import STAGES
 from ..settings.whole import Params
@@ -20,13 +20,13 @@ ROOT = STAGES.parent
 
 
 class RLHFConfig(Params):
-    """All settings of a run, checked as `python stages/check.py` checks them, and frozen.
+    """All settings of a run, frozen, and checked as `python stages/check.py` checks them.
 
-    They are read from params.yaml of the current folder, else from the repository's, with some changed. Sections are
-    attributes; the comments in params.yaml are their manual, with units and ranges.
+    The settings come from params.yaml in the current folder, or else from the repository's. Sections are attributes. The
+    comments in params.yaml describe each setting, with units and ranges.
 
     Raises:
-        ConfigError: an unknown key, a wrong value, a combination that cannot work; a line for each, with what would be right.
+        ConfigError: an unknown key, a wrong value, or a combination that cannot work. Each has a line that says what is right.
 
     Example:
         >>> config = RLHFConfig()
@@ -40,7 +40,8 @@ class RLHFConfig(Params):
     """
 
     def __init__(self, **changes: Any) -> None:
-        """
+        """Read the settings, and change some of them.
+
         Args:
             changes: values by key, such as `seed=2`, `ppo={"steps": 50}` or `**{"ppo.steps": 50}`.
         """
@@ -49,10 +50,14 @@ class RLHFConfig(Params):
 
     @classmethod
     def from_file(cls, path: str | Path, **changes: Any) -> Self:
-        """The settings of another file, which is complete, as those in profiles/ are; with some changed.
+        """Read the settings from another complete file, such as one of profiles/, and change some of them.
+
+        Args:
+            path: the file.
+            changes: values by key, as above.
 
         Raises:
-            ConfigError: as above; no such file.
+            ConfigError: as above, or there is no such file.
 
         Example:
             >>> RLHFConfig.from_file("profiles/imdb-local.yaml", **{"ppo.steps": 50}).data.source
@@ -65,7 +70,10 @@ class RLHFConfig(Params):
         return config
 
     def changed(self, **changes: Any) -> Self:
-        """These settings with some changed.
+        """Return a copy of these settings with some changed.
+
+        Args:
+            changes: values by key, as above.
 
         Raises:
             ConfigError: as above.
@@ -89,7 +97,7 @@ class RLHFConfig(Params):
 
 
 def _with(tree: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A tree of settings with the values at some keys, such as ppo.steps, changed."""
+    """Return a copy of a tree of settings, with new values at some keys, such as ppo.steps."""
     tree = copy.deepcopy(tree)
     for key, value in changes.items():
         *sections, last = key.split(".")
@@ -100,7 +108,7 @@ def _with(tree: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
                 raise ConfigError(f"{cut(key)}: {cut(section)} is a value, not a section")
         if isinstance(value, BaseModel):
             value = value.model_dump()
-        elif getattr(value, "ndim", None) == 0:  # a number of numpy, of a sweep
+        elif getattr(value, "ndim", None) == 0:  # a numpy number, as from a sweep
             value = value.item()
         whole_section = not sections and isinstance(value, dict) and isinstance(inner.get(key), dict)
         inner[last] = inner[key] | value if whole_section else value
@@ -108,12 +116,12 @@ def _with(tree: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_params(config: Params, path: Path = Path("params.yaml")) -> None:
-    """Bring params.yaml to these settings, and print each that differs; comments and line ends stay."""
+    """Write the settings that differ to params.yaml, and print each of them. Comments and line ends stay."""
     from ruamel.yaml import YAML
     from ruamel.yaml.representer import RoundTripRepresenter
 
     class Nulls(RoundTripRepresenter):
-        """Writes null as params.yaml does."""
+        """Write null as params.yaml does."""
 
     Nulls.add_representer(type(None), lambda self, _: self.represent_scalar("tag:yaml.org,2002:null", "null"))
     file = YAML()
@@ -137,7 +145,10 @@ def write_params(config: Params, path: Path = Path("params.yaml")) -> None:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], above: str = "") -> dict[str, tuple[Any, Any]]:
-    """Keys such as ppo.steps whose values differ, with both values; of sections with other keys, the whole section."""
+    """Return the keys, such as ppo.steps, whose values differ, with both values.
+
+    A section whose own keys differ counts as one value.
+    """
     found: dict[str, tuple[Any, Any]] = {}
     for key, value in new.items():
         before = old.get(key)

@@ -1,13 +1,12 @@
-"""The pipeline from Python: a run of it is DVC's, so that nothing is done twice.
+"""Run the pipeline from Python. DVC runs it, so that no stage is repeated without need.
 
     from rlhf_sentiment import RLHFConfig, run_complete_pipeline
     run_complete_pipeline(RLHFConfig(), num_steps=50)
 
-The current folder is the world, as it is for the stages: a notebook at the repository's root needs no more than this.
+Paths are relative to the current folder, as they are for the stages. A notebook at the repository's root needs no set-up.
 """
 
 import codecs
-import json
 import os
 import re
 import signal
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import psutil
 
+from ..engine.dvc_state import RWLOCK, is_running, writers
 from ..engine.errors import StageError
 from ..engine.progress import WATCHED, in_notebook
 from .comparison import Comparison, run_evaluation
@@ -26,20 +26,21 @@ from .repository import require_repository
 
 
 def run_complete_pipeline(config: RLHFConfig, num_steps: int | None = None) -> Comparison:
-    """Run what is not done yet of the pipeline, from data to report, with these settings.
+    """Run the stages that are out of date, from data to report, with these settings.
 
-    Settings that differ are written to params.yaml, which keeps its comments; then DVC runs what they make stale, as
-    `make repro` does. A run that was stopped goes on from its last checkpoint.
+    First the function writes the settings that differ to params.yaml, and keeps the comments there. Then DVC runs the
+    stages that these settings make stale, as `make repro` does. A run that was stopped resumes from its last checkpoint.
 
     Args:
+        config: the settings.
         num_steps: PPO steps, in place of `config.ppo.steps`.
 
     Returns:
-        What `run_evaluation` returns.
+        The result of `run_evaluation`.
 
     Raises:
-        StageError: the current folder is no repository of this project; a stage failed, and said why.
-        ConfigError: the number of steps is none.
+        StageError: the current folder is no repository of this project; a stage failed (with its message).
+        ConfigError: `num_steps` is no possible number of steps.
 
     Example:
         >>> comparison = run_complete_pipeline(RLHFConfig(), num_steps=3)  # doctest: +ELLIPSIS
@@ -49,7 +50,7 @@ def run_complete_pipeline(config: RLHFConfig, num_steps: int | None = None) -> C
         True
     """
     require_repository(config)
-    if (busy := _dvc_at_work()) is not None:  # it would record these settings for what it made with the old ones
+    if (busy := _dvc_at_work()) is not None:  # it would record these settings for outputs of the old ones
         raise StageError(f"process {busy} of dvc is at work here; call again when it has ended")
     if num_steps is not None:
         config = config.changed(**{"ppo.steps": num_steps})
@@ -60,23 +61,16 @@ def run_complete_pipeline(config: RLHFConfig, num_steps: int | None = None) -> C
 
 
 def _dvc_at_work() -> int | None:
-    """The process of a dvc that runs a stage here, by the file in which DVC notes it."""
-    try:
-        noted = json.loads(Path(".dvc/tmp/rwlock").read_text(encoding="utf-8"))
-        writers = {writer["pid"] for writer in noted["write"].values()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None
-    for process in psutil.process_iter(["pid", "cmdline"]):  # what a killed dvc noted stays there
-        if process.pid in writers and "dvc" in {Path(word).name for word in process.info["cmdline"] or ()}:
-            return process.pid
-    return None
+    """Return the process id of a dvc that runs a stage here. None where no dvc does."""
+    noted = RWLOCK.stat().st_mtime if RWLOCK.exists() else 0.0  # a process that began later took over the id of a dead dvc
+    return next((pid for pid in writers().values() if is_running(pid, noted)), None)
 
 
 def _run(*command: str) -> None:
-    """Run a command with this Python's programs first; what it prints is printed here. Each stop is passed on to it.
+    """Run a command with this Python's folder first in PATH, print its output here, and pass each stop on to it.
 
     Raises:
-        StageError: it failed, with the last that a stage said.
+        StageError: the command failed. The message has the last line of a stage.
     """
     own = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     watched = {WATCHED: "1", "TQDM_MININTERVAL": "1"} if in_notebook() or sys.stderr.isatty() else {}
@@ -92,7 +86,7 @@ def _run(*command: str) -> None:
                     print(text, end="", flush=True)
                 status = process.wait()
                 break
-            except KeyboardInterrupt:  # a terminal sends it to all of them, others to this process alone
+            except KeyboardInterrupt:  # a terminal signals all processes, other programs only this one
                 stopped = True
                 for one in (*psutil.Process(process.pid).children(recursive=True), process):
                     with suppress(psutil.NoSuchProcess):
@@ -101,5 +95,5 @@ def _run(*command: str) -> None:
         raise KeyboardInterrupt
     if status:
         lines = re.findall(r"^[a-z]+(?:@\w+)?: (?!warning|reads|wrote|goes on|waits|.*%\|).*", tail, re.MULTILINE)
-        why = lines[-1] if lines else f"exit status {status}; what it printed says why"
+        why = lines[-1] if lines else f"exit status {status}; the output above says why"
         raise StageError(f"`{' '.join(command)}` failed: {why}")

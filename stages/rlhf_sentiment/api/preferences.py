@@ -1,4 +1,4 @@
-"""Your own preferences, from files in any of the shapes of docs/data.md."""
+"""Load your own preference pairs from files."""
 
 from pathlib import Path
 
@@ -7,9 +7,11 @@ from datasets import Dataset
 
 from ..data.files import files_at
 from ..data.intake import Intake
+from ..data.leaks import apart
 from ..data.near_duplicates import sketched
+from ..data.pairs import pairs_from_labels, pairs_given, pairs_there
+from ..data.selection import splits_of
 from ..data.shapes import PREFERENCES
-from ..data.tables import apart, pairs_from_labels, pairs_given, pairs_there, splits_of
 from ..engine.errors import StageError
 from ..engine.messages import one_line, shown
 from ..engine.records import Row
@@ -20,14 +22,14 @@ class PreferenceDataProcessor:
     """Preference pairs from files, in any of the shapes of docs/data.md.
 
     Attributes:
-        files: after a load, how many rows of each file had which fate, as in metrics/data.json.
-        dropped: the rows that were not kept: file, row, reason.
+        files: after a load, the number of rows of each file with each fate, as in metrics/data.json.
+        dropped: after a load, file, row and reason of each row that was not kept.
 
     Example:
         >>> processor = PreferenceDataProcessor(RLHFConfig())
         >>> dataset = processor.load_custom_data("data/prepared/preferences.jsonl")  # doctest: +ELLIPSIS
         data/prepared/preferences.jsonl: ... rows, ... kept, 0 rejected, 0 duplicates, 0 overlaps
-        ... pairs, without ... that nearly equal held-out ones
+        ... pairs; ... near-duplicates of held-out pairs are left out
         >>> dataset.column_names
         ['prompt', 'chosen', 'rejected', 'split']
     """
@@ -38,19 +40,19 @@ class PreferenceDataProcessor:
         self.dropped = pd.DataFrame()
 
     def load_custom_data(self, path: str | Path) -> Dataset:
-        """All pairs of a file, a folder or a glob; of labelled texts, as many as can be matched.
+        """Load all pairs of a file, a folder or a glob. From labelled texts, make as many pairs as can be matched.
 
-        Prints what became of the rows.
+        Prints the number of rows with each fate.
 
         Args:
-            path: as `data.source`, but anywhere. The settings of `config.data` say what its columns and labels mean.
+            path: as `data.source`, but in any folder. The settings of `config.data` apply to its columns and labels.
 
         Returns:
-            Columns prompt, chosen, rejected and split: train, validation or test, by a hash of the text where the files do
-            not say, so that more rows move nobody. Those of one split stand together.
+            A data set with the columns prompt, chosen, rejected and split (train, validation or test), sorted by split. A file
+            without a split in its name is split by a hash of each text, so that new rows move no other row.
 
         Raises:
-            StageError: a file cannot be read, or has no preferences and no labels; it says where and what would be right.
+            StageError: a file cannot be read, or has no preferences and no labels.
         """
         if not isinstance(path, str | Path) or not str(path).strip():
             raise StageError(f"path should name a file, a folder or a glob (got {shown(path)})")
@@ -73,7 +75,7 @@ class PreferenceDataProcessor:
                 f"{one_line(name)}: {fates['rows_read']} rows, {fates['rows_kept']} kept, {fates['rows_rejected']} rejected, "
                 f"{fates['duplicates_dropped']} duplicates, {fates['overlap_dropped']} overlaps"
             )
-        print(f"{len(kept)} pairs, without {len(pairs) - len(kept)} that nearly equal held-out ones")
+        print(f"{len(kept)} pairs; {len(pairs) - len(kept)} near-duplicates of held-out pairs are left out")
         if not kept:
-            raise StageError(f"{path}: no pair can be made of its rows ({source.shape})")
+            raise StageError(f"{path}: its rows ({source.shape}) make no pair")
         return Dataset.from_list(kept)

@@ -1,6 +1,6 @@
-"""The steps of RLHF one by one, from Python: your own preferences, a reward model of them, PPO against any reward.
+"""The single steps of RLHF from Python: train a reward model on your own preferences, and run PPO on any reward.
 
-They call what the stages call, in the current folder, and write nothing but where `save` is told to: DVC's outs stay its own.
+These steps call the same functions as the stages, in the current folder. Only `save` writes files, and never among DVC's outs.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,10 +12,11 @@ import pandas as pd
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..data.pairs import pairs_of_dataset
 from ..data.prompts import at_least_one, texts
 from ..engine.errors import StageError
-from ..engine.messages import listed, shown
-from ..engine.records import Row, read_rows
+from ..engine.messages import shown
+from ..engine.records import read_rows
 from ..models.devices import make_deterministic, quiet, resolve_device
 from ..models.loading import load_reward_model, load_tokenizer, save
 from ..models.tokens import encode_example
@@ -33,7 +34,7 @@ RewardFunction = Callable[[list[str], list[str]], Sequence[float]]
 
 
 class RewardModel:
-    """A reward model: the pipeline's, or one that is trained here on your own pairs, from models/sft.
+    """A reward model: the pipeline's, or one that is trained here from models/sft on your own pairs.
 
     Example:
         >>> reward_model = RewardModel(RLHFConfig())
@@ -46,46 +47,28 @@ class RewardModel:
     """
 
     def __init__(self, config: RLHFConfig) -> None:
+        """Load nothing yet. The first use loads the pipeline's reward model, unless one was trained before."""
         self.config = config
         self._loaded: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None
         self.curve = pd.DataFrame()
 
     def train_reward_model(self, dataset: Dataset) -> dict[str, Any]:
-        """Train a new one, with the settings of `config.reward`, as the stage does.
+        """Train a new reward model with the settings of `config.reward`, as the stage does. `curve` has its curve by step.
 
         Args:
-            dataset: columns prompt, chosen, rejected and, where it has one, split: it learns from train, is measured on
-                validation, and does not look at test. Without, every tenth pair is measured on.
+            dataset: columns prompt, chosen, rejected, and optionally split. The model trains on the split train, is measured
+                on validation, and ignores test. Without the column, every tenth pair is for validation.
 
         Returns:
-            accuracy on the measured pairs, in [0, 1], with accuracy_low and accuracy_high (Wilson, 95 %), margin (mean
-            score of chosen less rejected), and counts. The curve by step is in `curve`.
+            accuracy on the validation pairs, in [0, 1], with accuracy_low and accuracy_high (Wilson, 95 %); margin, the mean
+            of the chosen score minus the rejected score; and counts.
 
         Raises:
             StageError: models/sft is missing; a column is missing; no pair is short enough.
         """
         require_repository(self.config, "models/sft")
         warn_of_other_settings(self.config, UP_TO_SFT)
-        if not isinstance(dataset, Dataset):
-            raise StageError(
-                f"dataset should be a datasets.Dataset, as load_custom_data returns (got {type(dataset).__name__})"
-            )
-        absent = {"prompt", "chosen", "rejected"} - set(dataset.column_names)
-        if absent:
-            raise StageError(f"the dataset lacks {', '.join(sorted(absent))}; it has {listed(dataset.column_names)}")
-        pairs: list[Row] = dataset.to_list()
-        for number, row in enumerate(pairs):
-            if not all(isinstance(row.get(name, ""), str) for name in ("prompt", "chosen", "rejected", "split")):
-                raise StageError(f"the dataset, row {number}: prompt, chosen, rejected and split should be texts")
-            if not row["chosen"].strip() or not row["rejected"].strip() or row["chosen"] == row["rejected"]:
-                raise StageError(f"the dataset, row {number}: chosen and rejected should be two different texts")
-        if "split" in dataset.column_names and not {"train", "validation"} <= {row["split"] for row in pairs}:
-            raise StageError(
-                "the dataset needs pairs of split train and of validation; without the column split "
-                '(dataset.remove_columns("split")) every tenth is measured on'
-            )
-        if "split" not in dataset.column_names:
-            pairs = [{**row, "split": "train" if number % 10 else "validation"} for number, row in enumerate(pairs)]
+        pairs = pairs_of_dataset(dataset)
         quiet()
         make_deterministic(self.config.seed)
         model = load_reward_model("models/sft", resolve_device(self.config.device), new_head=True)
@@ -97,14 +80,15 @@ class RewardModel:
         return metrics
 
     def score(self, responses: Sequence[str], prompts: Sequence[str] | None = None) -> list[float]:
-        """The score of each response, in the reward model's own scale: only differences mean something.
+        """Return the score of each response on the reward model's own scale. Only differences of scores have a meaning.
 
         Args:
-            prompts: what each response goes on from; None: nothing.
+            responses: texts. With `reward.cut`, longer ones are truncated to `reward.max_length` tokens.
+            prompts: the text that each response continues. None means no text.
 
         Raises:
-            StageError: models/reward is missing and none was trained; a text is longer than `reward.max_length` tokens
-                (which, with `reward.cut`, is cut there); there are not as many prompts as responses.
+            StageError: models/reward is missing and no model was trained; a text is longer than `reward.max_length` tokens;
+                the numbers of prompts and responses differ.
         """
         responses = texts(responses, "responses")
         before = [""] * len(responses) if prompts is None else texts(prompts, "prompts")
@@ -120,16 +104,16 @@ class RewardModel:
         return score(self.model, sequences, self.tokenizer).tolist()
 
     def save(self, folder: str | Path) -> None:
-        """Write it to a folder that `load_reward_model` loads (docs/models.md says when plain transformers does, too).
+        """Write the model to a folder that `load_reward_model` loads (docs/models.md says when plain transformers can, too).
 
         Raises:
-            StageError: as `score`; the folder is one that the pipeline writes, or holds something else than a saved model.
+            StageError: as `score`; the pipeline writes the folder; the folder holds other files than a saved model.
         """
         save(self.model, self.tokenizer, _free(folder))
 
     @property
     def model(self) -> PreTrainedModel:
-        """The reward model in memory: the one that was trained here, else the pipeline's, which is loaded once."""
+        """The model that was trained here, or else the pipeline's, which is loaded once."""
         return self._load()[0]
 
     @property
@@ -149,12 +133,14 @@ class RewardModel:
 
 @dataclass(frozen=True, repr=False)
 class TunedPolicy:
-    """What `train_ppo` makes.
+    """A policy that `train_ppo` has trained.
 
     Attributes:
-        policy, tokenizer: of transformers.
-        curve: a row a PPO step, as in plots/ppo.csv: score, reward, kl_penalty (nats per response), entropy (nats per token)...
-        validation: mean score and KL (nats per response) on validation prompts before, between and after.
+        config: the settings of the training.
+        policy, tokenizer: objects of transformers.
+        curve: one row for each PPO step, as in plots/ppo.csv: score, reward, kl_penalty (nats per response), entropy (nats
+            per token), and others.
+        validation: mean score and KL (nats per response) on validation prompts before, during and after the training.
 
     Example:
         >>> tuned = train_ppo(RLHFConfig(**{"ppo.steps": 2}), lambda prompts, responses: [len(one) for one in responses])
@@ -177,7 +163,11 @@ class TunedPolicy:
         )
 
     def write(self, prompts: Sequence[str], samples: int = 1) -> list[str]:
-        """Its responses to prompts, with the settings of `config.generation`; those to one prompt together.
+        """Return the policy's responses to prompts, with the settings of `config.generation`, prompt by prompt.
+
+        Args:
+            prompts: texts.
+            samples: the number of responses to each prompt.
 
         Raises:
             StageError: a prompt is empty or too long.
@@ -191,22 +181,24 @@ class TunedPolicy:
         """Write the policy to a folder that `AutoModelForCausalLM.from_pretrained` loads.
 
         Raises:
-            StageError: the folder is one that the pipeline writes, or holds something else than a saved model.
+            StageError: the pipeline writes the folder; the folder holds other files than a saved model.
         """
         save(self.policy, self.tokenizer, _free(folder))
 
 
 def train_ppo(config: RLHFConfig, reward: RewardFunction | RewardModel) -> TunedPolicy:
-    """PPO from models/sft, with the settings of `config.ppo`, on a reward of your own.
+    """Train a policy with PPO from models/sft, with the settings of `config.ppo`, on your own reward.
 
-    The reward is normalised and KL from models/sft is charged, as in the pipeline; the critic starts from the fine-tuned
-    model's trunk (from the reward model's, where that is what is given).
+    The reward is normalised, and the KL from models/sft is subtracted, as in the pipeline. The critic starts from the trunk of
+    the fine-tuned model, or of the RewardModel.
 
     Args:
-        reward: a function of prompts and responses (lists of as many texts) that returns a number for each, or a RewardModel.
+        config: the settings.
+        reward: a RewardModel, or a function of prompts and responses (two lists of texts of equal length) that returns a
+            number for each response.
 
     Raises:
-        StageError: models/sft or the prompts are missing; the function returns something else; a figure is not finite.
+        StageError: models/sft or the prompts are missing; the function returns anything but numbers; a figure is not finite.
 
     Example:
         >>> def brief(prompts, responses):
@@ -239,14 +231,14 @@ def train_ppo(config: RLHFConfig, reward: RewardFunction | RewardModel) -> Tuned
 
 
 def _free(folder: str | Path) -> Path:
-    """A folder to save a model to: new, empty, or one that holds a model already, which is replaced."""
+    """Return a folder to save a model to. It is new, or empty, or holds a saved model, which will be replaced."""
     if not isinstance(folder, str | Path) or not str(folder).strip():
         raise StageError(f"folder should name a folder to save to (got {shown(folder)})")
     path = Path(folder).expanduser().resolve()
     for out in outs():
         if out.resolve() in (path, *path.parents) or path in out.resolve().parents:
-            raise StageError(f"{folder} is among what the pipeline writes ({out}); name a folder elsewhere")
+            raise StageError(f"{folder} belongs to the pipeline's outputs ({out}); name another folder")
     there = {file.name for file in path.iterdir()} if path.is_dir() else set()
     if path.is_file() or (there and not {"config.json", "model.safetensors"} <= there):
-        raise StageError(f"{folder} holds something else than a saved model; name a new folder")
+        raise StageError(f"{folder} holds other files than a saved model; name a new folder")
     return path

@@ -1,21 +1,39 @@
-"""From files of any shape to the tables that the other stages read.
+"""Data: from files of many shapes to the tables that the other stages read.
 
-files            find files, folders and hub data sets
-formats          rows of one file
-delimited        CSV and TSV
-folders          one folder for each class
+From files to rows:
+
+files            find files, folders, globs and hub data sets
+formats          read the rows of one file
+delimited        read CSV and TSV
+folders          read folders of texts, one folder for each class
+splits           the split of a file or a text
+sources          read each source that the settings name
+
+From rows to records:
+
 shapes           recognise the shape of rows
-dialogue         prompts and responses in transcripts and messages
-meanings         what labels and votes mean
-faults           why a row is rejected
+columns          find out which column is which
+readers          read one row of each shape
+dialogue         find prompts and responses in transcripts and messages
+meanings         interpret labels, ratings and votes
+faults           why a row cannot be used
 intake           keep, reject and count rows
-sizes            how many rows each table gets
-tables           records to tables
-pairing          preference pairs from labelled texts
+
+From records to tables:
+
+tables           make the tables
+selection        select the records of a table, and the prompts
+sizes            settle the number of rows of each table
+pairs            make and check preference pairs
+pairing          match positive and negative texts
+leaks            drop held-out texts and their near-duplicates from training data
 near_duplicates  find near-duplicates
-text             clean, normalise, split and count words
-prompts          files of prompts
-synthetic        tables that the grammar writes
+synthetic        make the tables of the grammar
 grammar          the grammar of the synthetic source
-card             the dataset card
+
+Shared:
+
+text             clean, normalise, split and count words
+prompts          read files of prompts
+card             write the dataset card
 """

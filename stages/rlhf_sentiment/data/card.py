@@ -1,4 +1,4 @@
-"""The dataset card beside the data, and the look at it before any work."""
+"""Write the dataset card, and preview the tables on the terminal."""
 
 from itertools import pairwise
 
@@ -9,7 +9,8 @@ from rich.text import Text
 from ..engine.messages import escaped, visible
 from ..engine.records import Row
 from ..settings.data import DataSettings
-from .tables import Tables, texts_of
+from .leaks import texts_of
+from .tables import Tables
 from .text import words
 
 _BINS = (0, 8, 16, 32, 64, 128, 256, 512, 1024)  # words
@@ -18,7 +19,7 @@ _CUT = 300  # characters of an example
 
 
 def card(tables: Tables, metrics: Row, data: DataSettings) -> str:
-    """What the data are, as Markdown: source, licence, fates of the rows, counts, lengths, and examples of each split."""
+    """Return a Markdown description of the data: source, licence, fates of the rows, counts, lengths and examples."""
     hub = f", revision {data.hub.revision}" if metrics["source"] == data.hub.dataset else ""
     licence = data.licence or ("MIT, as this repository" if metrics["source"] == "synthetic" else "unknown")
     made = "made from labels" if metrics["shape"] in ("labelled", "grammar") else "as people gave them"
@@ -81,7 +82,7 @@ def preview(tables: Tables, count: int) -> None:
 
 
 def examples(tables: Tables, count: int) -> list[tuple[str, str, list[Row]]]:
-    """The first `count` rows of each table and split."""
+    """Return the first `count` rows of each table and split."""
     found = []
     for name, rows in tables.items():
         for split in ("train", "validation", "test"):
@@ -95,5 +96,5 @@ def _cut(text: str) -> str:
 
 
 def _lines(text: str) -> str:
-    """`text` for a terminal, with its line ends: a transcript has one before each turn."""
+    """Return `text` for a terminal, with its line breaks: a transcript has them before each turn."""
     return "\n".join(map(visible, text.split("\n")))

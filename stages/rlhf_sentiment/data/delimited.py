@@ -1,9 +1,9 @@
-"""Rows of .csv and .tsv: which character parts the columns, what a quote means, and whether there is a header.
+"""Read the rows of .csv and .tsv files: find the delimiter, the meaning of quotes, and the header.
 
-A .csv has quoting: a field in quotes may hold commas and line ends, and a quote in it is doubled. A .tsv has none, unless the
-file was written with it, which the whole file decides (`_was_quoted`). So a stray quote costs no rows.
+A .csv has quoting: a field in quotes may contain commas and line breaks, and a quote in it is doubled. A .tsv has no quoting,
+unless the file was written with it. `_was_quoted` decides that from the whole file. So a stray quote costs no rows.
 
-csv.reader cannot tell where a record begins or how long it grows. It is given its lines by `_records`, which watches that.
+csv.reader does not report where a record begins or how long it grows. `_records` passes it single lines, and checks both.
 """
 
 import csv
@@ -21,7 +21,7 @@ from ..engine.records import Row
 
 
 class Line(NamedTuple):
-    """A line of a file, with its end. Of one that is too long, `text` is a quote where it holds an odd number of them."""
+    """A line of a file, with its end. If the line is too long, `text` is one quote (odd number of quotes) or empty."""
 
     number: int  # from 1
     text: str
@@ -29,25 +29,27 @@ class Line(NamedTuple):
 
 
 Lines = Callable[[], Iterator[Line]]
-# What makes a program put a field in quotes; a field without any of these is quoted where all of its column are.
+# Programs put a field in quotes if it matches this, or if they quote all fields of its column.
 _NEED = re.compile(r"""["\t\r\n,;]|^\s|\s$|^$""")
 
 
 def delimited(
     path: Path, ending: str, look: Lines, lines: Iterator[Line], last_column: int, limit: int, too_long: str
 ) -> Iterator[tuple[int, Row | str]]:
-    """The rows of a table, numbered from 1, each with its columns' names; or why it is no row.
+    """Yield the rows of a table, numbered from 1, by their columns' names. For an unusable row, yield the reason.
 
     Args:
+        path: the file, for messages.
         ending: .csv or .tsv.
         look: reads the file from its beginning, to find out how it was written.
         lines: the lines that become rows.
-        last_column: the greatest number by which `data.columns` names a column: the file has no header, and the names are
-            "1", "2" and so on. 0: the first line is the header.
-        limit: characters of the longest record; `too_long` says why a longer one is no row.
+        last_column: the largest number of a column in `data.columns`. If it is not 0, the file has no header, and the names of
+            the columns are "1", "2" and so on. If it is 0, the first line is the header.
+        limit: characters of the longest record.
+        too_long: the reason for a longer record.
 
     Raises:
-        StageError: a quote is left open or stands in the wrong place, two columns have one name, or there is no such column.
+        StageError: a quote is not closed or in the wrong place, two columns have one name, or column `last_column` is missing.
     """
     style = _style(look, ending, not last_column, limit)
     rows: Iterator[list[str] | str] = (row for row in _fields(path, lines, style, limit, too_long) if row != [])
@@ -56,29 +58,29 @@ def delimited(
         widths = Counter(len(row) for row in first if not isinstance(row, str))
         width = max(widths, key=lambda one: (widths[one], one), default=last_column)
         if last_column > width:
-            raise StageError(f"{path}: data.columns names column {last_column}, and most lines have {width}")
-        names, told = [str(number) for number in range(1, width + 1)], f"most lines have {width}"
+            raise StageError(f"{path}: data.columns names column {last_column}, but most lines have {width} columns")
+        names, expected = [str(number) for number in range(1, width + 1)], f"most lines have {width}"
         rows = itertools.chain(first, rows)
     else:
         header = next(rows, [])
         if isinstance(header, str):
-            raise StageError(f"{path}: its first line is no header: {header}")
+            raise StageError(f"{path}: the first line is no header: {header}")
         refuse_twins(header, path)
-        names, told = header, f"the first line has {len(header)}"
+        names, expected = header, f"the first line has {len(header)}"
     for number, row in enumerate(rows, start=1):
         if isinstance(row, str):
             yield number, row
         elif len(row) != len(names):
-            yield number, f"has {len(row)} fields, where {told}"
+            yield number, f"has {len(row)} fields, where {expected}"
         else:
             yield number, dict(zip(names, row, strict=True))
 
 
 def refuse_twins(names: Sequence[str], path: Path) -> None:
-    """Refuse two columns of one name, of which one would be lost in silence.
+    """Refuse two columns with one name: one of them would be lost.
 
     Raises:
-        StageError: there are two.
+        StageError: two columns have one name.
     """
     twins = [name for number, name in enumerate(names) if name in names[:number]]
     if twins:
@@ -89,11 +91,12 @@ class _Style(NamedTuple):
     """How a table was written.
 
     Attributes:
-        delimiter: what parts the columns.
-        has_header: whether the first record is one.
-        quotes: "doubled": a field may be in quotes, and a quote in it is doubled; "escaped": it follows a backslash; "none".
-        width: how many fields most lines have.
-        known: of each column with few values, these values; of another, none.
+        delimiter: the character between two columns.
+        has_header: whether the first record is the header.
+        quotes: "doubled" (a field may be in quotes, and a quote in it is doubled), "escaped" (a quote in a field in quotes
+            follows a backslash) or "none".
+        width: the number of fields of most lines.
+        known: for each column, its values if there are few; else an empty set.
     """
 
     delimiter: str
@@ -104,10 +107,10 @@ class _Style(NamedTuple):
 
 
 def _style(look: Lines, ending: str, has_header: bool, limit: int) -> _Style:
-    """How a table was written."""
+    """Find out how a table was written."""
     delimiter = _delimiter(look) if ending == ".csv" else "\t"
     plain = (line.text.rstrip("\r\n") for line in itertools.islice(look(), 1000) if '"' not in line.text)
-    lines = [[one[:100] for one in line.split(delimiter)] for line in plain]  # a label is short; long texts need no memory here
+    lines = [[one[:100] for one in line.split(delimiter)] for line in plain]  # labels are short, and long texts take memory
     widths = Counter(map(len, lines))
     width = max(widths, key=lambda one: (widths[one], one), default=0)
     values = [set(column) for column in zip(*(line for line in lines if len(line) == width), strict=True)]
@@ -119,7 +122,10 @@ def _style(look: Lines, ending: str, has_header: bool, limit: int) -> _Style:
 
 
 def _delimiter(look: Lines) -> str:
-    """What parts the columns of a .csv: of comma, semicolon and tab in its first line, the one that parts most lines alike."""
+    """Return the delimiter of a .csv: comma, semicolon or tab.
+
+    It is in the first line, and gives the most of the first hundred lines the same number of fields.
+    """
     first = next(look(), Line(1, "", True)).text
     bare = [re.sub(r'"[^"]*"', "", line.text) for line in itertools.islice(look(), 100)]
 
@@ -130,18 +136,23 @@ def _delimiter(look: Lines) -> str:
 
 
 def _was_quoted(lines: Iterator[Line], style: _Style, limit: int) -> bool:
-    """Whether a table was written by a program that puts fields in quotes, and not by one that knows no quoting.
+    """Return whether a table was written by a program that puts fields in quotes.
 
-    No, where a field in quotes goes on after them, or has no end, or swallows rows, or a record of several lines has too
-    many or too few fields. Otherwise yes, where quotes hold a tab or a line end. Without such, no, where a field holds a
-    quote and is not in quotes, or is in quotes without need while others in its column are not.
+    The first rule that applies decides:
+
+    1. No, if a field in quotes goes on after the closing quote, has no end, or contains whole rows.
+    2. No, if a record of several lines has too many or too few fields.
+    3. Yes, if some quotes contain a tab or a line break.
+    4. No, if a field contains a quote but does not begin with one.
+    5. No, if only some fields of a column are in quotes, and one of them does not need quotes.
+    6. Yes.
     """
     columns = 0
     is_needed = has_stray = False
     needless, bare = set[int](), set[int]()
     try:
         for number, (record, row) in enumerate(_records(lines, style, limit)):
-            is_header = number == 0 and style.has_header  # it can be quoted where its column is not, or the other way round
+            is_header = number == 0 and style.has_header  # a header may be in quotes although its column is not, or not
             fields = record.first.rstrip("\r\n").split(style.delimiter)
             columns = columns or len(row)
             if record.is_too_long and not record.is_rows:
@@ -173,7 +184,7 @@ def _can_be_read(lines: Iterator[Line], style: _Style, limit: int) -> bool:
 
 
 def _fields(path: Path, lines: Iterator[Line], style: _Style, limit: int, too_long: str) -> Iterator[list[str] | str]:
-    """The fields of each record, or why it is no row; no fields, of a blank line."""
+    """Yield the fields of each record, or the reason why it is no row. A blank line has no fields."""
     if style.quotes == "none":
         for line in lines:
             text = line.text.rstrip("\r\n")
@@ -183,8 +194,8 @@ def _fields(path: Path, lines: Iterator[Line], style: _Style, limit: int, too_lo
         for record, row in _records(lines, style, limit):
             if record.is_rows:
                 raise StageError(
-                    f"{path}, line {record.number}: a quote opens a field that goes on for {record.lines} lines, each of "
-                    "which would be a row of its own; double the quote, or take it out"
+                    f"{path}, line {record.number}: a quote opens a field of {record.lines} lines, and each line looks like a "
+                    "row of its own; double the quote, or take it out"
                 )
             yield f"a record of {too_long}" if record.is_too_long else record.fault or row
     except csv.Error as error:
@@ -193,12 +204,17 @@ def _fields(path: Path, lines: Iterator[Line], style: _Style, limit: int, too_lo
 
 @dataclass
 class _Record:
-    """The lines of one record, as csv.reader takes them.
+    """The lines of one record, while csv.reader reads them.
 
     Attributes:
-        number: of its first line, whose text is `first`.
-        size: characters.
-        fault: why it is no row, where csv.reader says so.
+        style: how the table was written.
+        limit: characters of the longest record.
+        number: the number of the first line.
+        first: the text of the first line.
+        lines: the number of lines so far.
+        size: the number of characters so far.
+        is_too_long: whether the record is longer than `limit`.
+        fault: the reason why the record is no row, if csv.reader finds one.
     """
 
     style: _Style
@@ -209,11 +225,11 @@ class _Record:
     size: int = 0
     is_too_long: bool = False
     fault: str = ""
-    _fits: bool = True  # each line, quotes taken as letters, has as many fields as a row
-    _alike: set[int] = field(default_factory=set)  # columns in which each line has a value that rows have there
+    _fits: bool = True  # each line, with quotes read as letters, has as many fields as a row
+    _alike: set[int] = field(default_factory=set)  # columns in which each line has a known value of that column
 
     def add(self, line: Line) -> str:
-        """What csv.reader should read for the next line: itself, or the quote it leaves open where it is too much."""
+        """Add the next line, and return the text for csv.reader: the line, or one open quote if the record is too long."""
         self.lines += 1
         self.size += len(line.text)
         if self.lines == 1:
@@ -235,22 +251,22 @@ class _Record:
 
     @property
     def is_rows(self) -> bool:
-        """Whether it looks like rows that a stray quote made one. In prose tabs are rare, and commas are not."""
+        """Whether the record looks like several rows joined by a stray quote. Tabs are rare in prose, and commas are not."""
         is_likely = self.style.delimiter == "\t" or bool(self._alike)
         return self.lines > 1 and self.style.width > 1 and self._fits and is_likely
 
 
 def _records(lines: Iterator[Line], style: _Style, limit: int) -> Iterator[tuple[_Record, list[str]]]:
-    """Each record of a table with quoting, and its fields, in memory that does not grow with its length.
+    """Yield each record of a table with quoting, and its fields, in memory that does not grow with its length.
 
     Raises:
-        csv.Error: a quote stands in the wrong place, or has no end; the message names the line.
+        csv.Error: a quote is in the wrong place, or is not closed. The message names the line.
     """
     record = _Record(style, limit)
     csv.field_size_limit(2**31 - 1)  # `limit` is the limit
     reader = csv.reader((record.add(line) for line in lines), delimiter=style.delimiter, strict=True)
     while True:
-        record = _Record(style, limit)  # what `reader` now adds its lines to
+        record = _Record(style, limit)  # `reader` adds its next lines to it
         try:
             yield record, next(reader)
         except StopIteration:
@@ -260,9 +276,9 @@ def _records(lines: Iterator[Line], style: _Style, limit: int) -> Iterator[tuple
                 record.fault = "a line end (CR) stands in a field without quotes"
                 yield record, []
             elif "unexpected end" in str(error):
-                raise csv.Error(f"line {record.number}: not CSV: {error}; a quote opens a field there and has no end") from None
+                raise csv.Error(f"line {record.number}: not CSV: {error}; the quote that opens a field is not closed") from None
             else:
                 at = record.number + record.lines - 1
                 raise csv.Error(
-                    f"line {at}: not CSV: {error}; in a field that begins with a quote, others are doubled"
+                    f"line {at}: not CSV: {error}; double every quote within a field that begins with a quote"
                 ) from None

@@ -1,8 +1,8 @@
-"""Prompts and responses, from texts, lists of messages and transcripts; the prompt stands once, wherever a row has it.
+r"""Find the prompt and the responses in texts, lists of messages and transcripts, so that no response repeats the prompt.
 
-A dialogue becomes a transcript, "\\n\\nHuman: ...\\n\\nAssistant: ...", whose prompt ends with "\\n\\nAssistant:" (HH-RLHF,
-2204.05862). White space goes by one rule: prompts and responses keep their lines (text.py), and a response begins with one
-space, so that prompt + response reads as one text.
+A dialogue becomes a transcript, "\n\nHuman: ...\n\nAssistant: ...", whose prompt ends with "\n\nAssistant:" (HH-RLHF,
+2204.05862). Prompts and responses keep their lines (text.py). A response begins with one space, so that prompt + response is
+one text.
 """
 
 import re
@@ -17,16 +17,16 @@ from .text import cleaned_lines, words
 SPEAKERS = {"user": "Human", "human": "Human", "assistant": "Assistant", "system": "System"}
 _SYSTEM = re.compile(r"\n\nSystem: .*?(?=\n\nHuman: )", re.DOTALL)
 _SPACE = re.compile(r"\s*")
-# What stands before a prompt in other forms of transcripts: a speaker's mark, such as "User:", "[INST]" or "<|im_start|>user".
+# The mark of a speaker before a prompt in other forms of transcripts, such as "User:", "[INST]" or "<|im_start|>user".
 _ASKER = "human|user|customer|client|person|student|question|query|q|instruction|input|prompt|inst|sys"
 _MARK = re.compile(rf"(?:[>\[#|]\s?(?:{_ASKER})\b|\b(?:{_ASKER})\s?[:>\]|*])\W{{0,20}}(?:<\|\w+\|>)?\W{{0,20}}$", re.IGNORECASE)
 
 
 def text_of(value: Any, name: str, clean: Callable[[str], str] = cleaned_lines) -> str:
-    """A text, cleaned.
+    """Return a text, cleaned.
 
     Raises:
-        Fault: it is none, or empty.
+        Fault: the value is no text, or empty.
     """
     if value is not None and not isinstance(value, str):
         raise Fault(f"{name} is no text", f"{name} is {shown(value)}, not text")
@@ -37,16 +37,16 @@ def text_of(value: Any, name: str, clean: Callable[[str], str] = cleaned_lines) 
 
 
 def prompt_of(value: Any) -> str:
-    """A prompt that is a text, or messages that a response is to follow.
+    """Return a prompt from a text, or from the messages before a response.
 
     Raises:
-        Fault: it is neither, or empty.
+        Fault: the value is neither, or empty.
     """
     return transcript(value) + TURN if isinstance(value, list) and value else text_of(value or None, "prompt")
 
 
 def transcript(messages: list[Any]) -> str:
-    """Messages as one text.
+    """Join messages to one text.
 
     Raises:
         Fault: one of them is no message.
@@ -55,10 +55,10 @@ def transcript(messages: list[Any]) -> str:
 
 
 def speaker(message: Any) -> str:
-    """Who says a message: Human, Assistant or System.
+    """Return the speaker of a message: Human, Assistant or System.
 
     Raises:
-        Fault: it is no message.
+        Fault: the value is no message.
     """
     role = message.get("role") if isinstance(message, dict) else None
     if not isinstance(role, str) or role not in SPEAKERS or not isinstance(message.get("content"), str):
@@ -67,18 +67,18 @@ def speaker(message: Any) -> str:
 
 
 def split(prompt: Any, names: Sequence[str], sides: Sequence[Any], instruction: str | None = None) -> tuple[str, list[str]]:
-    """The prompt, and the responses without it.
+    """Return the prompt, and the responses without it.
 
     Args:
-        prompt: a text, messages, or None where each side begins with it.
-        names: of the sides, for messages.
-        sides: responses, or prompt and response: texts, transcripts, a message or messages. A side that has the prompt too
-            loses it. The beginning of a response is only taken for the prompt where all sides begin with all of it, and it
-            is more than one word: an answer may quote the question, or begin with the same word.
-        instruction: the part of the prompt that sides may have alone, if any.
+        prompt: a text, messages, or None if each side begins with the prompt.
+        names: the names of the sides, for messages.
+        sides: responses, with or without the prompt: texts, transcripts, a message or messages. The prompt is cut off. In a
+            text, the beginning is the prompt only if all sides begin with the whole prompt, and it has more than one word. Else
+            a response may quote the question, or begin with the same word.
+        instruction: a part of the prompt. The sides may begin with this part instead of the whole prompt.
 
     Raises:
-        Fault: there is no prompt or no response, or they do not fit together, or the prompt would stand twice.
+        Fault: there is no prompt or no response, or they do not fit together, or the response would repeat the prompt.
     """
     if prompt is None:
         parts = [_parts(side, name) for name, side in zip(names, sides, strict=True)]
@@ -101,14 +101,14 @@ def split(prompt: Any, names: Sequence[str], sides: Sequence[Any], instruction: 
 
 
 def _question(asked: str) -> str:
-    """What is asked last: the last words of the human in a transcript, or all of another prompt."""
+    """Return the last question: the last turn of the human in a transcript, or the whole of another prompt."""
     if not asked.endswith(TURN.strip()):
         return asked.strip()
     return f"\n\n{asked.removesuffix(TURN.strip())}".rpartition("\n\nHuman: ")[2].strip()
 
 
 def _is_marked(prompt: str, text: str) -> bool:
-    """Whether `text` has the whole prompt after a speaker's mark."""
+    """Return whether `text` contains the whole prompt after the mark of a speaker."""
     before = " ".join(text.split()).split(" ".join(prompt.split()))[:-1]
     return any(_MARK.search(part) for part in before)
 
@@ -120,7 +120,7 @@ def _response(text: str, name: str) -> str:
 
 
 def _parts(side: Any, name: str) -> tuple[str, str]:
-    """The prompt and the response of a side that has both."""
+    """Split a side that contains both the prompt and the response."""
     if isinstance(side, list | dict):
         before, response = _told(side, name)
         if not before:
@@ -133,7 +133,7 @@ def _parts(side: Any, name: str) -> tuple[str, str]:
 
 
 def _told(side: Any, name: str) -> tuple[str, str]:
-    """The transcript before the last message, which is the assistant's, and what that says."""
+    """Return the transcript before the assistant's last message, and the content of that message."""
     messages = [side] if isinstance(side, dict) else side
     if not messages or speaker(messages[-1]) != "Assistant":
         raise Fault(f"{name} does not end with a message of the assistant's")
@@ -141,7 +141,7 @@ def _told(side: Any, name: str) -> tuple[str, str]:
 
 
 def _after(prompt: str | list[Any], names: Sequence[str], sides: Sequence[Any]) -> list[tuple[str, str]]:
-    """The prompt and the response of each side, which may have the prompt or not."""
+    """Return the prompt and the response of each side. A side may contain the prompt or not."""
     asked = prompt_of(prompt)
     is_talk = asked.endswith(TURN.strip())
     talk = "\n\n" + (asked.removesuffix(TURN.strip()) if is_talk else f"Human: {asked}").strip()
@@ -164,9 +164,9 @@ def _after(prompt: str | list[Any], names: Sequence[str], sides: Sequence[Any]) 
 
 
 def _joined(asked: str, before: str) -> str | None:
-    """One transcript of what is asked and what stands before a response; None where they do not fit together.
+    """Join the prompt `asked` and the transcript before a response, or return None if they do not fit together.
 
-    Either may have more: messages before those of the other, such as the system's, or after them.
+    Each of the two may have more messages than the other, before them (such as the system's) or after them.
     """
     if f"{asked}\n\n" in f"{before}\n\n":
         return before
@@ -181,7 +181,7 @@ def _joined(asked: str, before: str) -> str | None:
 
 
 def _without(prompt: str, text: str) -> str | None:
-    """What follows the prompt, where `text` begins with it, in any white space, and no word goes on there; else None."""
+    """Return the rest of `text` after the prompt, in any white space; None if `text` does not begin with the whole prompt."""
     end = 0
     for word in prompt.split():
         start = end + len(_SPACE.match(text, end)[0])  # type: ignore[index]  # it always matches
@@ -193,5 +193,5 @@ def _without(prompt: str, text: str) -> str | None:
 
 
 def _is_word(letter: str) -> bool:
-    """Whether a letter or digit goes on a word: not so in scripts without capitals, which may part words by nothing."""
+    """Return whether a character can continue a word. Scripts without capitals may have no space between words."""
     return letter.isdigit() or letter.lower() != letter.upper()

@@ -1,4 +1,4 @@
-"""Why a row cannot be used: a kind, which many rows share, and what is told of this one."""
+"""The reason why a row cannot be used: a kind, which many rows share, and the details of one row."""
 
 TIE = "a tie, which prefers neither"
 
@@ -7,7 +7,7 @@ class Fault(ValueError):  # noqa: N818 (the row's, not the program's)
     """A row cannot be used.
 
     Attributes:
-        kind: why, in words without the row's own values, so that rows can be counted by it. The message has those values.
+        kind: the reason without the row's own values, so that rows can be counted by it. The message has the values.
     """
 
     def __init__(self, kind: str, detail: str = "") -> None:

@@ -1,4 +1,4 @@
-"""The files that people bring, and the split that each is of: data files, folders of texts, and data sets of the hub."""
+"""Find the files of a source and the split of each: data files, folders of texts, and hub data sets."""
 
 import itertools
 import re
@@ -15,16 +15,17 @@ from ..engine.progress import progress_bar
 from ..engine.records import Row
 from ..settings.data import DataSettings, HubSettings
 from .folders import class_folders, loose_texts, texts_by_class, texts_in
-from .formats import ENDINGS, SPLITS, Numbered, cause_of, ending_of, looks_held_out, refuse_unprintable, rows_of, split_of_name
+from .formats import ENDINGS, Numbered, cause_of, ending_of, refuse_unprintable, rows_of
+from .splits import SPLITS, looks_held_out, split_of_name
 
 
 class File(NamedTuple):
     """A file, a folder of texts, or a split of a hub data set.
 
     Attributes:
-        name: what messages call it.
-        split: the split it is of.
-        rows: its rows, read when they are asked for; the settings say whether columns have names, and which texts are too long.
+        name: the name in messages.
+        split: train, validation or test.
+        rows: reads the rows one by one. The settings decide whether columns have names, and which texts are too long.
     """
 
     name: str
@@ -33,18 +34,24 @@ class File(NamedTuple):
 
 
 def files_at(source: str, setting: str) -> list[File]:
-    """The files of a folder, a file or a glob below data/raw, in the order train, validation, test.
+    """Return the files of a folder, a file or a glob below data/raw, in the order train, validation, test.
 
-    A folder has one train.* and at most one validation.* and test.*, or folders of texts by class, or, for `data.corpus`,
-    texts alone. Of a glob, a file whose name begins with a split (a key of SPLITS) is of that split. Every other is of train,
-    but one whose name looks held out is refused. A file alone is of train.
+    A folder has one of these contents:
+
+    - one train.*, and at most one validation.* and one test.*;
+    - folders of texts by class;
+    - for `data.corpus`, texts alone.
+
+    In a glob, a file whose name begins with a split (a key of SPLITS) belongs to that split. Every other file belongs to train,
+    but a file whose name looks held out is refused. A single file belongs to train.
 
     Args:
+        source: a path or a glob.
         setting: the setting that names the source, for messages.
 
     Raises:
-        StageError: there is none, or a data file that would go unread in silence, or no train file; a file of a
-            glob looks held out, and its name does not begin with a split.
+        StageError: there is no file, no train file, or a data file that would be ignored; or a file of a glob looks held out,
+            and its name does not begin with a split.
     """
     path = Path(source)
     if any(letter in source for letter in "*?[") and not path.exists():
@@ -59,16 +66,16 @@ def files_at(source: str, setting: str) -> list[File]:
             files = _of_folder(path)
     else:
         if not path.exists():
-            raise StageError(f"{path} is missing; put it there, or set {setting} to what is there{whence(path)}")
+            raise StageError(f"{path} is missing; put it there, or set {setting} to another path{whence(path)}")
         if not ending_of(path):
-            raise StageError(f"{path} is none of {', '.join(ENDINGS)} (each also .gz or .zst); nothing else is read")
+            raise StageError(f"{path} is none of {', '.join(ENDINGS)} (each also .gz or .zst); no other files are read")
         files = [_file(path, "train")]
     for file in files:
         refuse_unprintable(Path(file.name))
     if not any(file.split == "train" for file in files):
         raise StageError(
-            f"{source} holds no train.* ({', '.join(ENDINGS)}, each also .gz or .zst), and no .txt files in folders by class "
-            "(such as pos/ and neg/, or train/pos/ and train/neg/)"
+            f"{source} contains no train.* ({', '.join(ENDINGS)}, each also .gz or .zst), and no folders of .txt files by "
+            "class (such as pos/ and neg/, or train/pos/ and train/neg/)"
         )
     return sorted(files, key=lambda file: list(SPLITS).index(file.split))
 
@@ -88,14 +95,14 @@ def _of_glob(path: Path, setting: str) -> list[File]:
     for one in found:
         if not split_of_name(one) and looks_held_out("/".join(one.parts[fixed:])):
             raise StageError(
-                f"{one} looks held out, and would be of train; rename it to test-{one.name} or validation-{one.name}, or move "
-                f"it where {setting} does not match it"
+                f"{one} looks held out, but would be used for training; rename it to test-{one.name} or validation-{one.name}, "
+                f"or move it to a place that {setting} does not match"
             )
     return [_file(one, split_of_name(one) or "train") for one in found]
 
 
 def _of_folder(path: Path) -> list[File]:
-    """The files train.*, validation.* and test.* of a folder."""
+    """Return the files train.*, validation.* and test.* of a folder."""
     unknown = sorted(
         one
         for one in path.iterdir()
@@ -107,38 +114,38 @@ def _of_folder(path: Path) -> list[File]:
             if unknown[0].is_dir()
             else f"none of {', '.join(ENDINGS)} (each also .gz or .zst)"
         )
-        raise StageError(f"{unknown[0]} is {what}; nothing else is read")
+        raise StageError(f"{unknown[0]} is {what}; no other files are read")
     if _is_of_texts(path):
-        raise StageError(f"{path} holds texts without labels, which data.corpus alone takes; name the folder above the classes")
+        raise StageError(f"{path} contains texts without labels, for data.corpus only; name the folder above the classes")
     files: list[File] = []
     for one in sorted(one for one in path.iterdir() if ending_of(one)):
         split = split_of_name(one) if re.fullmatch(r"[a-z]+", one.name.split(".")[0]) else None
         if split is None or one.name.count(".") - one.name.endswith((".gz", ".zst")) != 1:
             glob = f"name a glob such as {path}/*{''.join(one.suffixes[-2:])}"
             if not split_of_name(one) and looks_held_out(one.name):
-                glob = "call it test.* where it is held out"
-            raise StageError(f"{one} is no file train.*, validation.* or test.*; rename it, move it out of {path}, or {glob}")
+                glob = "call it test.* if it is held out"
+            raise StageError(f"{one} is no train.*, validation.* or test.*; rename it, move it out of {path}, or {glob}")
         twin = next((file for file in files if file.split == split), None)
         if twin:
-            raise StageError(f"{path} holds {Path(twin.name).name} and {one.name}; keep one of them, or name a glob")
+            raise StageError(f"{path} contains {Path(twin.name).name} and {one.name}; keep one of them, or name a glob")
         files.append(_file(one, split))
     return files
 
 
 def _is_of_texts(path: Path) -> bool:
-    """Whether a folder holds texts alone, two or more, none of which is named as a split."""
+    """Return whether a folder contains only texts, two or more, and none of them is called like a split."""
     rows = [one for one in path.iterdir() if ending_of(one)]
     return len(texts_in(path)) > 1 and all(ending_of(one) == ".txt" and not split_of_name(one) for one in rows)
 
 
 def hub_files(hub: HubSettings, setting: str) -> list[File]:
-    """The splits of a hub data set, or of a local folder that `datasets` loads in the same way.
+    """Return the splits of a hub data set, or of a local folder that `datasets` loads in the same way.
 
     Raises:
-        StageError: it cannot be reached or read, would run code of its own, or has no such split.
+        StageError: the data set cannot be reached or read, needs to run code of its own, or lacks a split.
     """
     disable_progress_bars()
-    logging.set_verbosity(logging.CRITICAL)  # what goes wrong is said once, here
+    logging.set_verbosity(logging.CRITICAL)  # errors are reported once, here
     splits = {name: getattr(hub, name) for name in ("train", "validation", "test")}
     files = []
     for name, split in splits.items():
@@ -146,11 +153,11 @@ def hub_files(hub: HubSettings, setting: str) -> list[File]:
             continue
         try:
             table = load_dataset(hub.dataset, hub.config, data_dir=hub.folder, revision=hub.revision, split=split)
-        except Exception as error:  # whatever stands between us and the hub
+        except Exception as error:  # any fault of the network, the hub or the data set
             if "scripts are no longer supported" in str(error):
                 raise StageError(
-                    f"{setting} {hub.dataset} has a script of its own, which would run here with all your rights: refused; "
-                    "try the revision refs/convert/parquet, which the hub makes of such data sets"
+                    f"{setting} {hub.dataset} is refused, because its own script would run here with all your rights; "
+                    "try the revision refs/convert/parquet, which the hub makes for such data sets"
                 ) from None
             raise StageError(f"{setting} {hub.dataset}, split {split}, cannot be read: {cause_of(error)}") from None
         files.append(File(f"{hub.dataset}, {name}", name, partial(_with_bar, table, f"prepare: {hub.dataset}, {name}")))
@@ -160,5 +167,5 @@ def hub_files(hub: HubSettings, setting: str) -> list[File]:
 def _with_bar(table: Iterable[Row], title: str, data: DataSettings) -> Iterator[Numbered]:
     try:
         yield from enumerate(progress_bar(table, desc=title, unit=" rows", leave=False), start=1)
-    except Exception as error:  # whatever stands in a column
+    except Exception as error:  # any fault of a column's values
         raise StageError(f"{title.removeprefix('prepare: ')} cannot be read: {cause_of(error)}") from None

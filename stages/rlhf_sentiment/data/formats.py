@@ -1,9 +1,9 @@
-"""From one file to its rows: JSON lines, JSON, CSV, TSV, Parquet and plain text, each also .gz or .zst.
+"""Read the rows of one file: JSON lines, JSON, CSV, TSV, Parquet and plain text, each also .gz or .zst.
 
-A file is read as a stream, so that its size does not matter, and is never unpickled. (A list in .json and a compressed
-.parquet are read whole, up to `LARGEST_WHOLE`.) A row that is no row costs only itself: a JSON line that holds a number, a
-CSV line with too many fields, a line that is too long. A file that is damaged stops the reading, and the message names the
-line.
+A file is read as a stream, so it may be larger than the memory. Only a list in .json and a compressed .parquet are read whole,
+up to `LARGEST_WHOLE`. No file is unpickled. An unusable row is rejected, and the reading goes on. Examples are a JSON line that
+holds a number, a CSV line with too many fields, and a line that is too long. A damaged file stops the reading, and the message
+names the line.
 """
 
 import gzip
@@ -27,78 +27,62 @@ from ..engine.records import Row
 from ..settings.data import DataSettings
 from .delimited import Line, delimited, refuse_twins
 
-# Where a row stands in its file (a number from 1, or the name of its text), and what it holds: the row, or why it is none.
+# The place of a row in its file (a number from 1, or the name of its text), and the row or the reason why it cannot be used.
 Numbered = tuple[int | str, Row | str]
 ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt")
-SPLITS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("validation", "valid", "val", "dev", "eval", "evaluation"), "validation"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
-_HELD_OUT = re.compile(
-    r"(?<![a-z])(test(ing)?|val(id(ation)?)?|dev(elopment)?|eval(uation)?|h[eo]ld[^a-z]?out|unseen)(set|data|split)?s?(?![a-z])"
-)
-LARGEST_WHOLE = 2**28  # bytes of a file that cannot be read as a stream
+LARGEST_WHOLE = 2**28  # bytes, for a file that cannot be read as a stream
 _BLOCK = 2**20  # bytes
 
 
 def ending_of(path: Path) -> str | None:
-    """The ending that says how a file is read, without that of its compression; None where there is no such."""
+    """Return the ending of a file without that of its compression, or None if it is none of `ENDINGS`."""
     ending = Path(re.sub(r"\.(gz|zst)$", "", path.name.lower())).suffix
     return ending if ending in ENDINGS else None
-
-
-def split_of_name(path: Path) -> str | None:
-    """The split that a file's name begins with, as in test.csv or train-00000-of-00002.parquet."""
-    word = re.match(r"[a-z]*", path.name.lower())
-    return SPLITS.get(word[0]) if word else None
-
-
-def looks_held_out(name: str) -> bool:
-    """Whether a word such as test, val or holdout stands anywhere in a name, as in my_test.csv, testData.tsv or held-out."""
-    return bool(_HELD_OUT.search(re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower()))
 
 
 def refuse_unprintable(path: Path) -> None:
     """Refuse a name with control characters, or with bytes that are not UTF-8.
 
     Raises:
-        StageError: it has them.
+        StageError: the name has such characters or bytes.
     """
     if any(category(letter) in ("Cc", "Cs") for letter in str(path)):
         raise StageError(f"{shown(str(path))} has a name that cannot be printed; rename it")
 
 
 def longest_line(data: DataSettings) -> int:
-    """Bytes of the longest line, field or text that is read: room for several texts of `data.max_characters`, escaped."""
+    """Return the length in bytes of the longest line, field or text that is read.
+
+    A line has room for several escaped texts of `data.max_characters`.
+    """
     return max(2**20, 32 * data.max_characters)
 
 
 def too_long(data: DataSettings) -> str:
-    """Why a line, a field or a text is no row."""
+    """Return the reason why a long line, field or text is no row."""
     return f"more than {longest_line(data)} bytes; a higher data.max_characters allows more"
 
 
 def refuse_numbers(name: str, data: DataSettings) -> None:
-    """Refuse columns by number for rows whose columns have names.
+    """Refuse numbers in `data.columns` for a file whose columns have names.
 
     Raises:
         StageError: `data.columns` has numbers.
     """
     if data.last_column:
         raise StageError(
-            f"data.columns has numbers, which go with .csv and .tsv without a header; the columns of {name} have names"
+            f"{name}: data.columns has numbers, which work only for .csv and .tsv without a header; use the columns' names"
         )
 
 
 def rows_of(path: Path, data: DataSettings) -> Iterator[Numbered]:
-    """The rows of one file, with a progress bar over its bytes.
+    """Yield the rows of one file, with a progress bar over its bytes.
 
     Raises:
-        StageError: it cannot be read to its end, naming what is wrong and the line.
+        StageError: the file cannot be read to its end. The message names the fault and the line.
     """
     if not path.is_file():
-        raise StageError(f"{path} is a folder, where a file should be" if path.is_dir() else f"{path} cannot be read")
+        raise StageError(f"{path} should be a file, and is a folder" if path.is_dir() else f"{path} cannot be read")
     title = f"prepare: {path.name}"
     with (
         readable(path),
@@ -113,10 +97,10 @@ def rows_of(path: Path, data: DataSettings) -> Iterator[Numbered]:
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Turn whatever a reader makes of a damaged file into one line.
+    """Turn any error from reading a damaged file into one line.
 
     Raises:
-        StageError: that line, which names the file.
+        StageError: the line, which names the file.
     """
     try:
         yield
@@ -129,26 +113,26 @@ def readable(path: Path) -> Iterator[None]:
 
 
 def opened(path: Path, raw: IO[bytes]) -> IO[bytes]:
-    """The bytes of a file, decompressed.
+    """Open the bytes of a file, decompressed.
 
     Raises:
-        StageError: it is empty, a pickle, or text in UTF-16.
+        StageError: the file is empty, a pickle, or text in UTF-16.
     """
     stream = unpacked(path, raw)
     start = stream.peek(4)[:4]
     if not start:
         raise StageError(f"{path} cannot be read: it is empty")
     if start[:1] == b"\x80" and start[1:2] <= b"\x05":
-        raise StageError(f"{path} is a pickle, and opening one can run any code; export it as .jsonl, .csv or .parquet")
+        raise StageError(f"{path} is a pickle, which can run any code when it is opened; export it as .jsonl, .csv or .parquet")
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise StageError(f"{path}: not UTF-8 but UTF-16; save it as UTF-8")
     return stream
 
 
 def unpacked(path: Path, raw: IO[bytes]) -> Any:
-    """The bytes of a file as a stream that has `peek`, decompressed where its name says so."""
+    """Return the bytes of a file as a stream with `peek`, decompressed if its name ends in .gz or .zst."""
     if path.suffix.lower() == ".gz":
-        return gzip.open(raw)  # its file is closed by who opened it
+        return gzip.open(raw)  # the caller closes `raw`
     if path.suffix.lower() == ".zst":
         return io.BufferedReader(pa.input_stream(raw, compression="zstd"))
     return raw
@@ -178,17 +162,19 @@ def _lines_anew(path: Path, limit: int) -> Iterator[Line]:
         yield from _lines(opened(path, raw), path, limit)
 
 
-_MARK = "\ufeff".encode()  # the byte-order mark, which is no letter of the text
+_MARK = "\ufeff".encode()  # the byte-order mark, which is no part of the text
 
 
 def _lines(stream: Any, path: Path, limit: int) -> Iterator[Line]:
-    """The lines of a text in UTF-8, in memory that does not grow with their length.
+    """Yield the lines of a text in UTF-8, in memory that does not grow with their length.
 
     Args:
-        limit: bytes; a longer line is skipped, and told as such.
+        stream: the bytes of the file, with `peek`.
+        path: the file, for messages.
+        limit: bytes. A longer line is skipped, and marked as not whole.
 
     Raises:
-        StageError: a line is not UTF-8, or lines end in a way that is not known.
+        StageError: a line is not UTF-8, or the lines end in CR alone.
     """
     number = 0
     while line := stream.readline(limit):
@@ -198,18 +184,20 @@ def _lines(stream: Any, path: Path, limit: int) -> Iterator[Line]:
             is_whole = False
             quotes += rest.count(b'"')
         if number == 1 and b"\r" in line[:-2] and not stream.peek(1):
-            raise StageError(f"{path}: its lines end in CR alone, as on old Macs; save it with LF at their ends")
+            raise StageError(f"{path}: the lines end in CR alone, as on old Macs; save the file with LF line ends")
         yield Line(number, decoded(line, path, number) if is_whole else '"' * (quotes % 2), is_whole)
 
 
 def decoded(text: bytes, path: Path, line: int = 1) -> str:
-    """Text from UTF-8, without the byte-order mark of a file's first line.
+    """Decode text from UTF-8, without the byte-order mark of a file's first line.
 
     Args:
-        line: the number of its first line in the file.
+        text: some bytes of the file.
+        path: the file, for messages.
+        line: the number in the file of the first line of `text`.
 
     Raises:
-        StageError: it is not UTF-8; the message names the line.
+        StageError: the text is not UTF-8. The message names the line.
     """
     text = text.removeprefix(_MARK) if line == 1 else text
     try:
@@ -223,7 +211,7 @@ def decoded(text: bytes, path: Path, line: int = 1) -> str:
 
 
 def _json_list(stream: IO[bytes], path: Path) -> Iterator[Numbered]:
-    whole = decoded(_whole(stream, path, "write it as .jsonl, an object a line"), path)
+    whole = decoded(_whole(stream, path, "save it as .jsonl, with one object per line"), path)
     for number, row in enumerate(_loaded(whole, path, None), start=1):
         yield number, _object(row)
 
@@ -231,23 +219,23 @@ def _json_list(stream: IO[bytes], path: Path) -> Iterator[Numbered]:
 def _whole(stream: IO[bytes], path: Path, instead: str) -> bytes:
     whole = stream.read(LARGEST_WHOLE + 1)
     if len(whole) > LARGEST_WHOLE:
-        raise StageError(f"{path}: more than {LARGEST_WHOLE} bytes, and this kind of file is read whole; {instead}")
+        raise StageError(f"{path}: more than {LARGEST_WHOLE} bytes, which is too much for a file that is read whole; {instead}")
     return whole
 
 
 def _loaded(text: str, path: Path, line: int | None) -> Any:
-    """What a line holds, or the whole file, where `line` is None."""
+    """Parse the JSON of a line, or of the whole file if `line` is None."""
     where = f"{path}, line {line}" if line else str(path)
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
         at = "" if line else f", line {error.lineno}"
         raise StageError(
-            f"{where}{at}: not JSON: {error.msg} at column {error.colno}; it should be an object a line"
-            + (", or in .json a list of objects" if ending_of(path) == ".json" else "")
+            f"{where}{at}: not JSON: {error.msg} at column {error.colno}; each line should be an object"
+            + (", or the whole .json file a list of objects" if ending_of(path) == ".json" else "")
         ) from None
-    except (RecursionError, ValueError) as error:  # nested without end; a number of thousands of digits
-        raise StageError(f"{where}: not JSON that can be read: {cause_of(error)}; mend it or take it out") from None
+    except (RecursionError, ValueError) as error:  # nested too deeply, or a number of thousands of digits
+        raise StageError(f"{where}: JSON that cannot be read: {cause_of(error)}; correct it, or take it out") from None
 
 
 def _object(value: Any) -> Row | str:
@@ -262,12 +250,12 @@ def _parquet(stream: IO[bytes], path: Path) -> Iterator[Numbered]:
     refuse_twins(table.schema_arrow.names, path)
     groups = [table.metadata.row_group(number) for number in range(table.metadata.num_row_groups)]
     a_row = sum(group.total_byte_size for group in groups) // max(table.metadata.num_rows, 1)
-    at_once = min(max(16 * _BLOCK // max(a_row, 1), 1), 1000)  # rows, so that long texts do not fill the memory
+    at_once = min(max(16 * _BLOCK // max(a_row, 1), 1), 1000)  # rows: few long ones, so that they do not fill the memory
     rows = (row for batch in table.iter_batches(batch_size=at_once) for row in batch.to_pylist())
     yield from enumerate(rows, start=1)
 
 
 def cause_of(error: BaseException) -> str:
-    """What an error of a library's says, on one line."""
+    """Return the message of a library's error on one line."""
     said = getattr(error, "strerror", None) or str(error.__cause__ or error)
     return " ".join(said.split())[:300] or type(error).__name__

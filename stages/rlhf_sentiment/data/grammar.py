@@ -1,15 +1,15 @@
-"""A small world of film talk: a seeded grammar that writes reviews, and an oracle that reads them.
+"""The grammar of the synthetic source: it writes film reviews from a seed, and reads the polarity of sentences.
 
 A review is a neutral opening (the prompt) and a verdict (the response):
 
     On Friday my cousin watched a quiet comedy about a lighthouse. | The acting was anything but dull, and I laughed.
                                                     prompt ends with "The acting was" ^
 
-A rule is a list of templates; `{name}` in a template is another rule. Rules that carry sentiment are written once and
-read with either polarity: `{good}` is a word of the polarity being written, `{~good}` a word of the opposite one. So
-"not {~good}" is "not dull" in praise and "not lovely" in blame: many verdicts hold a word of the other side, and a
-keyword alone does not win. No rule refers to itself, so each one is also a regular expression: the grammar that
-writes a sentence can say whether a sentence is one of its own, and with what polarity.
+A rule is a list of templates. `{name}` in a template is another rule. Rules of sentiment are written once and used for both
+polarities: `{good}` is a word of the polarity to write, and `{~good}` a word of the opposite polarity. So "not {~good}" becomes
+"not dull" in a positive review and "not lovely" in a negative one. Many verdicts contain a word of the opposite polarity, so a
+keyword is not enough to classify them. No rule refers to itself, so each rule is also a regular expression. The expressions
+recognise the sentences of the grammar, and their polarity.
 """
 
 import random
@@ -41,7 +41,7 @@ _NEUTRAL: dict[str, list[str]] = {
         "a bank clerk", "a wedding", "a long journey", "a country school", "the moon", "a retired spy", "a glass factory",
         "a border town", "a young painter", "a travelling circus", "the first winter", "an island", "a river boat",
     ],
-    # What is talked about, and by whom.
+    # The subjects and the speakers.
     "part": [
         "film", "story", "plot", "script", "acting", "cast", "music", "score", "camera work", "ending", "beginning",
         "dialogue", "pacing", "editing", "lead actor", "second half", "main character", "direction", "humour", "final scene",
@@ -52,7 +52,7 @@ _NEUTRAL: dict[str, list[str]] = {
     "seen": ["by the end", "in the last act", "after a while", "from start to finish", "scene after scene", "on the whole"],
 }  # fmt: skip
 
-# Sentiment: each rule once, for both polarities.
+# Rules of sentiment, for both polarities.
 _TONED: dict[str, list[str]] = {
     "judgement": [  # follows "The acting was"
         "{plain}",
@@ -126,7 +126,7 @@ _NEGATIVE: dict[str, list[str]] = {
     ],
 }  # fmt: skip
 
-# How a prompt ends -> the rule that its response starts with.
+# The end of a prompt -> the first rule of its response.
 _LEADS = {"The {part} {was}": "judgement", "{speaker} {thought} the {part} was": "judgement", "{speaker}": "reaction"}
 _SLOT = re.compile(r"\{(~?)(\w+)\}")
 _REPEATED = re.compile(r"\b((?:the )?\w+(?: \w+)?) (?:and|nor|but) \1\b")
@@ -141,14 +141,14 @@ class Review(NamedTuple):
 
 
 def write_prompt(rng: random.Random, opened: float = 7 / 8) -> tuple[str, str]:
-    """A neutral prompt, and the rule that a response to it starts with. A share `opened` of them has an opening."""
+    """Write a neutral prompt. Return it with the first rule of a response. A share `opened` of the prompts has an opening."""
     lead, rule = rng.choice(list(_LEADS.items()))
     opening = _capital(_expand("{opening}", POSITIVE, rng)) + " " if rng.random() < opened else ""
     return opening + _expand(lead, POSITIVE, rng), rule
 
 
 def write_response(rule: str, polarity: int, rng: random.Random) -> str:
-    """A response of the given polarity, from its leading space to its final full stop."""
+    """Write a response of the given polarity, from its leading space to its final full stop."""
     response = " " + _expand(f"{{{rule}}}{{coda}}.", polarity, rng)
     if rng.random() < 1 / 3:
         response += " " + write_sentence(polarity, rng)
@@ -156,19 +156,19 @@ def write_response(rule: str, polarity: int, rng: random.Random) -> str:
 
 
 def write_sentence(polarity: int, rng: random.Random) -> str:
-    """A whole sentence with a verdict of the given polarity."""
+    """Write a whole sentence with a verdict of the given polarity."""
     lead, rule = rng.choice(list(_LEADS.items()))
     return _capital(_expand(f"{lead} {{{rule}}}{{coda}}.", polarity, rng))
 
 
 def write_review(polarity: int, rng: random.Random) -> Review:
-    """A prompt and a response of the given polarity."""
+    """Write a prompt and a response of the given polarity."""
     prompt, rule = write_prompt(rng)
     return Review(prompt, write_response(rule, polarity, rng), polarity)
 
 
 def read_sentences(text: str) -> list[int] | None:
-    """The polarity of each sentence of `text` (0 for a neutral opening), or None where one is not of the grammar."""
+    """Return the polarity of each sentence of `text` (0: a neutral opening), or None if the grammar lacks a sentence."""
     polarities = []
     for sentence in re.findall(r"[^.]+\.|[^.]+$", text):
         sentence = sentence.strip()
@@ -183,7 +183,10 @@ def read_sentences(text: str) -> list[int] | None:
 
 
 def polarity_of(text: str) -> int | None:
-    """1 or -1 where every verdict in `text` is of that polarity, 0 where they differ or there is none, None: no parse."""
+    """Return 1 or -1 if every verdict in `text` has that polarity.
+
+    Return 0 if the verdicts differ or there is none, and None if the grammar lacks a sentence.
+    """
     polarities = read_sentences(text)
     if polarities is None:
         return None
@@ -197,7 +200,7 @@ def _templates(rule: str, polarity: int) -> list[str]:
 
 
 def _expand(template: str, polarity: int, rng: random.Random) -> str:
-    """Fill the slots of `template`, until no phrase says the same thing twice ("warm and warm")."""
+    """Fill the slots of `template`, again until no phrase repeats a word, as in "warm and warm"."""
 
     def slot(match: re.Match[str]) -> str:
         inner = -polarity if match[1] else polarity
@@ -210,14 +213,14 @@ def _expand(template: str, polarity: int, rng: random.Random) -> str:
 
 @cache
 def _sentence_patterns() -> dict[int, re.Pattern[str]]:
-    """Polarity -> the regular expression of every sentence of that polarity."""
+    """Return a regular expression for each polarity that matches every sentence of that polarity."""
     verdict = [f"{lead} {{{rule}}}{{coda}}." for lead, rule in _LEADS.items()]
     patterns = {polarity: re.compile(_pattern(verdict, polarity)) for polarity in (POSITIVE, NEGATIVE)}
     return patterns | {0: re.compile(_pattern(["{opening}"], POSITIVE))}
 
 
 def _pattern(templates: list[str], polarity: int) -> str:
-    """A regular expression that matches what `templates` can expand to."""
+    """Return a regular expression that matches every expansion of `templates`."""
 
     def one(template: str) -> str:
         pieces, end = [], 0

@@ -1,9 +1,14 @@
-"""From files to the records that are kept, each row accounted for, in memory that does not grow with the texts.
+"""Read the files of a source: keep, reject and count each row, in memory that does not grow with the texts.
 
-Each row of a file has one fate: kept; rejected (it cannot be used, and the reason is written down); a duplicate (the same
-record earlier in its split); or an overlap (of a validation or test file: a text, or the prompt of preferences, that
-stands in an earlier split). What is kept lies in a temporary file, and a table of numbers says what it is and where.
-Warnings count the rejected rows by the kind of their reason.
+Each row of a file has one of four fates:
+
+- kept;
+- rejected: it cannot be used, and the reason is written down;
+- a duplicate: the same record is earlier in its split;
+- an overlap, in a validation or test file: its text, or the prompt of preferences, is in an earlier split.
+
+The kept records are in a temporary file. A table of numbers describes them and has their places in that file. Warnings count
+the rejected rows by the kind of their reason.
 """
 
 import itertools
@@ -27,51 +32,55 @@ from .faults import TIE, Fault
 from .files import File
 from .formats import Numbered, ending_of
 from .meanings import Meanings
-from .shapes import PREFERENCES, SHAPES, Labelled, Plain, Ranked, Record, Shape, recognise
-from .text import cut_words, digest_of, normalised, place_of, split_of, words
+from .readers import Labelled, Plain, Ranked, Record
+from .shapes import PREFERENCES, SHAPES, Shape, recognise
+from .splits import split_of
+from .text import cut_words, digest_of, normalised, place_of, words
 
 SPLITS = ("train", "validation", "test", "judge")
 FATES = {"kept": "rows_kept", "rejected": "rows_rejected", "duplicate": "duplicates_dropped", "overlap": "overlap_dropped"}
-MANY = 0.1  # share of a file's rows that are rejected, above which there is a warning
-SOME = 0.03  # share of the rejected rows, from which it names a kind of reason
+MANY = 0.1  # a larger share of rejected rows causes a warning
+SOME = 0.03  # the warning names the kinds of reason with at least this share of the rejected rows
 
 
 class Ready(NamedTuple):
-    """A record as it is kept: its text (with the best response), and the digests of the record and of its prompt."""
+    """A record before it is kept: its text (with the best response), and the digests of the record and of its prompt."""
 
     record: Record
     text: str
     digest: int
     prompt: int
-    label: int  # 1: positive, or the second response is the better
+    label: int  # 1: positive, or the second response is better
 
 
 class Intake:
-    """What a source became.
+    """The rows of a source, each kept or dropped with a reason.
 
     Attributes:
-        shape: the name of its rows' shape.
-        files: for each file, how many of its rows had which fate; of preferences also how many of the rejected are ties.
+        shape: the name of the rows' shape.
+        files: for each file, the number of rows with each fate. For preferences, also the number of ties among the rejected.
         dropped: file, row and reason of every row that was not kept.
-        table: a row a record. `digest` of the record and of its `prompt`; `split`; `label`; `votes`, where people voted:
-            those for the first response less those for the second; `words` of prompt and (best) response, `prompt_words`;
-            `at`, where it lies.
+        table: one row for each record. The columns are `digest` (of the record), `prompt` (the digest of its prompt), `split`,
+            `label`, `votes` (votes for the first response minus votes for the second), `words` (of prompt and best response),
+            `prompt_words`, and `at` (the record's place in the temporary file).
     """
 
     def __init__(
         self, files: Sequence[File], wanted: Sequence[str], data: DataSettings, setting: str, prompt_words: int, judge: float
     ) -> None:
-        """Read `files`, which come in the order of their splits.
+        """Read `files`.
 
         Args:
-            wanted: names of the shapes that will do.
-            setting: what names the source, for messages.
-            prompt_words: words of a labelled text that become its prompt; 0: it needs none.
-            judge: share of the labelled texts of train that is the judge's alone, by a hash of the text.
+            files: in the order of their splits.
+            wanted: names of the shapes that are accepted.
+            data: the settings for columns, labels and preferences.
+            setting: the setting that names the source, for messages.
+            prompt_words: number of words of a labelled text that become its prompt. 0: it needs no prompt.
+            judge: share of the labelled training texts that only the judge uses, by a hash of the text.
 
         Raises:
-            StageError: a file cannot be read, has no such shape, another one than the file before, values of which nothing
-                says what they mean, or no row of use.
+            StageError: a file cannot be read, has none of these shapes, has another shape than the file before, has values
+                of unknown meaning, or has no row that can be used.
         """
         self.shape = ""
         self.files: dict[str, dict[str, int]] = {}
@@ -79,20 +88,20 @@ class Intake:
         self._keys: dict[str, str] = {}  # name of a file -> its key in `files`
         self._data, self._prompt_words, self._judge = data, prompt_words, judge
         self._meanings = Meanings(data, setting)
-        self._kinds: dict[str, Counter[str]] = {}  # name of a file -> how many rows are rejected for which kind of reason
+        self._kinds: dict[str, Counter[str]] = {}  # name of a file -> kind of reason -> number of rejected rows
         self._kind: Any = Plain
-        self._lines = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the intake)
+        self._lines = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the intake is used)
         self._columns = {
             "digest": array("Q"), "prompt": array("Q"), "split": array("b"), "label": array("b"), "votes": array("i"),
             "words": array("i"), "prompt_words": array("i"), "at": array("q"),
         }  # fmt: skip
         self._seen: dict[int, int] = {}  # digest of a record -> its row in the table
-        self._prompts: set[int] = set()  # of the splits before
+        self._prompts: set[int] = set()  # of earlier splits
         self._voted: dict[int, tuple[str, int | str]] = {}  # row in the table -> file, and row there
         own = {file.split for file in files}
         self._shares = {name: 0.0 if name in own else 0.1 for name in ("validation", "test")}
         for _, group in itertools.groupby(files, key=lambda file: file.split):
-            self._start = len(self._seen)  # what stands before it in the table is of an earlier split
+            self._start = len(self._seen)  # the rows of the table before it are of earlier splits
             for file in group:
                 self._read(file, *_recognised(file, wanted, self._meanings, setting))
             if self.shape in PREFERENCES:
@@ -103,10 +112,10 @@ class Intake:
         for name, kinds in self._kinds.items():
             if kinds.total() > MANY * self.files[self._keys[name]]["rows_read"]:
                 warn("prepare", f"{name}: {self._why(name)}")
-        self._meanings.end_of_source(files[0].name if len(files) == 1 else setting)  # rejected rows can be why it stops
+        self._meanings.end_of_source(files[0].name if len(files) == 1 else setting)  # after the warning, which may explain it
 
     def record(self, number: int) -> Any:
-        """The record in a row of the table: Labelled, Ranked or Plain, as the shape says; votes are scores."""
+        """Return the record in a row of the table: Labelled, Ranked or Plain, by the shape. Votes become scores."""
         self._lines.seek(self._columns["at"][number])
         record = self._kind(*json.loads(self._lines.readline()))
         votes = self._columns["votes"][number]
@@ -114,7 +123,9 @@ class Intake:
 
     def _read(self, file: File, shape: Shape, rows: Iterator[Numbered]) -> None:
         if self.shape not in ("", shape.name):
-            raise StageError(f"{file.name} holds {shape.name}, the files before it {self.shape}; bring them one at a time")
+            raise StageError(
+                f"{file.name} holds {shape.name}, but the files before it hold {self.shape}; use one shape at a time"
+            )
         self.shape = shape.name
         fates: Counter[str] = Counter()
         ids: set[str] = set()
@@ -128,7 +139,7 @@ class Intake:
             if fate == "rejected":
                 kinds[kind] += 1
         self._meanings.end_of_file(file.name)
-        key = file.name.removeprefix("data/raw/").replace(".", "_")  # in a metric's key a dot means another level
+        key = file.name.removeprefix("data/raw/").replace(".", "_")  # a dot in a metric's key means another level
         while key in self.files:
             key += "_"
         self._keys[file.name] = key
@@ -140,14 +151,14 @@ class Intake:
             raise StageError(f"{file.name}: no row can be used: {self._why(file.name)} (row {one['row']}: {one['reason']})")
 
     def _why(self, name: str) -> str:
-        """How many rows of a file are rejected, and how many of these for which kind of reason."""
+        """Return the number of rejected rows of a file, in all and for each frequent kind of reason."""
         kinds = self._kinds[name]
         many = kinds.total()
         reasons = (f"{count:,} of {many:,}: {kind}" for kind, count in kinds.most_common() if count >= SOME * many)
         return f"{many:,} of {self.files[self._keys[name]]['rows_read']:,} rows are rejected; {'; '.join(reasons)}"
 
     def _fate(self, row: Row | str, shape: Shape, ids: set[str], file: File, number: int | str) -> tuple[str, str, str]:
-        """What becomes of a row, and why: the kind of reason, and the reason."""
+        """Decide the fate of a row. Return it with the kind of reason and the reason."""
         if isinstance(row, str):
             return "rejected", re.sub(r"\d+", "N", row), row
         try:
@@ -178,7 +189,7 @@ class Intake:
         return "kept", "", ""
 
     def _ready(self, record: Record) -> Ready:
-        """The record with a prompt, and with its responses in the order of their texts, whichever is preferred."""
+        """Give the record a prompt, and sort its responses by their texts, whichever is preferred."""
         if isinstance(record, Ranked):
             both = sorted(zip(record.responses, record.scores, strict=True), key=lambda one: normalised(one[0]))
             responses, scores = [response for response, _ in both], [score for _, score in both]
@@ -215,10 +226,10 @@ class Intake:
         self._lines.write(json.dumps(ready.record, ensure_ascii=False).encode() + b"\n")
 
     def _reject_ties(self) -> None:
-        """Reject the pairs on which the annotators are divided, now that all votes are in.
+        """Reject the pairs on which the annotators are divided, once all votes are counted.
 
         Raises:
-            StageError: that leaves a file none.
+            StageError: a file has no other pair.
         """
         ties = [place for place in self._voted if self._columns["votes"][place] == 0]
         for place in ties:
@@ -235,39 +246,19 @@ class Intake:
                 raise StageError(f"{name}: no row can be used: {self._why(name)}")
 
 
-class Texts(Sequence[str]):
-    """The texts of an intake's records in some splits, read when they are asked for; of preferences the prompt is one too."""
-
-    def __init__(self, intake: Intake, splits: Sequence[str]) -> None:
-        self._intake = intake
-        rows = intake.table.index[intake.table["split"].isin(splits)]
-        self._rows = [(row, part) for row in rows for part in range(self._parts(row))]
-
-    def _parts(self, row: int) -> int:
-        if self._intake.shape in ("preferences", "transcripts", "votes"):
-            return 3
-        return 1 + len(self._intake.record(row)[1]) if self._intake.shape == "completions" else 1
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, number: Any) -> Any:
-        row, part = self._rows[number]
-        record = self._intake.record(row)
-        if isinstance(record, Ranked):
-            return record.prompt + record.responses[part - 1] if part else record.prompt
-        return "".join(record[:2]) if isinstance(record, Labelled) else record.text
-
-
 def _recognised(file: File, wanted: Sequence[str], meanings: Meanings, setting: str) -> tuple[Shape, Iterator[Numbered]]:
-    """The shape that most of a file's first hundred rows have, and all of its rows."""
+    """Return the shape of most of a file's first hundred rows, and an iterator over all of its rows.
+
+    Raises:
+        StageError: the file has no rows, or none of the shapes, or a column that can be read in two ways.
+    """
     rows = file.rows(meanings.data)
     first = list(itertools.islice(rows, 100))
     if not first:
         raise StageError(f"{file.name}: holds no rows")
     kinds = Counter(tuple(row) for _, row in first if isinstance(row, dict))
     if not kinds:
-        raise StageError(f"{file.name}: none of its first rows can be used; of the first, {first[0][1]}")
+        raise StageError(f"{file.name}: none of its first {len(first)} rows can be used; the first one: {first[0][1]}")
     shapes = Counter[str]()
     known: dict[str, Shape] = {}
     for columns, count in kinds.items():
@@ -281,10 +272,10 @@ def _recognised(file: File, wanted: Sequence[str], meanings: Meanings, setting: 
     if not shapes:
         there = listed(next(iter(kinds)))
         needed = "; or ".join(", ".join(sorted(one)) for name in wanted for one in SHAPES[name].columns[:1])
-        told = "; data.columns can say which is which" if setting == "data.source" else ""
-        if told and ending_of(Path(file.name)) in (".csv", ".tsv") and not meanings.data.last_column:
-            told += ", by number where there is no header: {text: 1, label: 2}"
-        raise StageError(f"{file.name}: its columns ({there}) are no shape that {setting} takes: {needed}{told}")
+        hint = "; name other columns in data.columns" if setting == "data.source" else ""
+        if hint and ending_of(Path(file.name)) in (".csv", ".tsv") and not meanings.data.last_column:
+            hint += ", by number if the file has no header: {text: 1, label: 2}"
+        raise StageError(f"{file.name}: its columns ({there}) fit no shape that {setting} accepts: {needed}{hint}")
     return known[shapes.most_common(1)[0][0]], itertools.chain(first, rows)
 
 

@@ -1,7 +1,7 @@
-"""What labels, ratings and preference values mean, and how often a source has each.
+"""Interpret labels, ratings and preference values, and count how often a source has each.
 
-A value means something where the settings say so, or where it can be read in one way only. Any other value stops the stage
-once its file has been read, and before anything is made of it: a third class must not be taken for one of two.
+The settings define the meaning of a value, or the value is one of the usual words. Any other value stops the stage after its
+file has been read, and before any table is made. So a third class is never taken for one of two classes.
 """
 
 import math
@@ -15,44 +15,44 @@ from ..engine.messages import shown, warn
 from ..settings.data import DataSettings, plainly
 from .faults import Fault
 
-Words = Mapping[str, int]  # a plain value -> what it means
-# What is understood without a setting. The values of a source are of one of these: 0 beside "pos" may be neutral.
+Words = Mapping[str, int]  # a plain value -> its meaning
+# The usual words, which need no setting. A source uses one of the vocabularies: 0 beside "pos" may be neutral.
 LABELS: Sequence[Words] = (
     {"0": 0, "false": 0, "1": 1, "true": 1},
     {"neg": 0, "negative": 0, "pos": 1, "positive": 1},
 )
 VOTES: Sequence[Words] = ({"a": 1, "b": -1, "tie": 0},)
-HIDDEN = "-1"  # what GLUE and others write where the labels of a test split are not told
-FEW = 0.05  # share of the ratings on one side, below which there is a warning
+HIDDEN = "-1"  # the label in GLUE and others if the labels of a test split are secret
+FEW = 0.05  # a smaller share of the ratings on one side causes a warning
 
 _SIDE = re.compile(r"(?:response|model|answer|assistant|completion|conversation)?[ _-]?([ab])")
 _TIE = re.compile(r"tie( ?\(.*\))?")  # LMSYS also has "tie (bothbad)"
 _LISTED = 8  # values in a message
-_MOST = 1000  # different values of a column that are counted
-_LONGEST = 200  # characters of a value by which it is known
+_MOST = 1000  # different values that are counted
+_LONGEST = 200  # characters of a value that are compared
 
 
 class Tally:
-    """How often each value of a column stands in the file that is read (`here`) and in all files so far (`all`)."""
+    """The number of times that each value of a column occurs in the current file (`here`) and in all files so far (`all`)."""
 
     def __init__(self) -> None:
         self.here: Counter[str] = Counter()
         self.all: Counter[str] = Counter()
-        self._spelled: dict[str, str] = {}  # plain value -> as a file has it
+        self._spelled: dict[str, str] = {}  # plain value -> its spelling in a file
 
     def add(self, plain: str, value: Any) -> None:
-        """Count a value, unless there are too many different ones."""
+        """Count a value, unless there are too many different values."""
         if plain in self._spelled or not self.is_full():
             self._spelled.setdefault(plain, shown(value))
             self.here[plain] += 1
             self.all[plain] += 1
 
     def is_full(self) -> bool:
-        """There are so many different values that they are no classes."""
+        """Return whether there are too many different values for classes."""
         return len(self._spelled) >= _MOST
 
     def listing(self, values: Collection[str]) -> str:
-        """Some of the values, and how often they stand there: numbers in their order, words from the most frequent on."""
+        """List some of the values and their counts: numbers in their order, words by frequency."""
         counts = {value: self.here[value] or self.all[value] for value in values}
         numbers = {value: number_of(value) for value in counts}
         if None in numbers.values():
@@ -65,103 +65,108 @@ class Tally:
 
 
 class Values(Tally):
-    """The values of a column of classes: what each means, and how often each is there."""
+    """The values of a column of classes: the meaning of each, and its counts."""
 
-    def __init__(self, what: str, setting: str, told: Words | None, usual: Sequence[Words], certain: str, advice: str) -> None:
-        """
+    def __init__(self, what: str, setting: str, defined: Words | None, usual: Sequence[Words], known: str, advice: str) -> None:
+        """Start with no values.
+
         Args:
-            what: what a value is called in messages.
-            setting: the setting that can say what values mean.
-            told: what it says, if anything.
-            usual: the vocabularies that are understood where it says nothing.
-            certain: what they are, in messages.
-            advice: what to do about other values.
+            what: the name of a value in messages, such as label.
+            setting: the setting that can define meanings.
+            defined: the meanings that the setting defines, if any.
+            usual: the vocabularies that are known without the setting.
+            known: the vocabularies, in words for messages.
+            advice: what to do about other values, for messages.
         """
         super().__init__()
-        self.what, self.setting, self.told, self.usual = what, setting, told, usual
-        self.certain, self.advice = certain, advice
-        self._known = told if told is not None else {word: code for words in usual for word, code in words.items()}
+        self.what, self.setting, self.defined, self.usual = what, setting, defined, usual
+        self.known, self.advice = known, advice
+        self._codes = defined if defined is not None else {word: code for words in usual for word, code in words.items()}
 
     def meaning(self, plain: str, value: Any) -> int:
-        """What a value means.
+        """Return the meaning of a value.
 
         Raises:
-            Fault: nothing says what it means.
+            Fault: the meaning is unknown.
         """
-        if plain in self._known:
-            return self._known[plain]
-        if self.told is None:
+        if plain in self._codes:
+            return self._codes[plain]
+        if self.defined is None:
             raise Fault(f"the {self.what} is none that is understood", f"{self.what} is {shown(value)}: not understood")
         raise Fault(
             f"{self.setting} does not name the {self.what}", f"{self.what} is {shown(value)}: {self.setting} does not name it"
         )
 
     def check(self, where: str, values: Collection[str]) -> None:
-        """
+        """Refuse values of unknown meaning.
+
         Raises:
-            StageError: nothing says what some of these values mean, or they are of two vocabularies.
+            StageError: the meaning of some values is unknown, or the values mix two vocabularies.
         """
-        if self.told is None and not any(set(values) <= words.keys() for words in self.usual):
-            certain = f"only {self.certain} need no telling"
-            raise StageError(f"{where}: its {self.what}s are {self.listing(values)}; {certain}: {self.advice}")
+        if self.defined is None and not any(set(values) <= words.keys() for words in self.usual):
+            known = f"only {self.known} are known without a setting"
+            raise StageError(f"{where}: the {self.what}s are {self.listing(values)}; {known}; {self.advice}")
 
     def end_of_file(self, file: str) -> None:
-        """
+        """Check the values of a file.
+
         Raises:
-            StageError: as `check`, of the file's values.
+            StageError: as `check`.
         """
         self.check(file, self.here)
-        unnamed = [value for value in self.here if self.told is not None and value not in self.told]
+        unnamed = [value for value in self.here if self.defined is not None and value not in self.defined]
         if unnamed:
-            warn("prepare", f"{file}: {self.setting} leaves out {self.listing(unnamed)}")
+            warn("prepare", f"{file}: {self.setting} does not name {self.listing(unnamed)}, so these rows are rejected")
         self.here.clear()
 
     def end_of_source(self, where: str) -> None:
-        """
+        """Check the values of all files together.
+
         Raises:
-            StageError: as `check`, of all files' values together.
+            StageError: as `check`.
         """
         self.check(where, self.all)
-        unseen = [value for value in self.told or () if self.all and value not in self.all]
+        unseen = [value for value in self.defined or () if self.all and value not in self.all]
         if unseen:
             warn("prepare", f"{self.setting} names {', '.join(unseen)}, which no row of {where} has")
 
 
 class Meanings:
-    """What the labels, ratings and preferences of a source mean, file by file."""
+    """The meanings of the labels, ratings and preferences of a source, file by file."""
 
     def __init__(self, data: DataSettings, setting: str) -> None:
-        """
+        """Start with no values.
+
         Args:
-            data: says what values mean.
-            setting: what names the source.
+            data: the settings that define meanings.
+            setting: the setting that names the source.
         """
         self.data = data
         labels, votes = data.labels, data.preference_values
         advice = (
-            "say which mean negative and which positive, such as data.labels: {negative: [1, 2], positive: [4, 5]}, or take a "
-            "scale for ratings: data.columns: {rating: ITS NAME}, with data.rating_negative and data.rating_positive"
+            "define them, such as data.labels: {negative: [1, 2], positive: [4, 5]}, or read a scale as ratings, by "
+            "data.columns: {rating: COLUMN} with data.rating_negative and data.rating_positive"
         )
         if setting != "data.source":
-            advice = f"write 0 and 1 in their place (data.labels is about data.source, not {setting})"
+            advice = f"write 0 and 1 instead (data.labels defines those of data.source, not of {setting})"
         self.labels = Values(
-            "label", "data.labels", _told({0: labels.negative, 1: labels.positive}) if labels else None, LABELS,
+            "label", "data.labels", _defined({0: labels.negative, 1: labels.positive}) if labels else None, LABELS,
             "0 and 1, or words such as neg and pos,", advice,
         )  # fmt: skip
         self.votes = Values(
-            "preference", "data.preference_values", _told({1: votes.a, -1: votes.b, 0: votes.tie}) if votes else None, VOTES,
-            "a, b and tie", "say which mean the first response, the second and neither, such as data.preference_values: "
-            "{a: [1], b: [2], tie: [0]}",
+            "preference", "data.preference_values", _defined({1: votes.a, -1: votes.b, 0: votes.tie}) if votes else None, VOTES,
+            "a, b and tie", "define those for the first response, for the second and for neither, such as "
+            "data.preference_values: {a: [1], b: [2], tie: [0]}",
         )  # fmt: skip
         self.ratings = Tally()
         self._sides: Counter[int] = Counter()
         self._rated: Counter[int] = Counter()
 
     def label(self, value: Any) -> int:
-        """1 for a positive label, 0 for a negative one.
+        """Return 1 for a positive label, 0 for a negative one.
 
         Raises:
-            Fault: it is missing, or nothing says what it means.
+            Fault: the label is missing, or its meaning is unknown.
         """
         plain = _plain(value, "label")
         self.labels.add(plain, value)
@@ -170,10 +175,10 @@ class Meanings:
         return side
 
     def rating(self, value: Any) -> int:
-        """1 for a rating of at least `data.rating_positive`, 0 for one of at most `data.rating_negative`.
+        """Return 1 for a rating of at least `data.rating_positive`, 0 for a rating of at most `data.rating_negative`.
 
         Raises:
-            Fault: it is no number, or between the two.
+            Fault: the rating is no number, or between the two limits.
         """
         number = number_of(value)
         if number is None:
@@ -188,58 +193,60 @@ class Meanings:
         return int(number >= high)
 
     def margin(self, votes: Sequence[Any]) -> int:
-        """How many votes are for the first response, less those for the second. Missing ones do not count.
+        """Return the number of votes for the first response minus that for the second. Missing votes do not count.
 
         Raises:
-            Fault: there is none, or nothing says what one means.
+            Fault: there is no vote, or the meaning of a vote is unknown.
         """
         given = [(_plain(vote, "preference"), vote) for vote in votes if not is_missing(vote)]
         if not given:
             raise Fault("no preference")
-        if self.votes.told is None:
+        if self.votes.defined is None:
             given = [(_usual(plain), vote) for plain, vote in given]
         for plain, vote in given:
             self.votes.add(plain, vote)
         return sum(self.votes.meaning(plain, vote) for plain, vote in given)
 
     def end_of_file(self, file: str) -> None:
-        """
+        """Check the values of a file.
+
         Raises:
-            StageError: nothing says what some values of the file mean.
+            StageError: the meaning of some values is unknown.
         """
-        if self.labels.told is None and self.labels.here.keys() == {HIDDEN}:
+        if self.labels.defined is None and self.labels.here.keys() == {HIDDEN}:
             raise StageError(
-                f"{file}: each label is -1 ({self.labels.here[HIDDEN]:,}x), as where they are hidden; leave this file or "
-                f"split out, or {self.labels.advice}"
+                f"{file}: every label is -1 ({self.labels.here[HIDDEN]:,}x), so the labels seem to be hidden; leave out this "
+                f"file or split, or {self.labels.advice}"
             )
         self.labels.end_of_file(file)
         self.votes.end_of_file(file)
         self.ratings.here.clear()
 
     def end_of_source(self, where: str) -> None:
-        """
+        """Check the values of all files together.
+
         Raises:
-            StageError: the files' values are of two vocabularies, or their labels and ratings of one class only.
+            StageError: the values mix two vocabularies, or all labels and ratings are of one class.
         """
         self.labels.end_of_source(where)
         self.votes.end_of_source(where)
         low, high = self.data.rating_negative, self.data.rating_positive
         for side, name, limit in ((0, "negative", f"at most data.rating_negative {low:g}"),
                                   (1, "positive", f"at least data.rating_positive {high:g}")):  # fmt: skip
-            found = f"its ratings are {self.ratings.listing(self.ratings.all)}"
+            found = f"the ratings are {self.ratings.listing(self.ratings.all)}"
             if not self._sides[side] and self._rated:
-                raise StageError(f"{where}: no rating is {limit}: {found}; set both limits to their scale")
+                raise StageError(f"{where}: no rating is {limit}; {found}; set both limits to fit the scale")
             if not self._sides[side] and self._sides:
                 raise StageError(
-                    f"{where}: no label is {name}: its labels are {self.labels.listing(self.labels.all)}; {self.labels.advice}"
+                    f"{where}: no label is {name}; the labels are {self.labels.listing(self.labels.all)}; {self.labels.advice}"
                 )
             if 0 < self._rated.total() * FEW > self._rated[side]:
                 few = f"only {self._rated[side]:,} of {self._rated.total():,} ratings are {limit}"
-                warn("prepare", f"{where}: {few}: {found}; set both limits where they do not fit the scale")
+                warn("prepare", f"{where}: {few}; {found}; change both limits if they do not fit the scale")
 
 
 def number_of(value: Any) -> float | None:
-    """A finite number, or a text that is one, as a number; anything else as None."""
+    """Return a finite number, or a text that is one, as a number. Return None for anything else."""
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
@@ -248,7 +255,7 @@ def number_of(value: Any) -> float | None:
 
 
 def is_missing(value: Any) -> bool:
-    """Nothing stands there: null, NaN or white space."""
+    """Return whether a value is missing: null, NaN or white space."""
     return value is None or (isinstance(value, str | float) and plainly(value) in ("", "nan"))
 
 
@@ -261,10 +268,10 @@ def _plain(value: Any, what: str) -> str:
 
 
 def _usual(vote: str) -> str:
-    """The usual word for a vote: a for model_a, tie for "tie (bothbad)". A number stays: it may count from 0 or from 1."""
+    """Return the usual word for a vote: a for model_a, tie for "tie (bothbad)". A number stays, since it may count from 0."""
     side = _SIDE.fullmatch(vote)
     return side[1] if side else "tie" if _TIE.fullmatch(vote) else vote
 
 
-def _told(meanings: Mapping[int, Sequence[Any]]) -> Words:
+def _defined(meanings: Mapping[int, Sequence[Any]]) -> Words:
     return {plainly(value): code for code, values in meanings.items() for value in values}

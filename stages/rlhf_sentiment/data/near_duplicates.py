@@ -1,4 +1,4 @@
-"""Texts that are nearly the same, found in time and memory that grow with the number of texts and not with its square."""
+"""Find near-duplicates, in time and memory that grow with the number of texts and not with its square."""
 
 import zlib
 from collections.abc import Sequence
@@ -14,34 +14,34 @@ from .text import normalised, terms
 _SHINGLE = 3  # words
 _PERMUTATIONS = 128
 _AT_ONCE = 10_000  # shingles that are hashed at once, 1 KiB each
-_BLOCK = 256  # candidates whose sketches are looked at together
-_LOOKED_AT = 5_000  # candidates of a text whose sketches are looked at
-_COMPARED = 100  # candidates of a text that are compared with it exactly
+_BLOCK = 256  # candidates whose sketches are compared at once
+_LOOKED_AT = 5_000  # the most candidates of a text whose sketches are compared with it
+_COMPARED = 100  # the most candidates of a text that are compared with it exactly
 
 
 class Sketched(NamedTuple):
-    """Texts, and a MinHash of each. Shape of `sketches`: (texts, 128), uint32. The texts may lie on disk."""
+    """Texts, and a MinHash of each. Shape of `sketches`: (texts, 128), uint32. The texts may be on disk."""
 
     texts: Sequence[str]
     sketches: np.ndarray
 
 
 class Near(NamedTuple):
-    """Indices of texts: those that nearly stand elsewhere, and those with so many candidates that not all were compared."""
+    """Indices of texts: those with a near-duplicate, and those with so many candidates that not all were compared."""
 
     found: set[int]
     crowded: set[int]
 
 
 def shingles(text: str) -> set[str]:
-    """The runs of three words in the normalised text, punctuation aside; of a shorter text, all of it."""
+    """Return all runs of three words in the normalised text, without punctuation. A shorter text is one run."""
     same = normalised(text)
     words = terms(same) or [same]
     return {" ".join(words[i : i + _SHINGLE]) for i in range(max(len(words) - _SHINGLE + 1, 1))}
 
 
 def sketched(texts: Sequence[str], title: str = "") -> Sketched:
-    """The MinHash of each text's shingles (Broder 1997, as in datasketch), with a progress bar where it has a title."""
+    """Compute the MinHash of each text's shingles (Broder 1997, as in datasketch). `title` is that of a progress bar."""
     sketches = np.empty((len(texts), _PERMUTATIONS), dtype=np.uint32)
     empty = MinHash(num_perm=_PERMUTATIONS, seed=1, hashfunc=int)
     with progress_bar(total=len(texts), desc=title, unit=" texts", leave=False, shown=bool(title)) as progress:
@@ -56,19 +56,21 @@ def sketched(texts: Sequence[str], title: str = "") -> Sketched:
 
 
 def near_duplicates(ours: Sketched, others: Sketched, threshold: float) -> Near:
-    """Those of `ours` that nearly stand in `others` too.
+    """Return the texts of `ours` that have a near-duplicate in `others`.
+
+    MinHash with locality-sensitive hashing proposes candidates, and the exact similarity decides, so that no text is dropped
+    wrongly. Two texts are candidates if they agree in all r rows of one of b bands. At the threshold t, this fails with
+    probability (1 - t^r)^b. r is the largest number for which this probability is below 1e-4. A candidate is compared exactly
+    if the share of equal rows, an estimate of the similarity, is at most four standard errors below the threshold. The bands
+    are compared one after the other, since datasketch's index keeps all bands in dictionaries, about 16 KiB for each text.
+
+    Texts that share much boilerplate are all candidates of each other. So the search for a text ends after 5,000 candidates or
+    100 comparisons. A candidate that was not compared may be a near-duplicate, so the text is `crowded`.
 
     Args:
-        threshold: Jaccard similarity of the two sets of shingles, in [0.1, 1], from which two texts are near-duplicates.
-
-    MinHash with locality-sensitive hashing proposes and the exact similarity decides, so that no text is dropped that
-    should stay. Two texts are candidates where they agree in all r rows of one of b bands, which at the threshold t fails
-    with probability (1 - t^r)^b: r is the largest for which that is below 1e-4. (datasketch's own index keeps every band
-    of every text in dictionaries, about 16 KiB a text; here one band is looked at after the other.) A candidate is compared
-    where the share of equal rows, an estimate of the similarity, is no more than four standard errors below the threshold.
-
-    Among texts that share much boilerplate each is a candidate of each. So the search for a text ends after 5,000
-    candidates, or 100 comparisons. What it was not compared with may be a near-duplicate: such a text is `crowded`.
+        ours: the texts to check.
+        others: the texts to compare with.
+        threshold: the Jaccard similarity of the two sets of shingles, in [0.1, 1], from which two texts are near-duplicates.
     """
     shapes = [(_PERMUTATIONS // rows, rows) for rows in range(1, _PERMUTATIONS // 2 + 1)]
     bands, rows = [shape for shape in shapes if (1 - threshold ** shape[1]) ** shape[0] < 1e-4][-1]
@@ -79,7 +81,7 @@ def near_duplicates(ours: Sketched, others: Sketched, threshold: float) -> Near:
         own, other = (_keys(side.sketches[:, band * rows : (band + 1) * rows]) for side in (ours, others))
         order = np.argsort(other, kind="stable")
         first, last = (np.searchsorted(other[order], own, side) for side in ("left", "right"))
-        alike = np.argsort(first, kind="stable")  # texts with the same candidates follow each other, whose shingles are kept
+        alike = np.argsort(first, kind="stable")  # texts with the same candidates together, so that cached shingles are used
         for number in map(int, alike[(last > first)[alike]]):
             if number in near.found or number in near.crowded:
                 continue
@@ -89,7 +91,7 @@ def near_duplicates(ours: Sketched, others: Sketched, threshold: float) -> Near:
                 equal = others.sketches[block] == ours.sketches[number]
                 likely = equal.mean(axis=1) >= least
                 in_bands = equal[likely, : band * rows].reshape(likely.sum(), band, rows).all(axis=2)
-                new = block[likely][~in_bands.any(axis=1)]  # those of earlier bands were compared there
+                new = block[likely][~in_bands.any(axis=1)]  # without candidates that were compared for an earlier band
                 few = new[: _COMPARED - compared[number]]
                 looked_at[number] += len(block)
                 compared[number] += len(few)
@@ -104,7 +106,10 @@ def near_duplicates(ours: Sketched, others: Sketched, threshold: float) -> Near:
 
 
 def _keys(rows: np.ndarray) -> np.ndarray:
-    """One number for the values of a row; two rows with another value have hardly ever the same. (N, r) -> (N,)"""
+    """Return one number for the values of each row. Shape: (N, r) -> (N,).
+
+    Different rows hardly ever have the same number.
+    """
     keys = np.zeros(len(rows), dtype=np.uint64)
     for column in rows.T:
         keys = (keys ^ column) * np.uint64(0x9E3779B97F4A7C15)
@@ -116,6 +121,6 @@ _cached_shingles = lru_cache(maxsize=1000)(shingles)
 
 
 def _similarity(one: str, other: str) -> float:
-    """The Jaccard similarity of the shingles of two texts."""
+    """Return the Jaccard similarity of the shingles of two texts."""
     ours, theirs = _cached_shingles(one), _cached_shingles(other)
     return len(ours & theirs) / len(ours | theirs)

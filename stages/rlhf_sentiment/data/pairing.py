@@ -1,8 +1,8 @@
-"""Preference pairs from labels: a positive text and a negative one, as alike as can be in opening and length.
+"""Match positive texts with negative texts, as similar as possible in their first words and in length.
 
-Where the two sides differ in length or in how they begin, a reward model can tell them apart by that. So texts that open
-with the same words go together where their lengths are close, and what is left is paired by length alone. Of two texts of
-close lengths one is still the longer: that should be the positive one as often as the negative one.
+A reward model can tell two sides apart if their lengths or first words differ. So texts with the same first words are paired if
+their lengths are close, and all other texts are paired by length. The positive text should be the longer one as often as the
+negative text.
 """
 
 from bisect import bisect_left
@@ -11,32 +11,33 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from .text import normalised, terms, words
 
-OPENINGS = (4, 3, 2, 1)  # words that two texts open with alike, the most first
-CLOSE = 1.25  # lengths are close where the longer is at most this times the shorter
-LEAN = 0.04  # share of the pairs by which one side may be the longer more often than the other
-FAR = 0.2  # share of the pairs, so far from a balance that openings are given up for one
+OPENINGS = (4, 3, 2, 1)  # numbers of equal first words, in the order of the rounds
+CLOSE = 1.25  # two lengths are close if the longer is at most this times the shorter
+LEAN = 0.04  # one side may be the longer more often than the other by this share of the pairs
+FAR = 0.2  # from this share of the pairs, the first words are ignored
 TRIES = 6
 
 Pair = tuple[int, int]  # the indices of a positive and of a negative text
-Pairs = dict[Pair, int]  # with how many words both open
+Pairs = dict[Pair, int]  # the number of equal first words of each pair
 Sides = tuple[list[int], list[int]]  # a number for each positive text, and for each negative one
 
 
 def match(positive: Sequence[str], negative: Sequence[str], uses: int = 1) -> Pairs:
-    """Pairs of indices, of a positive and a negative text, and with how many words both open.
+    """Return pairs of indices of a positive and a negative text, with the number of equal first words.
 
     Args:
-        positive, negative: as many of one as of the other.
-        uses: pairs that a text stands in; no pair is made twice, so that a few texts may stand in fewer.
+        positive: the positive texts.
+        negative: as many negative texts.
+        uses: the number of pairs of each text. No pair is made twice, so a few texts may be in fewer pairs.
     """
     openings = tuple([terms(normalised(text))[: OPENINGS[0]] for text in side] for side in (positive, negative))
     lengths = [len(words(text)) for text in positive], [len(words(text)) for text in negative]
     best, least, start = Pairs(), float("inf"), 0
-    for number in range(TRIES + 1):  # texts that only one side has so long lean at the end; the others can lean against them
+    for number in range(TRIES + 1):  # each try starts with the imbalance of the tries before, to make up for it
         if number == TRIES:
             if least <= FAR * len(best):
                 break
-            openings, start = ([[]] * len(positive), [[]] * len(negative)), 0  # then only lengths count
+            openings, start = ([[]] * len(positive), [[]] * len(negative)), 0  # by length alone
         pairs = _matched(openings, lengths, uses, start)
         lean = _lean(pairs, lengths)
         if abs(lean) < least:
@@ -48,12 +49,12 @@ def match(positive: Sequence[str], negative: Sequence[str], uses: int = 1) -> Pa
 
 
 def _lean(pairs: Iterable[Pair], lengths: Sides) -> int:
-    """How many more of the pairs have a longer positive than have a longer negative text."""
+    """Return the number of pairs with a longer positive text minus the number with a longer negative text."""
     return sum((lengths[0][one] > lengths[1][other]) - (lengths[0][one] < lengths[1][other]) for one, other in pairs)
 
 
 def _matched(openings: tuple[list[list[str]], ...], lengths: Sides, uses: int, lean: int) -> Pairs:
-    """As `match`, from the words that texts open with and their lengths; `lean` is to be made up for."""
+    """Match texts by their first words and lengths, as `match` does. `lean` is an imbalance to make up for."""
     made: Pairs = {}
     for _ in range(uses):
         left = (
@@ -82,16 +83,16 @@ def _matched(openings: tuple[list[list[str]], ...], lengths: Sides, uses: int, l
 
 
 def _without(pairs: Sequence[Pair], left: Sides) -> Sides:
-    """Those of both sides that are in none of the pairs."""
+    """Return the texts of both sides that are in none of the pairs."""
     taken = {one for one, _ in pairs}, {other for _, other in pairs}
     return [one for one in left[0] if one not in taken[0]], [other for other in left[1] if other not in taken[1]]
 
 
 def _close(group: Sides, lengths: Sides, made: Pairs, lean: int) -> list[Pair]:
-    """Pairs of close lengths, from two lists in the order of lengths, which lose the texts of the pairs.
+    """Pair texts of close lengths, and take them out of `group`, whose two lists are sorted by length.
 
-    Where the longer text of two is of the side that has been the longer too often, its partner is the first text that is
-    longer still, if that is close.
+    If the longer text of a pair is of the side that is the longer one too often, its partner becomes the first text that is
+    even longer, if the lengths are close.
     """
     pairs: list[Pair] = []
     at = [0, 0]
@@ -116,11 +117,11 @@ def _close(group: Sides, lengths: Sides, made: Pairs, lean: int) -> list[Pair]:
 
 
 def _by_length(left: Sides, lengths: Sides, made: Pairs, lean: int) -> list[Pair]:
-    """Pairs of texts, as many of each side, by their ranks in the order of lengths.
+    """Pair equally many texts of both sides by their ranks in the order of lengths.
 
-    Equal ranks go together. Where that leaves one side the longer too often, ranks cross in as many blocks as it takes: the
-    i-th positive text goes with the (i + d)-th negative one, and the other way round, for the smallest d of 1, 2, 4, ... that
-    suffices, or helps most.
+    Texts of equal rank are paired. If one side is then the longer one too often, the ranks cross in as many blocks as needed.
+    In such a block, the i-th positive text is paired with the (i + d)-th negative text, and the other way round. d is the
+    smallest of 1, 2, 4, ... that suffices, or the one that helps most.
     """
     best: list[Pair] = []
     least, distance, count = float("inf"), 0, len(left[0])
@@ -146,7 +147,7 @@ def _by_length(left: Sides, lengths: Sides, made: Pairs, lean: int) -> list[Pair
 
 
 def _leftovers(left: Sides, made: Pairs) -> Iterator[Pair]:
-    """What ranks would pair a second time: each text with the first one that it has not met."""
+    """Pair each text that is left with the first text of the other side that it is not yet paired with."""
     rest = left[1]
     for one in left[0]:
         other = next((other for other in rest if (one, other) not in made), None)

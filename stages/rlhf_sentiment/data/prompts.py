@@ -1,4 +1,4 @@
-"""Prompts that people bring in a file: one a line, or JSON lines, or the transcripts of HH-RLHF."""
+"""Read files of prompts: one prompt a line, or JSON lines, or transcripts of HH-RLHF."""
 
 from collections.abc import Iterable
 from numbers import Integral
@@ -14,13 +14,13 @@ TURN = "\n\nAssistant:"
 
 
 def read_prompts(path: str | Path) -> list[str]:
-    """The prompts of a file, each once, in their order.
+    r"""Return the prompts of a file, each once, in their order.
 
-    `.txt` has one a line; blank lines are left out. `.jsonl` has objects with `prompt`, or with `chosen`, a transcript
-    as in HH-RLHF, whose prompt is all up to the last "\\n\\nAssistant:" (2204.05862).
+    A `.txt` file has one prompt a line. Blank lines are left out. A `.jsonl` file has objects with `prompt`, or with `chosen`,
+    a transcript as in HH-RLHF (2204.05862). The prompt of a transcript ends with the last "\n\nAssistant:".
 
     Raises:
-        StageError: no such file, another kind of file, no prompt in it, or a row that has none (with its number).
+        StageError: the file is missing, has another ending, or has no prompt; or a row has no prompt (with its number).
     """
     path = Path(path)
     if not isfile(path):
@@ -34,9 +34,9 @@ def read_prompts(path: str | Path) -> list[str]:
     elif path.suffix == ".jsonl":
         prompts = [_prompt_of(row, f"{path}, line {number}") for number, row in enumerate(read_rows(path, {}), start=1)]
     else:
-        raise StageError(f"{path}: prompts come as .txt, one a line, or .jsonl")
+        raise StageError(f"{path}: should be a .txt file, with one prompt a line, or a .jsonl file")
     if not prompts:
-        raise StageError(f"{path}: holds no prompt")
+        raise StageError(f"{path}: contains no prompt")
     return list(dict.fromkeys(prompts))
 
 
@@ -46,17 +46,21 @@ def _prompt_of(row: dict[str, object], where: str) -> str:
         before, turn, _ = transcript.rpartition(TURN)
         prompt = before + turn
     if not isinstance(prompt, str) or not prompt.strip():
-        raise StageError(f"{where}: needs `prompt`, a text, or `chosen`, a transcript with {shown(TURN.strip())}")
+        raise StageError(f"{where}: should have `prompt`, a text, or `chosen`, a transcript with {shown(TURN.strip())}")
     if not is_utf8(prompt):
         raise StageError(f"{where}: {shown(prompt)} is not UTF-8")
     return prompt
 
 
 def texts(given: object, name: str) -> list[str]:
-    """`given`, where it is a list of texts that a tokenizer takes.
+    """Return `given` as a list of texts, if a tokenizer accepts them.
+
+    Args:
+        given: any value.
+        name: the name of the argument, for messages.
 
     Raises:
-        StageError: it is one text, or something else, or one of it is no text or not UTF-8.
+        StageError: `given` is a single text or no list, or one of its items is no text or not UTF-8.
     """
     found = [] if isinstance(given, str) or not isinstance(given, Iterable) else list(given)
     if not found or not all(isinstance(text, str) and is_utf8(text) for text in found):
@@ -65,16 +69,16 @@ def texts(given: object, name: str) -> list[str]:
 
 
 def at_least_one(samples: object) -> int:
-    """`samples`, where it is a number of answers.
+    """Return `samples`, if it is a whole number from 1.
 
     Raises:
-        StageError: it is none.
+        StageError: `samples` is no such number.
     """
     if not isinstance(samples, Integral) or isinstance(samples, bool) or samples < 1:
-        raise StageError(f"samples should be a whole number from 1 on (got {shown(samples)})")
+        raise StageError(f"samples should be a whole number of at least 1 (got {shown(samples)})")
     return int(samples)
 
 
 def is_utf8(prompt: str) -> bool:
-    """Whether a text has no lone surrogate, which no tokenizer takes."""
+    """Return whether a text has no lone surrogate. No tokenizer accepts lone surrogates."""
     return not any("\ud800" <= letter <= "\udfff" for letter in prompt)

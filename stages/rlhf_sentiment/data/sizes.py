@@ -1,9 +1,12 @@
-"""How many rows each table gets: what the counts of `data` come to, given what a source has.
+"""Settle the number of rows of each table, from the counts in `data` and the rows of a source.
 
-A split of a source is a pool of texts. Tables draw from it independently: a text may stand in two of them. A whole number
-is taken as it is. A share is of what the pool has for that table. Empty counts divide what the other counts of their pool
-leave, in the proportions of the embedded default. Only the corpus takes part in no division: it is the language of all
-texts, and an empty count means every one.
+Each split of a source is a pool of texts. Tables draw from a pool independently, so a text may be in two tables. A count is of
+one of three kinds:
+
+- A whole number is used as it is.
+- A share is a share of the rows that the pool has for the table.
+- Empty counts divide the rest of their pool, in the proportions of the default params.yaml. But the corpus takes no part in the
+  division, since it is the language of all texts. Its empty count means every text.
 """
 
 from ..engine.errors import StageError
@@ -14,12 +17,13 @@ IN_TWOS = ("sft_rows", "labelled_texts", "labelled_held_out")  # half of each se
 
 
 class Sizes:
-    """What each count came to.
+    """The number of rows of each table.
 
     Attributes:
-        came_to: name of the count in `data` -> rows.
-        short: name of the setting -> what it asks for, and what would fit.
-        hints: why there is so little, where that is known.
+        data: the section `data`.
+        came_to: name of the count in `data` -> number of rows.
+        short: name of a setting that asks for too much -> the number it asks for, and the number that would fit.
+        hints: reasons why there are so few rows, if known.
     """
 
     def __init__(self, data: DataSettings) -> None:
@@ -35,9 +39,9 @@ class Sizes:
         """Settle the counts that draw from one pool.
 
         Args:
-            pool: texts in it.
+            pool: the number of texts in the pool.
             there: name of the count -> the most rows that the pool has for it.
-            texts: name of the count -> texts that a row takes, where it is not one.
+            texts: name of the count -> texts of a row, if a row has not one text.
         """
         each = dict.fromkeys(there, 1) | (texts or {})
         asked = {name: getattr(self.data, name) for name in there}
@@ -49,17 +53,17 @@ class Sizes:
             number = number_of(asked[name], most)
             if name in weights:
                 number = min(max(pool - taken, 0) * weights[name] // sum(weights.values()) // each[name], most)
-            least = 0 if isinstance(asked[name], int) else step  # a share or a part that is less than one row is one row
+            least = 0 if isinstance(asked[name], int) else step  # a share of less than one row becomes one row
             fitting = min(max(number, least), most) // step * step
             if fitting < max(number // step * step, least):
                 self.lacks(f"data.{name}", asked[name], fitting)
             self.came_to[name] = fitting
 
     def take_whole(self, *names: str) -> None:
-        """Settle counts of rows that the grammar writes: it has as many as are asked for.
+        """Settle the counts of rows that the grammar writes, as they are in the settings.
 
         Raises:
-            StageError: one is no whole number.
+            StageError: a count is no whole number.
         """
         names = names or tuple(PROPORTIONS)
         if faults := whole_numbers(self.data, *names):
@@ -67,15 +71,15 @@ class Sizes:
         self.came_to |= {name: getattr(self.data, name) for name in names}
 
     def lacks(self, setting: str, asked: object, fitting: int) -> None:
-        """Note that a setting asks for more than there is."""
+        """Note that a setting asks for more rows than there are."""
         wants = "is empty" if asked is None else f"asks for {asked}"
-        self.short[setting] = f"{setting} {wants}, {fitting} would fit" if fitting else f"{setting} {wants}, there is none"
+        self.short[setting] = f"{setting} {wants}, {fitting} would fit" if fitting else f"{setting} {wants}, but there are none"
 
     def refuse(self, name: str) -> None:
-        """Refuse counts that ask for more than the source `name` has, all of them at once.
+        """Refuse all counts that ask for more than the source `name` has, in one message.
 
         Raises:
-            StageError: with numbers that would fit.
+            StageError: a count is too large. The message has the numbers that would fit.
         """
         if self.short:
             raise StageError(f"the settings ask for more than {name} has: {'; '.join([*self.short.values(), *self.hints])}")

@@ -1,15 +1,16 @@
-"""How a stage runs, from the command line to whole outputs. No other room is imported here.
+"""How a stage runs, from the command line to whole outputs. This room imports no other room.
 
-start        what every script imports first
+start        the first import of every script
 stage        the command line, the first and last line, the exit status
 errors       errors that become one line
 params       params.yaml, read and checked
-artifacts    inputs that must be there, outputs that are whole or absent
 records      JSON lines, JSON and CSV on disk
-inputs       the files that users bring
-environment  what the bytes of a run depend on
+inputs       inputs that must be there, and the files that users bring
+outputs      outputs that are whole or absent
+environment  the libraries, the processor and the variables that a run depends on
 locks        one process at a time
 stopping     signals, and the death of dvc
+dvc_state    what DVC says: who writes an output, what was recorded, hashes
 progress     progress bars
 messages     how messages quote values
 """

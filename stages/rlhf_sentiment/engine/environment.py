@@ -1,6 +1,6 @@
-"""What a run's bytes depend on beside commit and settings: libraries, processor, device, threads, variables.
+"""Everything besides commit and settings that changes a run's bytes: libraries, processor, device, threads, variables.
 
-It is written to runs/environment, outside DVC's outs, which must not depend on the machine.
+Each stage writes this to runs/environment. The folder is not among DVC's outs, which must not depend on the machine.
 """
 
 import hashlib
@@ -28,8 +28,8 @@ LIBRARIES = (
     "transformers",
     "trl",
 )
-# How the names begin of variables that change arithmetic or threads: of the linear algebra, of OpenMP, of numpy, the C
-# library and torch, of the GPU. LD_PRELOAD can put any of these in another's place.
+# Prefixes of variables that change arithmetic or threads. The lines are: linear algebra, OpenMP, the C library and numpy,
+# torch, the GPU. LD_PRELOAD can replace any of these libraries.
 VARIABLES = (
     *("BLIS_", "GOTO_", "MKL_", "OPENBLAS_", "VECLIB_"),
     *("GOMP_", "KMP_", "LIBOMP_", "OMP_", "RAYON_"),
@@ -37,13 +37,13 @@ VARIABLES = (
     *("ATEN_", "DNNL_", "ONEDNN_", "PYTORCH_", "TORCH_"),
     *("CUBLAS", "CUDA_VISIBLE_", "CUDNN_", "NVIDIA_TF32"),
 )
-# Those of them that change speed, and no byte. scikit-learn sets some of them where it is loaded.
+# The variables among these that change only speed. scikit-learn sets some of them when it is loaded.
 _SPEED_ALONE = {"GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "OMP_WAIT_POLICY"}
 _FOLDER = Path("runs/environment")
 
 
 def libraries() -> dict[str, str]:
-    """Name -> version of Python and of each of `LIBRARIES` that is installed."""
+    """Return the versions of Python and of each of `LIBRARIES` that is installed, by name."""
     found = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:
@@ -54,7 +54,7 @@ def libraries() -> dict[str, str]:
 
 
 def machine() -> dict[str, str | int]:
-    """The processor; where torch is loaded, also its instruction set, the threads and the CUDA devices."""
+    """Return the processor. Where torch is loaded, also return its instruction set, threads and CUDA devices."""
     found: dict[str, str | int] = {"system": platform.system(), "machine": platform.machine()}
     cpus = Path("/proc/cpuinfo")
     models = [line for line in cpus.read_text().splitlines() if line.startswith("model name")] if cpus.is_file() else []
@@ -69,26 +69,26 @@ def machine() -> dict[str, str | int]:
 
 
 def variables() -> dict[str, str]:
-    """The environment variables that tell the libraries how to compute, and with how many threads."""
+    """Return the environment variables that change how the libraries compute, and with how many threads."""
     return {name: value for name, value in sorted(os.environ.items()) if name.startswith(VARIABLES)}
 
 
 def arithmetic() -> dict[str, str]:
-    """Those of `variables` that can change a byte."""
+    """Return the environment variables that can change a byte."""
     return {name: value for name, value in variables().items() if name not in _SPEED_ALONE}
 
 
 def code(root: Path) -> list[tuple[str, str]]:
-    """Name and hash of the source of each module below `root` that is loaded, as it was when this was first called.
+    """Return name and source hash of each loaded module below `root`. The hash is that of the first call.
 
-    A stage calls it as soon as its modules are loaded: what is edited while it runs is not what runs.
+    A stage calls this function as soon as its modules are loaded. A file that is edited later is not the code that runs.
     """
     files = {Path(file).resolve() for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))}
     return [(file.relative_to(root).as_posix(), _source(file)) for file in sorted(files) if file.is_relative_to(root)]
 
 
 def edited(root: Path) -> list[str]:
-    """The modules of `code` whose source is another by now."""
+    """Return the modules whose source has changed since the first call of `code`."""
     return [name for name, was in code(root) if not (root / name).is_file() or sha256(root / name) != was]
 
 
@@ -98,20 +98,23 @@ def _source(file: Path) -> str:
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def record(stage: str) -> None:
-    """Write what this run of a stage ran on."""
+    """Write the environment of this run of a stage."""
     _FOLDER.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"libraries": libraries(), **machine(), "variables": variables()}, indent=2)
     (_FOLDER / f"{stage}.json").write_text(text + "\n", encoding="utf-8")
 
 
 def changes(stage: str, pins: Path = Path("requirements.txt")) -> list[str]:
-    """A line for each library that is not what the stage's last run here had, or, where it has none, what is pinned."""
+    """Return a line for each library whose version has changed since the stage's last run here.
+
+    Where there was no run, the versions are compared with those that `pins` has.
+    """
     try:
         before = dict(json.loads((_FOLDER / f"{stage}.json").read_text(encoding="utf-8"))["libraries"])
         had = "the last run here had"
@@ -119,7 +122,7 @@ def changes(stage: str, pins: Path = Path("requirements.txt")) -> list[str]:
         lines = pins.read_text(encoding="utf-8").splitlines() if pins.is_file() else []
         pinned = (line.split()[0].split(";")[0].partition("==") for line in lines if line[:1].isalpha() and "==" in line)
         before, had = {name: number for name, _, number in pinned}, "requirements.txt pins"
-    now = {name: number.split("+")[0] for name, number in libraries().items()}  # torch's "+cpu" is the build at hand
+    now = {name: number.split("+")[0] for name, number in libraries().items()}  # "+cpu" names a build of torch
     return [
         f"{name} is {now[name]}, and {had} {was}: its bytes may differ"
         for name, was in before.items()

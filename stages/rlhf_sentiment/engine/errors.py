@@ -1,11 +1,10 @@
-"""The errors that users cause: each becomes a line that says what is wrong, where, and what would be right."""
+"""The errors that users cause. Each becomes a line that says what is wrong, where, and what would be right."""
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from .messages import cut, one_line, tell
-from .stopping import Stopped
 
 
 class ConfigError(ValueError):
@@ -24,7 +23,7 @@ class ConfigError(ValueError):
 
 
 class StageError(RuntimeError):
-    """A stage cannot go on. The message says, in one line, what is wrong, where, and what would be right.
+    """A stage cannot continue. The message says, in one line, what is wrong, where, and what would be right.
 
     Example:
         >>> try:
@@ -38,9 +37,28 @@ class StageError(RuntimeError):
         super().__init__(one_line(message))
 
 
+class Stopped(BaseException):
+    """A signal or the death of dvc stops the stage.
+
+    This is no `Exception`, so that code which handles faults does not catch it.
+
+    Attributes:
+        number: the signal. The exit status is 128 + number.
+    """
+
+    def __init__(self, number: int, why: str) -> None:
+        super().__init__(why)
+        self.number = number
+
+
 @contextmanager
 def one_line_errors(name: str, lower: str = "") -> Iterator[None]:
-    """Turn the errors that users cause into a line on stderr and an exit status; let bugs keep their traceback."""
+    """Turn the errors that users cause into a line on stderr and an exit status. Bugs keep their traceback.
+
+    Args:
+        name: the stage, with which each line begins.
+        lower: the settings to lower where memory is short.
+    """
     try:
         yield
     except ConfigError as error:
@@ -66,12 +84,18 @@ def one_line_errors(name: str, lower: str = "") -> Iterator[None]:
 
 
 def first_line(error: Exception) -> str:
-    """What a library's error says, the first line of it, or two where the first ends with a colon; its kind, where it says
-    nothing."""
+    """Return the first line of a library's error message.
+
+    Where the first line ends with a colon, the second line follows it. Where there is no message, the result is the
+    error's class.
+    """
     first, *more = (str(error).strip() or type(error).__name__).splitlines()
     return cut(f"{first} {more[0].strip()}" if more and first.endswith(":") else first, 300)
 
 
 def _is_of_memory(error: Exception) -> bool:
-    """numpy and Python raise MemoryError, torch on a GPU OutOfMemoryError, torch on a CPU a RuntimeError that says so."""
+    """Return whether memory was short.
+
+    numpy and Python raise MemoryError. torch raises OutOfMemoryError on a GPU, and a RuntimeError on a CPU.
+    """
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)

@@ -1,38 +1,44 @@
-"""What people bring, and what a queued experiment sees of it: DVC runs that in a copy of the repository, which has only what
-git or DVC tracks."""
+"""The inputs of a stage: whether they are there, and how to get the files that users bring.
+
+DVC runs a queued or --temp experiment in a copy of the repository. The copy has only files that git or DVC tracks.
+"""
 
 import os
 from collections.abc import Sequence
 from os.path import isfile
 from pathlib import Path
 
-from .messages import warn
+from .errors import StageError
+from .messages import mend_of, warn
+
+# The files that every model has. An incomplete model is refused before any work.
+_MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
 BROUGHT = ("data/raw", "models/pretrained", "prompts")
 
 
 def repository() -> Path:
-    """The repository's root, which DVC names. A stage that runs in a copy has another current folder."""
+    """Return the repository's root, from DVC. A stage that runs in a copy has another current folder."""
     return Path(os.environ.get("DVC_ROOT", "."))
 
 
 def in_copy() -> bool:
-    """Whether this is a queued or --temp experiment."""
+    """Return whether this is a queued or --temp experiment."""
     return repository().resolve() != Path.cwd().resolve()
 
 
 def whence(path: str | Path) -> str:
-    """What a message adds on an input that is missing: what brings it, where DVC tracks it, or why a copy lacks it."""
+    """Return how to get a missing input, for the end of a message. Empty where there is nothing to add."""
     for one in (Path(path), *Path(path).parents):
         tracked = Path(f"{one}.dvc")
-        if isfile(tracked):  # also where the name is too long for a file's
+        if isfile(tracked):  # `isfile` also takes a name that is too long for a file
             return f"; `dvc pull {tracked}` brings it"
     lacks = "; a queued or --temp experiment has only what git or DVC tracks: `dvc add` it (docs/data.md)"
     return lacks if in_copy() else ""
 
 
 def warn_of_untracked(stage: str, reads: Sequence[str]) -> None:
-    """In a copy, warn of files that lie in the repository where people bring them, and that the copy lacks."""
+    """In a copy, warn of files that users brought to the repository and that the copy lacks."""
     for folder in sorted({*BROUGHT} & {*reads}) if in_copy() else ():
         files = (file.relative_to(repository()) for file in (repository() / folder).rglob("*") if file.is_file())
         unseen = sorted(file for file in files if "/." not in file.as_posix() and not file.exists())
@@ -41,3 +47,24 @@ def warn_of_untracked(stage: str, reads: Sequence[str]) -> None:
             warn(
                 stage, f"this experiment lacks {unseen[0]}{more}, which neither git nor DVC tracks; `dvc add` it (docs/data.md)"
             )
+
+
+def require(path: Path) -> None:
+    """Refuse an input that is absent, empty or incomplete.
+
+    Raises:
+        StageError: the message names the path and how to get it.
+    """
+    if not path.exists():
+        mend = "`dvc repro` writes what is missing, in order"
+        if path.as_posix() in BROUGHT:
+            mend = f"`git checkout {path}` brings it back"
+        elif path.as_posix().startswith(tuple(f"{folder}/" for folder in BROUGHT)):
+            mend = f"put it there{whence(path)}"
+        raise StageError(f"{path} is missing; {mend}")
+    if path.is_file() and path.stat().st_size == 0:
+        raise StageError(f"{path} is empty; {mend_of(path)}")
+    if path.is_dir() and path.parent == Path("models") and path.name not in ("judge", "pretrained"):
+        absent = [file for file in _MODEL_FILES if not (path / file).is_file()]
+        if absent:
+            raise StageError(f"{path} is incomplete: {', '.join(absent)} missing; {mend_of(path)}")

@@ -1,7 +1,7 @@
-"""Locks on what a stage reads and writes, so that no two processes write it at once, nor does one read what another writes.
+"""Locks on the inputs and outputs of a stage, so that no process reads or writes a file that another process writes.
 
-The kernel holds them (portalocker: flock) and lets go of them when their process ends, however it ends: none is ever stale.
-They lie in .checkpoints/locks, not on the files, which DVC deletes before a run.
+The kernel holds the locks (portalocker: flock) and releases them when their process ends for any reason. No lock is ever stale.
+The lock files are in .checkpoints/locks, because DVC deletes outputs before a run.
 """
 
 import errno
@@ -22,12 +22,19 @@ def locked(
     root: Path = Path(".checkpoints/locks"),
     wait: bool = True,
 ) -> Iterator[None]:
-    """Hold the paths `reads`, shared with other readers, and `writes`, alone; say so on the screen where it has to wait.
+    """Hold locks on some paths inside the block. Print a line where the process has to wait.
 
-    Each process takes its locks in the order of their names, so that no two wait for each other.
+    Each process takes its locks in the order of their names, so that no two processes wait for each other.
+
+    Args:
+        stage: the name for messages.
+        reads: paths to share with other readers.
+        writes: paths to hold alone.
+        root: the folder of the lock files.
+        wait: whether to wait for a lock that another process holds.
 
     Raises:
-        portalocker.AlreadyLocked: another process has one, and `wait` is False.
+        portalocker.AlreadyLocked: another process holds a lock, and `wait` is False.
     """
     with ExitStack() as stack:
         for path in sorted({*reads, *writes}):

@@ -1,7 +1,7 @@
-"""From params.yaml to checked, frozen settings.
+"""Read params.yaml into checked, frozen settings.
 
-Each stage names the sections it loads in a `Settings` class of its own; `load` reads them and nothing else, so that
-a stage's parameters in dvc.yaml and the settings its code can see are the same list. No default lives in code.
+Each stage has its own `Settings` class, which names the sections that the stage loads. `load` reads only these sections. The
+params of a stage in dvc.yaml are therefore the settings that its code can see. The code has no default values.
 """
 
 import difflib
@@ -21,7 +21,12 @@ from .messages import cut, shown
 
 
 def matching(pattern: str, what: str) -> AfterValidator:
-    """A check that a string has a form, told in words where it has not."""
+    """Return a check that a string has a form.
+
+    Args:
+        pattern: a regular expression for the whole string.
+        what: the form in words, for the message.
+    """
 
     def check(text: str) -> str:
         if not re.fullmatch(pattern, text):
@@ -32,13 +37,19 @@ def matching(pattern: str, what: str) -> AfterValidator:
 
 
 def pin(name: str, revision: str | None, section: str, local: bool) -> None:
-    """Refuse a hub id without a revision, and a revision of what is no hub id.
+    """Refuse a hub id without a revision, and a revision of something that is no hub id.
+
+    Args:
+        name: the model or data set.
+        revision: of the hub id.
+        section: for the message.
+        local: whether `name` is no hub id.
 
     Raises:
-        ValueError: saying which of the two.
+        ValueError: the message says which of the two.
     """
     if local and revision is not None:
-        raise ValueError(f"{section}.revision is of a hub id, and {name} is none; set it to null")
+        raise ValueError(f"{section}.revision belongs to a hub id, and {name} is none; set it to null")
     if not local and revision is None:
         raise ValueError(
             f"{section}.revision: pin {name} to a commit hash of the hub (or name a branch, such as main, which may move)"
@@ -50,7 +61,7 @@ Device = Annotated[str, matching(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", "auto, cpu,
 
 
 class Settings(BaseModel):
-    """A section of params.yaml: every key required, none unknown, no type converted in silence."""
+    """A section of params.yaml. Every key is required, no other key is allowed, and no type is converted."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -59,13 +70,13 @@ class Settings(BaseModel):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 as PyYAML reads it, and `1e-05` is a number, as in YAML 1.2.
+    """YAML 1.1 as PyYAML reads it, except that `1e-05` is a number, as in YAML 1.2.
 
-    DVC writes `-S ppo.learning_rate=1e-5` as `1e-05`, which plain PyYAML reads back as a string.
+    DVC writes `-S ppo.learning_rate=1e-5` as `1e-05`, which plain PyYAML reads as a string.
     """
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        """What a node means. A constructor may raise anything where it cannot make its kind of value: all of it ends here."""
+        """Return the value of a node. A constructor may raise any error on a wrong value. The error is converted here."""
         try:
             return super().construct_object(node, deep)
         except (yaml.YAMLError, RecursionError):
@@ -79,14 +90,14 @@ def _fault(node: yaml.Node, problem: str) -> yaml.MarkedYAMLError:
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    """A mapping whose keys are words that differ: YAML says they must, and PyYAML would keep the last in silence."""
+    """Return a mapping whose keys are different words. YAML requires this, but PyYAML silently keeps the last of two."""
     names: set[str] = set()
     for key, _ in node.value:
         if key.tag == "tag:yaml.org,2002:merge":
             raise _fault(key, "`<<` is not read here; write the keys out")
         name = loader.construct_object(key, deep=True)
         if not isinstance(name, str):
-            raise _fault(key, f"the key {shown(name)} is no word; where it should be one, put it in quotes")
+            raise _fault(key, f"the key {shown(name)} is no word; put it in quotes if it is meant as one")
         if name in names:
             raise _fault(key, f"the key {cut(name)} stands twice")
         names.add(name)
@@ -106,7 +117,7 @@ _MOST_FAULTS = 20
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file, whose keys are words.
+    """Return the mapping in a YAML file. Its keys are words.
 
     Raises:
         ConfigError: no such file, not YAML (with line and column), too large, or not a mapping.
@@ -125,7 +136,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not YAML{where}: {said}") from None
     except RecursionError:
         raise ConfigError(f"{path}: not settings: nested without end") from None
-    except Exception as error:  # none is known; whatever it is, it comes of what stands in the file
+    except Exception as error:  # no such error is known; the file's content would cause it
         raise ConfigError(f"{path}: not YAML: {error}") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: holds {type(tree).__name__}, not sections such as `ppo:`")
@@ -134,7 +145,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def _text_of(path: Path) -> str:
     try:
-        if path.exists() and not path.is_file() and not path.is_dir():  # a pipe could be waited for without end
+        if path.exists() and not path.is_file() and not path.is_dir():  # reading a pipe could block
             raise OSError(errno.EINVAL, "no ordinary file")
         with open(path, "rb") as file:
             data = file.read(_LARGEST + 1)
@@ -155,13 +166,13 @@ def _text_of(path: Path) -> str:
 
 
 def _place(text: str, position: int) -> tuple[int, int]:
-    """Line and column, from 1, of a position in a text."""
+    """Return line and column of a position in a text. Both count from 1."""
     before = text[:position]
     return before.count("\n") + 1, position - before.rfind("\n")
 
 
 def _tree(text: str) -> Any:
-    """The one document of a YAML text, once it is known how large it is with its aliases written out."""
+    """Return the one document of a YAML text, after a check of its size with all aliases expanded."""
     loader = _Loader(text)
     node = loader.get_single_node()
     if node is None:
@@ -171,10 +182,10 @@ def _tree(text: str) -> Any:
 
 
 def _count(node: yaml.Node, counted: dict[yaml.Node, int]) -> int:
-    """How many values a node comes to. Each node is counted once, so that aliases which multiply cost nothing.
+    """Return the number of values in a node. Each node is counted once, so that repeated aliases cost no time.
 
     Raises:
-        MarkedYAMLError: more than 10,000, or without end.
+        MarkedYAMLError: there are more than 10,000 values, or an alias contains itself.
     """
     if node not in counted:
         counted[node] = 0  # not known yet
@@ -192,12 +203,12 @@ S = TypeVar("S", bound=BaseModel)
 
 
 def load(schema: type[S], path: Path, whole: bool = False) -> S:
-    """The sections that `schema` names, read from `path` and checked.
+    """Read the sections that `schema` names from `path`, and check them.
 
     Args:
         schema: a `Settings` class whose fields are sections.
         path: a params file.
-        whole: also refuse sections that `schema` does not name (only `check` reads the file whole).
+        whole: also refuse sections that `schema` does not name. Only the stage `check` sets this.
 
     Raises:
         ConfigError: one line for each fault, naming the file and the key.
@@ -211,7 +222,11 @@ def load(schema: type[S], path: Path, whole: bool = False) -> S:
 
 @contextmanager
 def explained(schema: type[BaseModel], path: Path) -> Iterator[None]:
-    """Turn pydantic's error about a tree of settings into lines that name the file and the key.
+    """Turn pydantic's errors about settings into lines that name the file and the key.
+
+    Args:
+        schema: the class that checks the settings.
+        path: the file, for the message.
 
     Raises:
         ConfigError: one line for each fault.
@@ -227,7 +242,7 @@ def explained(schema: type[BaseModel], path: Path) -> Iterator[None]:
 
 
 def _explain(fault: Any, schema: type[BaseModel]) -> str:
-    """One line for one of pydantic's faults: the key, what is wrong, what would be right."""
+    """Return a line for one of pydantic's errors: the key, what is wrong, and what would be right."""
     *parents, last = fault["loc"] or ("settings",)
     key = cut(".".join(map(str, fault["loc"])) or "settings")
     if fault["type"] == "extra_forbidden":
@@ -246,7 +261,7 @@ def _explain(fault: Any, schema: type[BaseModel]) -> str:
 
 
 def _keys(schema: type[BaseModel], parents: list[Any]) -> list[str]:
-    """The keys that are known below `parents`, where each of them is a section, or a section or null."""
+    """Return the known keys below `parents`. Each parent is a section, or a section or null."""
     for name in parents:
         inner = schema.model_fields[name].annotation
         either = (inner, *get_args(inner))

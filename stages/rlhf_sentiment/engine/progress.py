@@ -1,4 +1,4 @@
-"""Progress bars, where somebody looks: in a terminal and in a notebook."""
+"""Progress bars, shown only in a terminal and in a notebook."""
 
 import os
 import sys
@@ -6,19 +6,25 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-# Set for a stage whose output goes to a notebook: it has no terminal, and yet somebody looks.
+# Set for a stage whose output a notebook shows. Such a stage has no terminal, but needs its bars.
 WATCHED = "RLHF_SENTIMENT_WATCHED"
 
 
 def in_notebook() -> bool:
-    """Whether this Python is a notebook's kernel."""
+    """Return whether this Python is a notebook's kernel."""
     return "ipykernel" in sys.modules
 
 
 def progress_bar(*args: Any, shown: bool = True, **options: Any) -> Any:
-    """tqdm's bar, with its arguments; without `shown`, or where nobody looks, it counts in silence."""
+    """Return a tqdm bar. It is invisible without `shown`, and outside a terminal and a notebook.
+
+    Args:
+        args: arguments of tqdm.
+        shown: whether to show the bar at all.
+        options: keyword arguments of tqdm.
+    """
     if not shown:
         options["disable"] = True
     elif not in_notebook() and WATCHED not in os.environ:
-        options["disable"] = None  # tqdm's way to say: unless this is a terminal
+        options["disable"] = None  # for tqdm, None means: disable outside a terminal
     return tqdm(*args, **options)

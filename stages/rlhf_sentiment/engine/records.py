@@ -1,4 +1,4 @@
-"""Tables on disk: JSON lines, JSON and CSV, written so that the same content gives the same bytes."""
+"""Read and write JSON lines, JSON and CSV. The same content always gives the same bytes."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -7,26 +7,27 @@ from typing import Any
 
 import pandas as pd
 
-from .artifacts import writing
 from .errors import StageError
 from .messages import listed, shown
+from .outputs import writing
 
 Row = dict[str, Any]
 
 
-# What a column or key holds -> its name in a message.
+# The type of a column or key -> its name in a message.
 _KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", list: "a list", dict: "an object"}
 
 
 def read_rows(path: str | Path, columns: dict[str, type]) -> list[Row]:
-    """The rows of a JSON-lines file.
+    """Return the rows of a JSON-lines file.
 
     Args:
-        columns: what each row must have, and of which type. Others may be there.
+        path: the file.
+        columns: the columns that each row must have, with their types. A row may have more columns.
 
     Raises:
-        StageError: a line that is no JSON object, or lacks a column, or holds another type there (with its number); not
-            UTF-8; no row at all.
+        StageError: a line is no JSON object, lacks a column, or has another type (the message has the line number); the file
+            is not UTF-8, or has no row.
     """
     rows = []
     try:
@@ -37,7 +38,7 @@ def read_rows(path: str | Path, columns: dict[str, type]) -> list[Row]:
         raise StageError(f"{path}, line {len(rows) + 1}: not JSON: {error.msg} at column {error.colno}") from None
     except UnicodeDecodeError as error:
         raise StageError(f"{path}: not UTF-8, after about {len(rows)} lines: {error.reason}") from None
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits; a nest without end
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, or endless nesting
         raise StageError(f"{path}, line {len(rows) + 1}: not JSON that can be read: {error}") from None
     if not rows:
         raise StageError(f"{path}: holds no rows")
@@ -45,14 +46,18 @@ def read_rows(path: str | Path, columns: dict[str, type]) -> list[Row]:
 
 
 def read_json(path: str | Path, keys: dict[str, type]) -> Row:
-    """The object in a JSON file, which has `keys`, each of its type.
+    """Return the object in a JSON file.
+
+    Args:
+        path: the file.
+        keys: the keys that the object must have, with their types.
 
     Raises:
-        StageError: not a JSON object in UTF-8, or a key is missing or of another type.
+        StageError: the file has no JSON object in UTF-8, or a key is missing or of another type.
     """
     try:
         tree = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # not UTF-8, a number of thousands of digits, a nest without end
+    except (ValueError, RecursionError) as error:  # not UTF-8, a number of thousands of digits, or endless nesting
         raise StageError(f"{path}: not JSON: {error}; run `dvc repro`") from None
     return _checked(tree, keys, str(path))
 
@@ -72,10 +77,10 @@ def _checked(row: Any, columns: dict[str, type], where: str) -> Row:
 
 
 def read_table(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
-    """A CSV that has `columns`.
+    """Return a CSV as a table.
 
     Raises:
-        StageError: not a CSV, or without one of them.
+        StageError: the file is no CSV, or lacks one of `columns`.
     """
     try:
         table = pd.read_csv(path)
@@ -95,7 +100,7 @@ def write_rows(path: str | Path, rows: Iterable[Row]) -> None:
 
 
 def rounded(value: Any, digits: int = 4) -> Any:
-    """`value` with every float in it rounded, so that metrics do not change without cause."""
+    """Return `value` with every float in it rounded, so that tiny differences do not change the metrics."""
     if isinstance(value, dict):
         return {key: rounded(inner, digits) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -104,14 +109,18 @@ def rounded(value: Any, digits: int = 4) -> Any:
 
 
 def write_metrics(path: str | Path, tree: Row) -> None:
-    """Write a JSON file for `dvc metrics`: four digits, refuses NaN."""
+    """Write a JSON file for `dvc metrics`, with four digits after the point.
+
+    Raises:
+        ValueError: a number is NaN or infinite.
+    """
     with writing(path) as aside:
         text = json.dumps(rounded(tree), indent=2, ensure_ascii=False, allow_nan=False)
         aside.write_text(text + "\n", encoding="utf-8", newline="\n")
 
 
 def write_table(path: str | Path, rows: Iterable[Row] | pd.DataFrame, digits: int = 5) -> None:
-    """Write a CSV for `dvc plots`. An absent value is `nan`: DVC draws a blank cell as 0."""
+    """Write a CSV for `dvc plots`. An absent value is written as `nan`, because DVC draws an empty cell as 0."""
     with writing(path) as aside:
         table = pd.DataFrame(rows).round(digits)
         table.to_csv(aside, index=False, na_rep="nan", lineterminator="\n")

@@ -1,7 +1,7 @@
-"""How a stage runs: its command line, its first and last line, and its exit status.
+"""Run a stage: its command line, its first and last line, and its exit status.
 
-A stage script says what it reads, what it writes and which settings it loads, then calls `stage(...)`. dvc.yaml says
-the same to DVC, and a test holds the two equal.
+A stage script declares what it reads, what it writes and which settings it loads, and then calls `stage(...)`. dvc.yaml
+declares the same for DVC, and a test compares the two.
 """
 
 import argparse
@@ -16,11 +16,11 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from . import environment
-from .artifacts import remove_halves, require
 from .errors import StageError, one_line_errors
-from .inputs import warn_of_untracked
+from .inputs import require, warn_of_untracked
 from .locks import locked
 from .messages import Parser, one_line, shown, warn
+from .outputs import remove_halves
 from .params import load
 from .stopping import asked, listen
 
@@ -42,26 +42,30 @@ def stage(
 ) -> None:
     """Parse the command line, load the settings, run `main` and exit.
 
+    The exit status is 0 for success, 1 for a wrong input or a failed stage, 2 for wrong settings, and 130 or 143 after a stop
+    by SIGINT or SIGTERM.
+
     Args:
-        name: the stage's name, as dvc.yaml has it.
-        doc: the script's docstring; `--help` prints it.
+        name: the stage's name, as in dvc.yaml.
+        doc: the script's docstring, which `--help` prints.
         schema: the sections of params.yaml that the stage loads.
-        main: the stage; returns what its last line says (a figure worth seeing).
-        reads, writes: paths that must be there, and paths that `main` writes. A stage with a `foreach` in dvc.yaml gives them
-            by item. Then the command line begins with an item, and `main` takes the item as `name`.
-        look: what `--preview N` runs instead of `main`, for a stage that has it; it writes nothing.
+        main: the stage. It returns the end of the last line, such as its most important figure.
+        reads: files and folders that must be there, relative to the current folder.
+        writes: files and folders that `main` writes.
+        look: what `--preview N` runs instead of `main`, for a stage that has a preview. It writes nothing.
         lower: the settings to lower where memory is short.
 
-    Exit status: 0 done, 1 wrong input or failed, 2 wrong settings, 130 and 143 stopped by SIGINT and SIGTERM.
+    A stage that dvc.yaml runs once for each of several items (`foreach`) gives `reads` and `writes` by the item's name. The
+    first argument on its command line is this name, and `main` takes it after the settings.
     """
-    arguments = _parse(name, doc, reads, writes, preview=look is not None)
+    arguments = _parser(name, doc, reads, writes, preview=look is not None).parse_args()
     reads, writes = _of(reads, arguments), _of(writes, arguments)
     if "item" in arguments:
         name, main = f"{name}@{arguments.item}", partial(main, name=arguments.item)
-    for stream in (sys.stdout, sys.stderr):  # text of any script, whatever the terminal can show
+    for stream in (sys.stdout, sys.stderr):  # the text may have characters that the terminal cannot show
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     keep_freed_memory()
-    listen(name)
+    listen(name, writes)
     environment.code(STAGES)
     with one_line_errors(name, lower):
         settings = load(schema, arguments.params, whole=name == "check")
@@ -71,7 +75,7 @@ def stage(
         for change in environment.changes(name):
             warn(name, f"{change} (docs/reproducibility.md)")
         with locked(name, reads, writes):
-            if (stopped := asked()) is not None:  # its dvc is gone already
+            if (stopped := asked()) is not None:  # dvc has died while the stage was starting
                 raise stopped
             remove_halves(writes)
             for path in reads:
@@ -79,21 +83,20 @@ def stage(
             warn_of_untracked(name, reads)
             print(one_line(f"{name}: reads {', '.join(reads) or arguments.params}"), flush=True)
             result = main(settings)
-            # DVC records settings and code as they are when the stage has ended, whatever they were when it began.
             edited = [f"stages/{file}" for file in environment.edited(STAGES)]
             if load(schema, arguments.params, whole=name == "check") != settings:
                 edited.append(str(arguments.params))
-            if edited:
+            if edited:  # DVC records settings and code as they are at the end of a stage
                 raise StageError(
-                    f"{', '.join(edited)} was edited while the stage ran, and would be recorded as what it ran with; run "
-                    "`dvc repro` again (put back as it was, a training stage goes on from its last checkpoint)"
+                    f"{', '.join(edited)} was edited while the stage ran, and DVC would record the new version; run "
+                    "`dvc repro` again (with the old version, a training stage resumes from its last checkpoint)"
                 )
             environment.record(name)
         print(one_line(f"{name}: wrote {', '.join(writes)}; {result}"), flush=True)
 
 
-def _parse(name: str, doc: str | None, reads: Paths, writes: Paths, preview: bool) -> argparse.Namespace:
-    """Parse the command line of a stage."""
+def _parser(name: str, doc: str | None, reads: Paths, writes: Paths, preview: bool) -> Parser:
+    """Return the command line of a stage. The arguments are those of `stage`."""
     parser = Parser(
         prog=f"python stages/{name}.py",
         description=f"{doc}\nReads   {', '.join(_all(reads)) or 'no data'}\nWrites  {', '.join(_all(writes))}",
@@ -103,8 +106,8 @@ def _parse(name: str, doc: str | None, reads: Paths, writes: Paths, preview: boo
         parser.add_argument("item", choices=list(reads), metavar="NAME", help=f"one of {', '.join(reads)}")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE", help="default: %(default)s")
     if preview:
-        parser.add_argument("--preview", type=_count, metavar="N", help="show N of what it would write, and write nothing")
-    return parser.parse_args()
+        parser.add_argument("--preview", type=_count, metavar="N", help="show N rows of each output, and write nothing")
+    return parser
 
 
 def _of(paths: Paths, arguments: argparse.Namespace) -> Sequence[str]:
@@ -125,10 +128,10 @@ def _count(text: str) -> int:
 
 
 def keep_freed_memory() -> None:
-    """Let the process keep the large blocks that it frees, where the C library is glibc.
+    """Let the process keep the large blocks of memory that it frees. This needs glibc, and does nothing elsewhere.
 
-    Each training step asks for the same tensors again. By default glibc hands them back to the kernel, which clears every
-    page of them anew: a fifth of a PPO step's time on a CPU (docs/performance.md).
+    Each training step allocates the same tensors again. By default glibc returns them to the kernel, which clears every page
+    again. This takes a fifth of a PPO step's time on a CPU (docs/performance.md).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

@@ -1,11 +1,11 @@
-"""What each stage imports first, while nothing but the standard library is loaded."""
+"""The first import of every stage, before any other library is loaded."""
 
 import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-# DVC runs `python`, which is not dvc's own Python where no environment is active.
+# DVC runs `python`. Where no environment is active, this is not the Python that runs dvc.
 absent = [name for name in ("portalocker", "psutil", "pydantic", "torch", "trl") if find_spec(name) is None]
 if absent:
     made = Path(os.environ.get("DVC_ROOT", "."), ".venv/bin/activate").is_file()
@@ -14,10 +14,11 @@ if absent:
         + ("source .venv/bin/activate" if made else "`make setup` makes one in .venv")
     )
 
-# Threads that wait for work soon sleep, and leave the processor to others; libgomp itself counts so where threads are more
-# than processors (https://gcc.gnu.org/onlinedocs/libgomp/GOMP_005fSPINCOUNT.html). It reads this once, when torch loads it.
+# Let threads that wait for work sleep soon, so that other processes get the processor. libgomp itself uses this value where
+# threads outnumber processors (https://gcc.gnu.org/onlinedocs/libgomp/GOMP_005fSPINCOUNT.html). It reads the variable once,
+# when torch loads it.
 if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
     os.environ["GOMP_SPINCOUNT"] = "1000"
 
-from .errors import one_line_errors as one_line_errors  # noqa: E402 (after what they need)
+from .errors import one_line_errors as one_line_errors  # noqa: E402 (after the check)
 from .stage import stage as stage  # noqa: E402

@@ -11,7 +11,7 @@ guards       warnings where the cost was too high
 statistics   intervals and tests
 measures     the numbers of metrics/evaluation.json
 tables       the tables in plots/
-figures      the PNG plots
+plots        the PNG plots
 report       the report in Markdown
 compare      the answers of every contestant to your own prompts
 """

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..engine.artifacts import require
+from ..engine.inputs import require
 from ..engine.progress import progress_bar
 from ..engine.records import Row
 from ..models.devices import make_deterministic, quiet, resolve_device

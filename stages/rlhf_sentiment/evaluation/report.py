@@ -6,8 +6,8 @@ from itertools import combinations
 from rich.console import Console
 from rich.markdown import Markdown
 
-from ..engine.artifacts import writing
 from ..engine.messages import escaped, warn
+from ..engine.outputs import writing
 from ..engine.records import Row
 from .contestants import COMPARISONS, CONTESTANTS
 

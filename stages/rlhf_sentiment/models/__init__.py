@@ -1,4 +1,4 @@
-"""Language models: loading, tokens, and the calls that this project makes of them.
+"""Language models: loading, tokens, and how this project calls them.
 
 loading        load and save models and tokenizers
 weights        the files of a model

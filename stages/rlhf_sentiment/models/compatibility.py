@@ -1,7 +1,7 @@
-"""What a language model must do before this project works with it: one check, where somebody's model is loaded.
+"""Check that a user's language model works with this project, once, where it is loaded.
 
-Sampling takes one token at a time from a cache, and pads rows on the left. Some architectures keep no such cache, or see the
-padding, and say nothing: PPO would learn from numbers of another model.
+Sampling uses a key-value cache, one token at a time, and pads rows on the left. Some architectures have no such cache, or let
+the padding change their results, without an error. PPO would then learn from wrong numbers.
 """
 
 from collections.abc import Collection
@@ -19,18 +19,19 @@ from .forward import logits_and_states, positions, room_of, step
 from .value_head import reward_class
 from .weights import such_as
 
-_TOLERANCE = 1e-3  # of the logits' standard deviation; float32 rounds to some 1e-6 of it
+_TOLERANCE = 1e-3  # relative to the logits' standard deviation; float32 rounds to about 1e-6 of it
 
 
 def refuse_absent(folder: str | Path, missing: Collection[str], info: dict[str, Any]) -> None:
-    """Refuse weights that lack some: transformers would fill them with random numbers, in silence.
+    """Refuse a model that lacks weights. transformers would silently fill them with random numbers.
 
     Args:
-        missing: of the weights that transformers says are missing, those that may not be.
-        info: what else it says of a loading.
+        folder: of the model, for the message.
+        missing: the names of missing weights that the model needs.
+        info: the loading info of transformers.
 
     Raises:
-        StageError: naming one of them, or saying what the file is.
+        StageError: a weight is missing or has another shape. The message names one.
     """
     if missing:
         others = f", and has others{such_as(info['unexpected_keys'])}" if info["unexpected_keys"] else ""
@@ -41,10 +42,10 @@ def refuse_absent(folder: str | Path, missing: Collection[str], info: dict[str, 
 
 
 def refuse_unplaced(folder: str | Path, info: dict[str, Any]) -> None:
-    """Refuse weights that the configuration has no place for: transformers would leave them out, in silence.
+    """Refuse weights for which the configuration has no place. transformers would silently leave them out.
 
     Raises:
-        StageError: naming one of them.
+        StageError: there is such a weight. The message names one.
     """
     if info["unexpected_keys"]:
         weights = f"weights that are there{such_as(info['unexpected_keys'])}"
@@ -52,10 +53,10 @@ def refuse_unplaced(folder: str | Path, info: dict[str, Any]) -> None:
 
 
 def refuse_not_finite(folder: str | Path, model: nn.Module) -> None:
-    """Refuse weights that are not numbers.
+    """Refuse weights that are NaN or infinite.
 
     Raises:
-        StageError: naming the tensor.
+        StageError: a tensor has such numbers. The message names the tensor.
     """
     for name, tensor in model.state_dict().items():
         if not torch.isfinite(tensor).all():
@@ -63,17 +64,17 @@ def refuse_not_finite(folder: str | Path, model: nn.Module) -> None:
 
 
 def check_policy(folder: str | Path, model: PreTrainedModel) -> None:
-    """Refuse a language model that this project would sample from, score or train wrongly.
+    """Refuse a language model from which this project would get wrong samples, scores or gradients.
 
     Raises:
-        StageError: a step with its cache gives other logits than a plain forward; padding on the left changes a row; no value
-            head fits on its trunk. The reason is in the message.
+        StageError: a step with the cache gives other logits than a forward pass without it; padding on the left changes a
+            row; the trunk takes no value head. The message has the reason.
     """
     kind = model.config.model_type
     try:
         wrong = _wrong(model)
-    except Exception as error:  # an architecture that takes no such call raises anything
-        wrong = f"it cannot be called as a model with a key-value cache and position ids is: {first_line(error)}"
+    except Exception as error:  # an architecture that cannot be called so raises any error
+        wrong = f"it cannot be called with a key-value cache and position ids: {first_line(error)}"
     if wrong is None:
         wrong = _no_value_head(model)
     if wrong is not None:
@@ -82,7 +83,7 @@ def check_policy(folder: str | Path, model: PreTrainedModel) -> None:
 
 @torch.no_grad()
 def _wrong(model: PreTrainedModel) -> str | None:
-    """What changes the logits of a row of some tokens, and should not; None where nothing does."""
+    """Return what changes the logits of a row and should not. None where nothing does."""
     config = model.config.get_text_config()
     length = int(min(12, room_of(model) - 3))
     special = set()
@@ -111,7 +112,7 @@ def _wrong(model: PreTrainedModel) -> str | None:
 
 
 def _stepwise(model: PreTrainedModel, ids: Tensor, mask: Tensor, steps: int) -> Tensor:
-    """Logits of the last row after each of its last tokens, which come one at a time, as in a rollout. (steps, V)"""
+    """Return the last row's logits after each of its last tokens, fed one at a time as in a rollout, (steps, V)."""
     cache, places, start, found = DynamicCache(config=model.config), positions(mask), 0, []
     for end in range(ids.shape[1] - steps + 1, ids.shape[1] + 1):
         found.append(step(model, ids[:, start:end], mask[:, :end], places[:, start:end], cache)[-1])
@@ -120,7 +121,7 @@ def _stepwise(model: PreTrainedModel, ids: Tensor, mask: Tensor, steps: int) -> 
 
 
 def _no_value_head(model: PreTrainedModel) -> str | None:
-    """Why no reward model can be made of this one; None where one can."""
+    """Return why no reward model can be made from this model. None where one can."""
     with torch.device("meta"):
         reward: Any = reward_class(model.config)(deepcopy(model.config))
     if not isinstance(getattr(reward, "score", None), nn.Linear):

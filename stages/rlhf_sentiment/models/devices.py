@@ -1,4 +1,4 @@
-"""Which device a stage runs on, and its random numbers, which are the same each time."""
+"""Choose the device of a stage, seed its random numbers, and set its precision."""
 
 import os
 import random
@@ -16,10 +16,10 @@ from ..engine.errors import StageError
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device that the setting `device` means: `auto` is CUDA where there is one, else MPS, else the CPU.
+    """Return the device that the setting `device` names. `auto` is CUDA where available, else MPS, else the CPU.
 
     Raises:
-        StageError: the device is not there.
+        StageError: this machine has no such device.
     """
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
@@ -34,33 +34,33 @@ def resolve_device(name: str) -> torch.device:
 
 
 def make_deterministic(seed: int) -> None:
-    """Seed every generator, and ask torch for the algorithms that give the same bits each time.
+    """Seed every random generator, and make torch use deterministic algorithms.
 
-    An operation with no deterministic algorithm warns and runs: on some devices there is no other.
+    An operation without a deterministic algorithm runs with a warning, because some devices have no other.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # That would also fill every new tensor with NaN before it is written: a tenth of a PPO step's time on a CPU.
+    # Otherwise torch also fills every new tensor with NaN first, which takes a tenth of a PPO step's time on a CPU.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def random_states() -> dict[str, Any]:
-    """The state of every generator, as tensors and plain values, for a checkpoint."""
+    """Return the state of every random generator, as tensors and plain values, for a checkpoint."""
     numpy: dict[str, Any] = np.random.get_state(legacy=False)
     numpy["state"]["key"] = numpy["state"]["key"].tolist()
     return {
         "python": random.getstate(),
         "numpy": numpy,
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all(),  # empty where there is none
+        "cuda": torch.cuda.get_rng_state_all(),  # empty without CUDA
     }
 
 
 def set_random_states(states: dict[str, Any]) -> None:
-    """Put every generator back to where `random_states` found it."""
+    """Set every random generator to a state from `random_states`."""
     random.setstate(states["python"])
     np.random.set_state(states["numpy"])
     torch.set_rng_state(states["torch"])
@@ -68,7 +68,7 @@ def set_random_states(states: dict[str, Any]) -> None:
 
 
 def quiet() -> None:
-    """Leave the terminal to the stage's own lines."""
+    """Silence libraries, so that the terminal shows only the stage's own lines."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -76,10 +76,10 @@ def quiet() -> None:
 
 @contextmanager
 def precision(dtype: str, device: torch.device) -> Iterator[None]:
-    """Run the matrix products in `dtype`. Weights, sums, log-probabilities and losses stay float32."""
+    """Compute matrix products in `dtype` inside the block. Weights, sums, log-probabilities and losses stay float32."""
     half = dtype == "bfloat16"
     with ExitStack() as stack:
         stack.enter_context(torch.autocast(device.type, torch.bfloat16, enabled=half))
-        if half and device.type == "cpu":  # there the fused attention's backward is three times slower than its formula
+        if half and device.type == "cpu":  # the fused attention's backward is three times slower there
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         yield

@@ -1,6 +1,6 @@
-"""How this project calls a model: positions from the mask, and a cache for one token at a time.
+"""Call a model: position ids from the mask, and a cache for one token at a time.
 
-compatibility.py holds a model to these calls before any work is done with it.
+compatibility.py checks these calls on a user's model before any stage uses it.
 """
 
 from typing import Any
@@ -11,18 +11,19 @@ from transformers import PreTrainedModel
 
 
 def positions(attention_mask: Tensor) -> Tensor:
-    """Position ids that start at 0 on each row's first real token, wherever padding puts it. (B, L) -> (B, L)."""
+    """Return position ids that start at 0 on each row's first real token: (B, L) -> (B, L)."""
     return (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
 
 
 def step(model: PreTrainedModel, ids: Tensor, attention_mask: Tensor, places: Tensor, cache: Any) -> Tensor:
-    """Logits after the last of some new tokens; the cache holds those before them, and takes these.
+    """Feed new tokens to a model with a cache, and return the logits after the last one.
 
     Args:
+        model: a causal language model.
         ids: the new tokens. (B, T)
-        attention_mask: of all tokens so far. (B, L + T)
+        attention_mask: of the cached and the new tokens. (B, L + T)
         places: position ids of the new tokens. (B, T)
-        cache: of transformers, with L tokens.
+        cache: a cache of transformers with L tokens. The call adds the new tokens to it.
 
     Returns:
         logits. (B, V)
@@ -39,9 +40,13 @@ def step(model: PreTrainedModel, ids: Tensor, attention_mask: Tensor, places: Te
 
 
 def logits_and_states(model: PreTrainedModel, sequences: Tensor, attention_mask: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits (B, T, V) and the trunk's last hidden states (B, T, D) at the places `kept`, an index of (T,).
+    """Return logits (B, T, V) and the trunk's last hidden states (B, T, D) at some positions of each row.
 
-    The projection to the vocabulary is of those places alone. D is `width` of the model.
+    Args:
+        model: a causal language model. D is its `width`.
+        sequences: token ids. (B, L)
+        attention_mask: 1 on real tokens. (B, L)
+        kept: the index of the positions. Only these are projected to the vocabulary. (T,)
     """
     output = model(
         input_ids=sequences,
@@ -55,16 +60,17 @@ def logits_and_states(model: PreTrainedModel, sequences: Tensor, attention_mask:
 
 
 def states(trunk: nn.Module, sequences: Tensor, attention_mask: Tensor) -> Tensor:
-    """The last hidden states of a transformer without its head. (B, L), (B, L) -> (B, L, D)"""
+    """Return the last hidden states of a transformer without a head: (B, L), (B, L) -> (B, L, D)."""
     return trunk(
         input_ids=sequences, attention_mask=attention_mask, position_ids=positions(attention_mask), use_cache=False
     ).last_hidden_state
 
 
 def reward_scores(model: PreTrainedModel, sequences: Tensor, attention_mask: Tensor) -> Tensor:
-    """The reward model's score of each sequence, read at its last real token.
+    """Return the reward model's score of each sequence, read at its last real token.
 
     Args:
+        model: a sequence classifier with one output.
         sequences: token ids, padded on either side or both. (B, L)
         attention_mask: 1 on real tokens. (B, L)
 
@@ -80,11 +86,11 @@ def reward_scores(model: PreTrainedModel, sequences: Tensor, attention_mask: Ten
 
 @torch.no_grad()
 def width(model: PreTrainedModel) -> int:
-    """D, the width of the trunk's last hidden states. Some trunks narrow them: it is not always the configuration's size."""
+    """Return D, the width of the trunk's last hidden states. In some models it differs from the configured size."""
     one = torch.ones(1, 1, dtype=torch.long, device=model.device)
     return states(model.base_model, one, one).shape[-1]
 
 
 def room_of(model: PreTrainedModel) -> float:
-    """Positions that the model has: the tokens that prompt and response may have together; some models have no limit."""
+    """Return the number of the model's positions, infinite for some models. Prompt and response must fit into them."""
     return getattr(model.config, "max_position_embeddings", None) or float("inf")

@@ -1,6 +1,6 @@
-"""Models and tokenizers: which device, and how they are loaded and saved.
+"""Load and save models and tokenizers.
 
-Everything is float32, dropout is off in whatever is loaded, and every tokenizer has a pad token that is not its EOS.
+Every model is loaded in float32 with dropout off. After the stage `base`, every tokenizer has a pad token that is not its EOS.
 """
 
 from pathlib import Path
@@ -21,9 +21,9 @@ from transformers import (
 )
 from transformers.activations import NewGELUActivation
 
-from ..engine.artifacts import writing
 from ..engine.errors import StageError, first_line
 from ..engine.messages import is_made
+from ..engine.outputs import writing
 from .compatibility import check_policy, refuse_absent, refuse_not_finite, refuse_unplaced
 from .forward import room_of
 from .value_head import Critic, reward_class
@@ -31,10 +31,10 @@ from .weights import from_pretrained
 
 
 def load_tokenizer(folder: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """A tokenizer that pads on the left, from a local folder or the hub.
+    """Load a tokenizer that pads on the left, from a local folder or the hub.
 
     Raises:
-        StageError: it cannot be loaded, naming the folder or the damaged file.
+        StageError: the tokenizer cannot be loaded. The message names the folder or the damaged file.
 
     Example:
         >>> load_tokenizer("models/sft").padding_side
@@ -44,10 +44,10 @@ def load_tokenizer(folder: str | Path, revision: str | None = None) -> PreTraine
 
 
 def refuse_longer(model: PreTrainedModel, tokens: int, setting: str) -> None:
-    """Refuse sequences that the model has no positions for.
+    """Refuse sequences that are longer than the model's positions.
 
     Raises:
-        StageError: naming the setting to lower.
+        StageError: `tokens` is more than the positions. The message names the setting to lower.
     """
     room = room_of(model)
     if tokens > room:
@@ -55,13 +55,13 @@ def refuse_longer(model: PreTrainedModel, tokens: int, setting: str) -> None:
 
 
 def load_policy(folder: str | Path, device: torch.device | str = "cpu", revision: str | None = None) -> PreTrainedModel:
-    """A causal language model in float32, in evaluation mode: its distribution is the one that rollouts see.
+    """Load a causal language model in float32, in evaluation mode.
 
-    What the pipeline did not make itself is checked (compatibility.py). How it was to be sampled elsewhere is not read:
-    `generation` in params.yaml says how it is here.
+    A model that the pipeline did not make is checked (compatibility.py). Its own settings for sampling are not read, because
+    `generation` in params.yaml replaces them.
 
     Raises:
-        StageError: it cannot be loaded, naming the folder or the damaged file; it cannot be worked with, and why.
+        StageError: the model cannot be loaded (the message names the folder or the damaged file), or does not work here.
 
     Example:
         >>> load_policy("models/ppo").config.model_type
@@ -74,20 +74,22 @@ def load_policy(folder: str | Path, device: torch.device | str = "cpu", revision
         refuse_not_finite(folder, model)
         head = model.get_output_embeddings()
         if head is not None and head.weight is not model.get_input_embeddings().weight:
-            model.config.tie_word_embeddings = False  # or a new size would put the embedding in the place of the head
+            model.config.tie_word_embeddings = False  # otherwise a resize overwrites the head with the embedding
         check_policy(folder, model)
         model.generation_config = GenerationConfig.from_model_config(model.config)
     return fuse_gelu(model).to(device).eval()
 
 
 def load_reward_model(folder: str | Path, device: torch.device | str = "cpu", new_head: bool = False) -> PreTrainedModel:
-    """A reward model: a sequence classifier with one output (value_head.py).
+    """Load a reward model: a sequence classifier with one output (value_head.py).
 
     Args:
-        new_head: `folder` has a policy, whose trunk gets a new, random head.
+        folder: of a reward model, or of a policy with `new_head`.
+        device: where the model goes.
+        new_head: give the trunk of a policy a new, random head.
 
     Raises:
-        StageError: it cannot be loaded, naming the folder or the damaged file.
+        StageError: the model cannot be loaded. The message names the folder or the damaged file.
 
     Example:
         >>> load_reward_model("models/reward").config.num_labels
@@ -101,7 +103,7 @@ def load_reward_model(folder: str | Path, device: torch.device | str = "cpu", ne
 def load_classifier(
     folder: str, device: torch.device | str, revision: str | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A text classifier as its authors left it, and its tokenizer, from a local folder or the hub."""
+    """Load a text classifier, unchanged, and its tokenizer, from a local folder or the hub."""
     model, info = _load(AutoModelForSequenceClassification, folder, revision=revision)
     refuse_absent(folder, info["missing_keys"], info)
     refuse_not_finite(folder, model)
@@ -109,16 +111,16 @@ def load_classifier(
 
 
 def _load(auto: Any, folder: str | Path, **options: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """A model in float32, and what transformers says of the weights that were not where they should be."""
+    """Return a model in float32, and transformers' info on missing, unexpected and mismatched weights."""
     options |= {"dtype": torch.float32, "output_loading_info": True, "ignore_mismatched_sizes": True}
     model, info = from_pretrained(auto, folder, **options)
     if not is_made(folder):
-        model._weight_conversions = None  # or `save_pretrained` would write the names of a wrapper again (weights.py)
+        model._weight_conversions = None  # otherwise `save_pretrained` restores the names of a wrapper (weights.py)
     return model, info
 
 
 def fuse_gelu(model: PreTrainedModel) -> PreTrainedModel:
-    """GPT-2's tanh GELU, written as eight operations, becomes the same function in one; the configuration stays as it is."""
+    """Replace GPT-2's tanh GELU, eight operations, by the same function in one. The configuration stays the same."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, NewGELUActivation):
@@ -127,10 +129,10 @@ def fuse_gelu(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path, critic: Critic | None = None) -> None:
-    """Write a model that plain `from_pretrained` loads: weights, configuration, tokenizer; a critic in a file beside.
+    """Write a model that plain `from_pretrained` loads: weights, configuration and tokenizer. A critic gets its own file.
 
     Raises:
-        StageError: the disk does not take it.
+        StageError: the folder cannot be written.
     """
     try:
         with writing(folder) as aside:

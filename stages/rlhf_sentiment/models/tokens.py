@@ -1,8 +1,7 @@
-"""Text to token ids and back.
+"""Convert text to token ids and back.
 
-A text of a user is letters, also where they spell `<|endoftext|>`: no text becomes a special token. The special tokens in
-a sequence are those that the tokenizer itself puts before and after a text, the EOS that ends an example, and those that a
-model samples.
+A user's text never becomes a special token, even where it spells `<|endoftext|>`. A sequence gets special tokens from three
+sources only: the tokenizer itself puts them before and after a text, an example ends with EOS, and a model samples them.
 """
 
 import re
@@ -15,11 +14,12 @@ from ..engine.errors import StageError
 
 
 class Habits(NamedTuple):
-    """What a tokenizer does of its own accord.
+    """What a tokenizer adds to every text.
 
-    prefix, suffix: ids that it puts before and after a text, such as a BOS, GLM's `[gMASK] <sop>`, or an EOS.
-    special: ids that no text may become.
-    inside: matches the place after the first letter of each special token's name.
+    Attributes:
+        prefix, suffix: ids that it puts before and after a text, such as a BOS, GLM's `[gMASK] <sop>`, or an EOS.
+        special: ids that no text may become.
+        inside: matches the position after the first letter of each special token's name.
     """
 
     prefix: list[int]
@@ -29,37 +29,37 @@ class Habits(NamedTuple):
 
 
 def habits(tokenizer: PreTrainedTokenizerBase) -> Habits:
-    """What `tokenizer` does of its own accord, read from what it makes of a letter.
+    """Return what `tokenizer` adds to every text. The function finds it by encoding one letter.
 
     Raises:
-        StageError: that cannot be told.
+        StageError: the letter's own tokens change when special tokens are around them.
     """
     return _habits(tokenizer, len(tokenizer))
 
 
 @lru_cache(maxsize=16)
 def _habits(tokenizer: PreTrainedTokenizerBase, size: int) -> Habits:
-    """`habits`, once for each tokenizer, and anew when it was given more tokens."""
-    some = next(text for text in ("a", *tokenizer.get_vocab()) if _plain(tokenizer, text))  # not all tokenizers know Latin
+    """Compute `habits` once for each tokenizer. `size` is in the cache's key, for a tokenizer that got more tokens."""
+    some = next(text for text in ("a", *tokenizer.get_vocab()) if _plain(tokenizer, text))  # some tokenizers lack Latin letters
     whole, letter = tokenizer(some, split_special_tokens=True)["input_ids"], _plain(tokenizer, some)
     start = next((at for at in range(len(whole)) if whole[at : at + len(letter)] == letter), None)
     if start is None:
-        raise StageError("the tokenizer writes a text otherwise where it puts special tokens around it; mend tokenizer.json")
+        raise StageError("the tokenizer writes a text otherwise where it puts special tokens around it; correct tokenizer.json")
     added = {one for one, token in tokenizer.added_tokens_decoder.items() if token.special}
     special = added | set(tokenizer.all_special_ids)
     roles = {"bos_token", "eos_token", "pad_token", "sep_token", "cls_token", "mask_token"}
     if tokenizer.unk_token_id not in {getattr(tokenizer, f"{role}_id") for role in roles}:
-        special.discard(tokenizer.unk_token_id)  # what a letter becomes that the tokenizer does not know
+        special.discard(tokenizer.unk_token_id)  # it stands for letters that the tokenizer does not know
     names = [name for name in tokenizer.convert_ids_to_tokens(sorted(special)) if name and len(name) > 1]
     inside = "|".join(f"(?<={re.escape(name[0])})(?={re.escape(name[1:])})" for name in names)
     return Habits(whole[:start], whole[start + len(letter) :], frozenset(special), re.compile(inside or r"(?!)"))
 
 
 def letters(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Token ids of the letters of `text`, none of them special: every text of a user becomes ids here.
+    """Return the token ids of the letters of `text`, without special tokens. Every user's text is encoded here.
 
-    Some tokenizers have special tokens among their ordinary words, and would take the one for the other: there, each such
-    name is encoded in two parts. What is special even so, as a pad token of one letter, is left out.
+    Some tokenizers have special tokens among their ordinary words, and would encode a text as such a token. There, each name
+    of a special token is encoded in two parts. A special token of one letter, such as a pad token, is left out.
     """
     ids, own = _plain(tokenizer, text), habits(tokenizer)
     if own.special.isdisjoint(ids):
@@ -72,28 +72,28 @@ def _plain(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Token ids of a text that goes on: after what the tokenizer puts before every text, and without what it puts after."""
+    """Return the token ids of a text that will continue, with the tokenizer's prefix and without its suffix."""
     return habits(tokenizer).prefix + letters(tokenizer, text)
 
 
 def encode_whole(tokenizer: PreTrainedTokenizerBase, text: str, longest: int) -> list[int]:
-    """Token ids of a text as the tokenizer writes it, with what it puts before and after; the text is cut to fit `longest`."""
+    """Return the token ids of a whole text, with the tokenizer's prefix and suffix, truncated to `longest` tokens."""
     own = habits(tokenizer)
     room = max(longest - len(own.prefix) - len(own.suffix), 0)
     return own.prefix + letters(tokenizer, text)[:room] + own.suffix
 
 
 def ending(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """What follows a whole text in training: what the tokenizer puts there, up to EOS; and one EOS."""
+    """Return the tokens that end a text in training: the tokenizer's suffix up to its EOS, and one EOS."""
     eos, suffix = tokenizer.eos_token_id, habits(tokenizer).suffix
     return [*suffix[: suffix.index(eos) if eos in suffix else None], eos]
 
 
 def encode_pair(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str) -> tuple[list[int], list[int]]:
-    """Token ids of a prompt, as `encode` gives them, and of the response that goes on from it.
+    """Return the token ids of a prompt (as `encode`) and of the response that continues it.
 
-    The response is a part of the whole text: alone, a SentencePiece tokenizer would put another space before it. Only
-    where the prompt's last token would merge with the response's first is the response encoded apart.
+    Prompt and response are encoded together, because a SentencePiece tokenizer would put another space before a response
+    alone. The response is encoded alone only where its first token would merge with the prompt's last token.
     """
     before, whole = encode(tokenizer, prompt), encode(tokenizer, prompt + response)
     if whole[: len(before)] == before:
@@ -104,10 +104,10 @@ def encode_pair(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str) 
 def encode_example(
     tokenizer: PreTrainedTokenizerBase, prompt: str, response: str, longest: int, cut: bool
 ) -> tuple[list[int], list[int], bool]:
-    """Token ids to train on: of the prompt, of the response with its `ending`, and whether they come to at most `longest`.
+    """Return the token ids of a prompt, of the response with its `ending`, and whether both fit into `longest` tokens.
 
-    Where they do not, the response is cut there and has no EOS (a model must not learn to stop where the scissors did), or,
-    without `cut` or room for any of it, empty.
+    A response that does not fit is truncated and has no EOS, because the model must not learn to stop at the truncation
+    point. The response is empty without `cut`, or where the prompt leaves no room.
     """
     before, after = encode_pair(tokenizer, prompt, response)
     whole = after + ending(tokenizer)
@@ -117,6 +117,6 @@ def encode_example(
 
 
 def decode_response(tokenizer: PreTrainedTokenizerBase, prompt: list[int], response: list[int]) -> str:
-    """The text that `response` adds to `prompt`, its leading space included, special tokens left out."""
+    """Return the text that `response` adds to `prompt`, with its leading space and without special tokens."""
     before, whole = (tokenizer.decode(ids, skip_special_tokens=True) for ids in (prompt, prompt + response))
     return whole.removeprefix(before) if whole.startswith(before) else tokenizer.decode(response, skip_special_tokens=True)

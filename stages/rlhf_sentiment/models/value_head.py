@@ -1,8 +1,7 @@
 """Linear heads on a transformer's trunk: the reward model's score and the critic's value.
 
-A reward model is a sequence classifier with one output: transformers' own class for it, or one that is made here.
-
-Some causal models have no such class (Granite, Cohere). Theirs has the same form: the trunk, and a linear head `score`.
+A reward model is a sequence classifier with one output, of transformers' own class. Some causal models have no such class
+(Granite, Cohere). For these, `reward_class` makes a class of the same form: the trunk, and a linear head `score`.
 """
 
 from pathlib import Path
@@ -24,10 +23,10 @@ from .forward import states
 
 
 def reward_class(config: PretrainedConfig) -> type[PreTrainedModel]:
-    """The class of a reward model on the trunk that `config` describes.
+    """Return the class of a reward model on the trunk that `config` describes.
 
     Raises:
-        StageError: `config` is of no causal language model.
+        StageError: `config` does not belong to a causal language model.
     """
     if type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         return MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
@@ -36,7 +35,7 @@ def reward_class(config: PretrainedConfig) -> type[PreTrainedModel]:
     causal = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     family = next(one for one in causal.__mro__ if PreTrainedModel in one.__bases__)
     body: dict[str, Any] = {
-        "__module__": causal.__module__,  # transformers renames weights on loading for its own modules alone
+        "__module__": causal.__module__,  # transformers renames weights only for its own modules
         "base_model_prefix": family.base_model_prefix,
     }
     return type(
@@ -45,15 +44,19 @@ def reward_class(config: PretrainedConfig) -> type[PreTrainedModel]:
 
 
 class Critic(nn.Module):
-    """The value of each state: a linear head on the hidden states of a transformer's trunk, its own or the policy's.
+    """The value of each state: a linear head on the hidden states of a trunk, its own or the policy's.
 
-    A trunk of its own starts from the reward model, which already knows how a whole review sounds: its trunk and head are
-    the natural first guess of the score that an unfinished one will get (Stiennon et al. 2020, 2009.01325, section 3.4).
-    A head on the policy's trunk starts from zero and costs next to nothing (Ziegler et al. 2019, 1909.08593, section 2.1).
+    A critic with its own trunk starts from the reward model's trunk and head. Their score of a whole review is a good first
+    estimate of the score that an unfinished review will get (Stiennon et al. 2020, 2009.01325, section 3.4). A head on the
+    policy's trunk starts from zero and costs almost no time (Ziegler et al. 2019, 1909.08593, section 2.1).
+
+    Attributes:
+        trunk: the critic's own. None where the critic reads the policy's hidden states.
+        head: from D numbers to one.
     """
 
     def __init__(self, width: int, trunk: PreTrainedModel | None = None) -> None:
-        """A head of zeros. Without `trunk`, the critic reads the policy's states of `width` (forward.py)."""
+        """Make a head of zeros on hidden states of `width`. Without `trunk`, these are the policy's."""
         super().__init__()
         self.trunk = trunk
         self.head = nn.Linear(width, 1)
@@ -62,14 +65,14 @@ class Critic(nn.Module):
 
     @classmethod
     def from_reward_model(cls, model: PreTrainedModel) -> "Critic":
-        """A critic that takes over the reward model's weights (pass a copy where the model is still needed)."""
+        """Return a critic that shares the reward model's trunk. Pass a copy where the reward model is still needed."""
         critic = cls(model.score.weight.shape[1], model.base_model)
         with torch.no_grad():
             critic.head.weight.copy_(model.score.weight)
         return critic.to(model.score.weight.device)
 
     def rescale(self, mean: float, std: float) -> None:
-        """Predict (score - mean) / std wherever the head predicted score; a head of zeros predicts nothing yet, and stays."""
+        """Change the head so that it predicts (score - mean) / std instead of score. A head of zeros stays as it is."""
         if not self.head.weight.any():
             return
         with torch.no_grad():
@@ -77,26 +80,29 @@ class Critic(nn.Module):
             self.head.bias.sub_(mean).div_(std)
 
     def load(self, path: Path) -> None:
-        """Restore what `save` wrote beside a policy."""
+        """Load the weights that `loading.save` wrote to the policy's folder."""
         self.load_state_dict(load_file(path))
 
     def value(self, hidden: Tensor) -> Tensor:
-        """V of each hidden state, in float32 even where products are not. (B, T, D) -> (B, T)"""
+        """Return V of each hidden state, always computed in float32: (B, T, D) -> (B, T)."""
         with torch.autocast(hidden.device.type, enabled=False):
             return self.head(hidden.float()).squeeze(-1)
 
     def forward(self, sequences: Tensor, attention_mask: Tensor, response: int) -> Tensor:
-        """V of the state before each of the last `response` tokens, from a trunk of its own: V at t has not seen token t.
+        """Return V of the state before each of the last `response` tokens, from the critic's own trunk.
+
+        V at position t does not depend on token t.
 
         Args:
-            sequences, attention_mask: (B, P + T)
+            sequences: token ids. (B, P + T)
+            attention_mask: 1 on real tokens. (B, P + T)
             response: T.
 
         Returns:
             values. (B, T)
 
         Raises:
-            ValueError: the trunk is the policy's.
+            ValueError: the critic has no trunk of its own.
         """
         if self.trunk is None:
             raise ValueError("a critic on the policy's trunk reads the policy's states: call `value`")

@@ -1,7 +1,7 @@
-"""The files of a model: loaded from safetensors alone, and, where somebody brings them, looked at before anything is built.
+"""The files of a model. They are loaded only from safetensors. A user's files are inspected before a model is built.
 
-A configuration can ask for a million layers, an index can name a pickle, and a folder can hold an adapter alone. The names
-and shapes of all tensors stand in the first bytes of the safetensors files: what the configuration asks for is held to them.
+A configuration can ask for a million layers, an index can name a pickle, and a folder can hold only an adapter. The header of
+a safetensors file has the names and shapes of its tensors. The configuration is compared with these.
 """
 
 import json
@@ -18,48 +18,51 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 from transformers.utils import cached_file
 
-from ..engine.artifacts import require
 from ..engine.errors import StageError, first_line
+from ..engine.inputs import require
 from ..engine.messages import is_made, mend_of, shown
 
-_LAYERS = re.compile(r"(n|num)_(\w+_)?layers?")  # what configurations call the number of layers
-_FOREIGN = {  # what stands in the names of weights -> what such a file is
+_LAYERS = re.compile(r"(n|num)_(\w+_)?layers?")  # names for the number of layers in configurations
+_FOREIGN = {  # part of a weight's name -> the kind of file
     "lora_": "they are an adapter's: merge the adapter first (peft: merge_and_unload)",
     "tok_embeddings.": "they are as Llama's authors wrote them: convert them to transformers' form",
     "v_head.": "they are of a trl model with a value head: save its pretrained_model",
     ".qweight": "they are quantised: save them as plain numbers",
     ".absmax": "they are quantised: save them as plain numbers",
 }
-_USUAL = {"output_attentions": False, "output_hidden_states": False, "return_dict": True}  # what a call itself says
+_USUAL = {"output_attentions": False, "output_hidden_states": False, "return_dict": True}  # each call sets these itself
 _MOST_LABELS = 10_000
-_MASKS = 10**8  # numbers that a model may have beside its weights, such as masks and tables of positions
-_WRAPPERS = {r"(_orig_mod|_fsdp_wrapped_module)\.": "", r"^module\.": ""}  # in the names of weights that were saved inside
+_MASKS = 10**8  # numbers that a model may have besides its weights, such as masks and position tables
+_WRAPPERS = {
+    r"(_orig_mod|_fsdp_wrapped_module)\.": "",
+    r"^module\.": "",
+}  # prefixes of weights that were saved inside a wrapper
 
 
 def from_pretrained(auto: Any, folder: str | Path, **options: Any) -> Any:
-    """What `auto.from_pretrained` makes of a folder or hub id, without a pickle and without code of a model's authors.
+    """Return the result of `auto.from_pretrained` on a folder or hub id. No pickle is read, and no code from a model is run.
 
     Raises:
-        StageError: it cannot be loaded, naming the folder or the damaged file.
+        StageError: it cannot be loaded. The message names the folder or the damaged file.
     """
     made = is_made(folder)
     if made:
-        require(Path(folder))  # or transformers would ask the hub for it
+        require(Path(folder))  # otherwise transformers asks the hub for it
     revision = options.get("revision")
     try:
         if auto is not AutoTokenizer and not made:
             options |= _USUAL
             shapes = look_at(str(folder), revision)
             if auto is not AutoConfig:
-                options |= told_by(auto, str(folder), revision, shapes)
+                options |= options_of(auto, str(folder), revision, shapes)
         if auto not in (AutoConfig, AutoTokenizer):
             options["use_safetensors"] = True
             if not made:
-                options["generation_config"] = GenerationConfig()  # or the model's own would be read
+                options["generation_config"] = GenerationConfig()  # otherwise the model's own is read
         return auto.from_pretrained(str(folder), trust_remote_code=False, **options)
     except StageError:
         raise
-    except Exception as error:  # tokenizers raises nothing else
+    except Exception as error:  # tokenizers raises plain Exception
         why = first_line(error)
         if (file := _damaged(Path(folder))) is not None:
             raise StageError(f"{file} cannot be read: {why}; {mend_of(folder)}") from None
@@ -67,11 +70,11 @@ def from_pretrained(auto: Any, folder: str | Path, **options: Any) -> Any:
 
 
 def look_at(folder: str, revision: str | None) -> dict[str, list[int]]:
-    """Name -> shape of the tensors of a model that somebody brings, after a look at its files.
+    """Inspect the files of a user's model, and return the name and shape of each tensor.
 
     Raises:
-        StageError: an adapter; an index that names something else than safetensors; more layers than tensors, or labels
-            without end; a weight that is there twice, or not of real numbers.
+        StageError: the folder holds an adapter; an index names a file that is not safetensors; there are more layers than
+            tensors, or too many labels; a weight has two names, or is not of real numbers.
     """
     if any(_find(folder, name, revision) for name in ("adapter_config.json", "adapter_model.safetensors")):
         raise StageError(
@@ -89,7 +92,7 @@ def look_at(folder: str, revision: str | None) -> dict[str, list[int]]:
     shapes = _shapes(folder, revision)
     numbers = list(_whole_numbers(tree))
     for key, value in (*numbers, ("num_labels", len(tree.get("id2label") or ""))):
-        if key == "num_labels" and value > _MOST_LABELS:  # transformers would make a name for each
+        if key == "num_labels" and value > _MOST_LABELS:  # transformers makes a name for each
             raise StageError(f"{folder}/config.json has {shown(value)} labels; at most {_MOST_LABELS:,} can be")
     for key, value in numbers:
         if _LAYERS.fullmatch(key) and value > len(shapes):
@@ -98,42 +101,42 @@ def look_at(folder: str, revision: str | None) -> dict[str, list[int]]:
     return shapes
 
 
-def told_by(auto: Any, folder: str, revision: str | None, shapes: dict[str, list[int]]) -> dict[str, Any]:
-    """What `auto.from_pretrained` must be told of such a model.
+def options_of(auto: Any, folder: str, revision: str | None, shapes: dict[str, list[int]]) -> dict[str, Any]:
+    """Return the options of `auto.from_pretrained` that a user's model needs.
 
     Raises:
-        StageError: the configuration asks for far more than the weights hold.
+        StageError: the configuration asks for far more numbers than the weights hold.
     """
-    told: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     config = AutoConfig.from_pretrained(folder, revision=revision, trust_remote_code=False, **_USUAL)
     pad_token, known = getattr(config, "pad_token_id", None), config.get_text_config().vocab_size
-    if pad_token is not None and not 0 <= pad_token < known:  # `base` gives it the tokenizer's
-        told["pad_token_id"] = config.pad_token_id = None
+    if pad_token is not None and not 0 <= pad_token < known:  # the stage `base` sets the tokenizer's id
+        found["pad_token_id"] = config.pad_token_id = None
     with torch.device("meta"), _at_most(20 * len(shapes) + 1000, f"{folder}/config.json"):
-        skeleton = getattr(auto, "from_config", auto)(config)  # of one class, or of whatever kind it is
+        skeleton = getattr(auto, "from_config", auto)(config)  # `auto` is one class, or an Auto class
     asked = sum(tensor.numel() for tensor in (*skeleton.parameters(), *skeleton.buffers()))
     held = sum(map(math.prod, shapes.values()))
     if asked > 4 * held + _MASKS:
         many = f"asks for {asked:,} numbers, and the weights hold {held:,}"
         raise StageError(f"{folder}/config.json {many}; they are not of one model")
     if any(re.search(wrapper, name) for wrapper in _WRAPPERS for name in shapes):
-        told["key_mapping"] = _WRAPPERS
-    return told
+        found["key_mapping"] = _WRAPPERS
+    return found
 
 
 def such_as(names: Collection[str]) -> str:
-    """One of the names of weights, and what they are, where the names tell; for the middle of a message."""
+    """Return one name of a weight for a message, and the kind of file where the names show it."""
     what = next((f" ({kind})" for mark, kind in _FOREIGN.items() if any(mark in name for name in names)), "")
     return f", such as {min(names)}{what}" if names else ""
 
 
 def _find(folder: str, name: str, revision: str | None) -> str | None:
-    """The path of a file of a model, in its folder or fetched from the hub; None where the model has none of that name."""
+    """Return the path of a model's file, in its folder or fetched from the hub. None where the model has no such file."""
     return cached_file(folder, name, revision=revision, _raise_exceptions_for_missing_entries=False)
 
 
 def _shapes(folder: str, revision: str | None) -> dict[str, list[int]]:
-    """Name -> shape of every tensor, read from the headers of one safetensors file, or of those that an index names."""
+    """Return the name and shape of every tensor, from the headers of one safetensors file or of those in an index."""
     names = ["model.safetensors"]
     if _find(folder, names[0], revision) is None and (index := _find(folder, "model.safetensors.index.json", revision)):
         tree = json.loads(Path(index).read_text(encoding="utf-8"))
@@ -159,14 +162,14 @@ def _shapes(folder: str, revision: str | None) -> dict[str, list[int]]:
             shapes |= {key: part.get_shape() for key, part in parts.items()}
             kinds |= {key: part.get_dtype() for key, part in parts.items()}
     _refuse_twice(folder, shapes)
-    for name, kind in kinds.items():  # masks and tables of positions may be whole numbers; they have other names
+    for name, kind in kinds.items():  # masks and position tables may be integers, but have other names
         if name.endswith(".weight") and not kind.startswith(("F", "BF")):
             raise StageError(f"{folder}: the weight {name} is of {kind}; save the model in float32, float16 or bfloat16")
     return shapes
 
 
 def _refuse_twice(folder: str, names: Collection[str]) -> None:
-    """Refuse a weight that is there with and without the name of a wrapper: which of the two counts, nobody says."""
+    """Refuse a weight that exists both with and without a wrapper's prefix, because the right one is unknown."""
     plain: dict[str, str] = {}
     for name in sorted(names):
         bare = name
@@ -177,7 +180,7 @@ def _refuse_twice(folder: str, names: Collection[str]) -> None:
 
 
 def _whole_numbers(tree: Any) -> Iterator[tuple[str, int]]:
-    """Key and value of each whole number in a tree of JSON."""
+    """Yield key and value of each whole number in a JSON tree."""
     waiting = [tree]
     while waiting:
         one = waiting.pop()
@@ -189,7 +192,7 @@ def _whole_numbers(tree: Any) -> Iterator[tuple[str, int]]:
 
 @contextmanager
 def _at_most(parameters: int, file: str) -> Iterator[None]:
-    """Refuse a model of more parameters while it is being built: without end, some would take minutes."""
+    """Refuse a model with too many parameters while it is built. Otherwise some models take minutes."""
     count = 0
 
     def registered(*_: Any) -> None:
@@ -206,7 +209,7 @@ def _at_most(parameters: int, file: str) -> Iterator[None]:
 
 
 def _damaged(folder: Path) -> Path | None:
-    """The first file in a local folder that is not what its name says."""
+    """Return the first file in a local folder that cannot be read as its name says."""
     for file in sorted(folder.glob("*")):
         try:
             if file.suffix == ".json":

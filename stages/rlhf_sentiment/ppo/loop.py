@@ -1,7 +1,7 @@
-"""PPO from its first step to its last: batches of prompts, a step on each, the KL coefficient, validation, checkpoints.
+"""A run of PPO from its first step to its last: batches of prompts, the KL coefficient, validation, checkpoints.
 
-A step is `collect` and `learn` (step.py). Each random number comes from the seed and from coordinates: what it is for, the
-step and the row. A run that goes on from a checkpoint therefore draws the numbers that it would have drawn.
+A step is `collect` and then `learn` (step.py). Each random number depends on the seed, its purpose, the step and the row only.
+A run that resumes from a checkpoint therefore draws the same numbers as a run that was never stopped.
 """
 
 from dataclasses import dataclass, field
@@ -29,7 +29,146 @@ from ..training.checkpoints import Checkpoints
 from .equations import adapt_kl_coef
 from .step import Actors, collect, critic_of, learn
 
-ORDER, ROLLOUT, NORMALISE, VALIDATE, SHUFFLE = range(5)  # what a random number is for
+ORDER, ROLLOUT, NORMALISE, VALIDATE, SHUFFLE = range(5)  # purposes of random numbers
+
+
+@dataclass
+class LoopState:
+    """Everything that changes from step to step of a PPO run.
+
+    Attributes:
+        actors: the four models.
+        optimizer: of the policy and the critic.
+        last: the number of the last step. `ppo.kl_stop` can lower it.
+        kl_coef: the KL coefficient of the next step.
+        step: the number of finished steps.
+        curve: one row for each step.
+        validated: one row for each measurement on validation prompts.
+    """
+
+    actors: Actors
+    optimizer: torch.optim.Optimizer
+    last: int
+    kl_coef: float
+    step: int = 0
+    curve: list[Row] = field(default_factory=list)
+    validated: list[Row] = field(default_factory=list)
+
+    def save(self, folder: Path) -> None:
+        """Write the state, with that of the random generators, to state.pt in a folder."""
+        plain = {name: getattr(self, name) for name in ("step", "last", "kl_coef", "curve", "validated")}
+        parts = {"actors": self.actors.state(), "optimizer": self.optimizer.state_dict(), "random": random_states()}
+        torch.save(plain | parts, folder / "state.pt")
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Set everything that `save` wrote."""
+        self.actors.restore(saved["actors"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        set_random_states(saved["random"])
+        self.step, self.last, self.kl_coef = saved["step"], saved["last"], saved["kl_coef"]
+        self.curve, self.validated = saved["curve"], saved["validated"]
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """Read the state that `LoopState.save` wrote to a folder. Nothing in the file can run code."""
+    return torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
+
+
+def train_policy(
+    actors: Actors,
+    train: list[list[int]],
+    validation: list[list[int]],
+    settings: PPOSettings,
+    seed: int,
+    accelerator: Accelerator,
+    kept: Checkpoints,
+) -> LoopState:
+    """Train `actors.policy` and `actors.critic`, from the last checkpoint where there is one.
+
+    Args:
+        train, validation: prompts, as token ids.
+
+    Raises:
+        StageError: a figure is not finite (the message names figure and step); a checkpoint cannot be written.
+        Stopped: a signal came. The checkpoint is written first.
+    """
+    # 1. The order of the prompts: a step takes the next batch from shuffles of all prompts, one shuffle after another.
+    passes = -(-settings.steps * settings.batch_size // len(train))
+    order = np.concatenate([np.random.default_rng((seed, ORDER, k)).permutation(len(train)) for k in range(passes)])
+
+    def noise(purpose: int, step: int, count: int) -> torch.Tensor:
+        return torch.stack([uniforms(settings.max_new_tokens, seed, purpose, step, row) for row in range(count)])
+
+    def validate_at(step: int) -> Row:
+        return {"step": step, **validate(actors, validation, noise(VALIDATE, 0, len(validation)), settings)}
+
+    # 2. Resume from the last checkpoint, or begin: scale the rewards to mean 0 and variance 1, and measure once.
+    state = LoopState(actors, make_optimizer(actors, settings), last=settings.steps, kl_coef=settings.kl_coef)
+    if (saved := kept.newest(read_state)) is not None:
+        state.restore(saved)
+    else:
+        if settings.normalise_reward:
+            first = [train[k] for k in order[: 4 * settings.batch_size]]
+            actors.reward.fit(collect(actors, first, noise(NORMALISE, 0, len(first)), settings, 0.0).scores)
+            actors.critic.rescale(actors.reward.mean, actors.reward.std)
+        state.validated.append(validate_at(0))
+
+    # 3. Learn.
+    progress = progress_bar(total=settings.steps, initial=state.step, desc="ppo", unit=" steps")
+    with patient():
+        while state.step < state.last and not asked():
+            step = state.step + 1
+            batch = [train[k] for k in order[(step - 1) * settings.batch_size : step * settings.batch_size]]
+            row = take_step(state, batch, noise(ROLLOUT, step, len(batch)), settings, seed, accelerator)
+            accelerator.log(row, step=step)
+            progress.update()
+            progress.set_postfix({name: f"{row[name]:.2f}" for name in ("reward", "score", "kl_penalty")})
+            if settings.kl_stop is not None and row["kl_penalty"] > settings.kl_stop:
+                state.last = step
+                why = f"KL is {row['kl_penalty']:.1f} nats per response, more than ppo.kl_stop {settings.kl_stop}"
+                progress.write(f"ppo: stops at step {step}: {why}")
+            if step % settings.validation_every == 0 or step == state.last:
+                state.validated.append(validate_at(step))
+            if kept.due(step, state.last):
+                with kept.writing(step) as folder:
+                    state.save(folder)
+    progress.close()
+    return state
+
+
+def take_step(
+    state: LoopState,
+    batch: list[list[int]],
+    noise: torch.Tensor,
+    settings: PPOSettings,
+    seed: int,
+    accelerator: Accelerator,
+) -> Row:
+    """Take one step of PPO on a batch of prompts, move `state` to the next step, and return the figures of this step.
+
+    The learning rate falls linearly to 0. With `ppo.kl_target`, the KL of the step decides the next KL coefficient.
+
+    Args:
+        batch: prompts, as token ids. [B]
+        noise: one uniform random number for each token. (B, T)
+
+    Raises:
+        StageError: a figure is not finite. The message names figure and step.
+    """
+    step = state.step + 1
+    state.optimizer.param_groups[0]["lr"] = settings.learning_rate * (1 - (step - 1) / settings.steps)
+    try:
+        experience = collect(state.actors, batch, noise, settings, state.kl_coef)
+        learned = learn(state.actors, state.optimizer, accelerator, experience, settings, (seed, SHUFFLE, step))
+    except StageError as error:
+        raise StageError(f"step {step}: {error}") from None
+    row = {"step": step, **experience.figures(), **learned}
+    state.curve.append(row)
+    state.step = step
+    if settings.kl_target is not None:
+        kl, horizon = row["kl_penalty"], settings.kl_horizon
+        state.kl_coef = adapt_kl_coef(state.kl_coef, kl, settings.kl_target, horizon, settings.batch_size)
+    return row
 
 
 def actors_of(settings: PPOSettings, reward: Reward, tokenizer: PreTrainedTokenizerBase, device: torch.device) -> Actors:
@@ -46,133 +185,23 @@ def actors_of(settings: PPOSettings, reward: Reward, tokenizer: PreTrainedTokeni
 
 
 def make_optimizer(actors: Actors, settings: PPOSettings) -> torch.optim.Optimizer:
-    """Return AdamW with the epsilon of 1909.08593 and without weight decay."""
+    """Return AdamW with the epsilon of Ziegler et al. 2019 (1909.08593) and without weight decay."""
     return torch.optim.AdamW(actors.parameters(), lr=settings.learning_rate, eps=1e-5, weight_decay=0.0, fused=True)
 
 
 def make_accelerator(device: torch.device, **options: Any) -> Accelerator:
-    """Return an accelerator that leaves loss and precision to step.py, whatever accelerate's environment variables say."""
-    whole = GradientAccumulationPlugin(num_steps=1)  # the argument gradient_accumulation_steps yields to the environment
+    """Return an accelerator that changes neither losses nor precision, whatever accelerate's environment variables say."""
+    whole = GradientAccumulationPlugin(num_steps=1)  # the environment overrides the argument gradient_accumulation_steps
     return Accelerator(cpu=device.type == "cpu", gradient_accumulation_plugin=whole, mixed_precision="no", **options)
-
-
-@dataclass
-class LoopState:
-    """Where a run of PPO stands: all that changes from step to step.
-
-    Attributes:
-        last: the step to end after. `ppo.kl_stop` can lower it.
-        kl_coef: the KL coefficient of the next step.
-        step: the steps that are done.
-        curve: one row for each step.
-        validated: one row for each measurement on validation prompts.
-    """
-
-    actors: Actors
-    optimizer: torch.optim.Optimizer
-    last: int
-    kl_coef: float
-    step: int = 0
-    curve: list[Row] = field(default_factory=list)
-    validated: list[Row] = field(default_factory=list)
-
-    def save(self, folder: Path) -> None:
-        """Write the state to state.pt in a folder."""
-        plain = {name: getattr(self, name) for name in ("step", "last", "kl_coef", "curve", "validated")}
-        parts = {"actors": self.actors.state(), "optimizer": self.optimizer.state_dict(), "random": random_states()}
-        torch.save(plain | parts, folder / "state.pt")
-
-    def restore(self, saved: dict[str, Any]) -> None:
-        """Set all that `save` wrote."""
-        self.actors.restore(saved["actors"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        set_random_states(saved["random"])
-        self.step, self.last, self.kl_coef = saved["step"], saved["last"], saved["kl_coef"]
-        self.curve, self.validated = saved["curve"], saved["validated"]
-
-
-def train_policy(
-    actors: Actors,
-    train: list[list[int]],
-    validation: list[list[int]],
-    settings: PPOSettings,
-    seed: int,
-    accelerator: Accelerator,
-    kept: Checkpoints,
-) -> LoopState:
-    """Train `actors.policy` and `actors.critic`, from the last checkpoint on where there is one.
-
-    Args:
-        train, validation: prompts, as token ids.
-
-    Raises:
-        StageError: a figure is not finite, naming it and the step; a checkpoint cannot be written.
-        Stopped: after a checkpoint.
-    """
-    # 1. One integer schedule: a step is one batch of prompts, taken from shuffles of all of them.
-    passes = -(-settings.steps * settings.batch_size // len(train))
-    order = np.concatenate([np.random.default_rng((seed, ORDER, k)).permutation(len(train)) for k in range(passes)])
-
-    def noise(purpose: int, step: int, count: int) -> torch.Tensor:
-        return torch.stack([uniforms(settings.max_new_tokens, seed, purpose, step, row) for row in range(count)])
-
-    def validate_at(step: int) -> Row:
-        return {"step": step, **validate(actors, validation, noise(VALIDATE, 0, len(validation)), settings)}
-
-    # 2. Start where the last checkpoint ended, or at the beginning, with rewards of mean 0 and variance 1.
-    state = LoopState(actors, make_optimizer(actors, settings), last=settings.steps, kl_coef=settings.kl_coef)
-    saved = kept.newest(lambda folder: torch.load(folder / "state.pt", map_location="cpu", weights_only=True))
-    if saved is not None:
-        state.restore(saved)
-    else:
-        if settings.normalise_reward:
-            first = [train[k] for k in order[: 4 * settings.batch_size]]
-            actors.reward.fit(collect(actors, first, noise(NORMALISE, 0, len(first)), settings, 0.0).scores)
-            actors.critic.rescale(actors.reward.mean, actors.reward.std)
-        state.validated.append(validate_at(0))
-
-    # 3. Learn.
-    progress = progress_bar(total=settings.steps, initial=state.step, desc="ppo", unit=" steps")
-    with patient():
-        while state.step < state.last and not asked():
-            step, kl_coef = state.step + 1, state.kl_coef
-            state.optimizer.param_groups[0]["lr"] = settings.learning_rate * (1 - (step - 1) / settings.steps)  # linearly to 0
-            batch = [train[k] for k in order[(step - 1) * settings.batch_size : step * settings.batch_size]]
-            try:
-                experience = collect(actors, batch, noise(ROLLOUT, step, len(batch)), settings, kl_coef)
-                learned = learn(actors, state.optimizer, accelerator, experience, settings, (seed, SHUFFLE, step))
-            except StageError as error:
-                raise StageError(f"step {step}: {error}") from None
-            row = {"step": step, **experience.figures(), **learned}
-            state.curve.append(row)
-            state.step = step
-            accelerator.log(row, step=step)
-            progress.update()
-            progress.set_postfix({name: f"{row[name]:.2f}" for name in ("reward", "score", "kl_penalty")})
-            kl = row["kl_penalty"]
-            if settings.kl_target is not None:
-                state.kl_coef = adapt_kl_coef(kl_coef, kl, settings.kl_target, settings.kl_horizon, settings.batch_size)
-            if settings.kl_stop is not None and kl > settings.kl_stop:
-                state.last = step
-                progress.write(
-                    f"ppo: stops at step {step}: KL is {kl:.1f} nats per response, past ppo.kl_stop {settings.kl_stop}"
-                )
-            if step % settings.validation_every == 0 or step == state.last:
-                state.validated.append(validate_at(step))
-            if kept.due(step, state.last):
-                with kept.writing(step) as folder:
-                    state.save(folder)
-    progress.close()
-    return state
 
 
 def prompts_of(
     rows: list[Row], split: str, tokenizer: PreTrainedTokenizerBase, settings: PPOSettings, actors: Actors
 ) -> tuple[list[list[int]], int]:
-    """The prompts of a split as token ids, and how many more would leave no room for a response.
+    """Return the prompts of a split as token ids, and the number of prompts that leave no room for a response.
 
     Raises:
-        StageError: there is none, one is empty, or all are too long.
+        StageError: the split has no prompt, or an empty one, or only prompts that are too long.
     """
     prompts = [encode(tokenizer, row["prompt"]) for row in rows if row["split"] == split]
     if not prompts or not all(prompts):
@@ -188,7 +217,7 @@ def prompts_of(
 
 
 def validate(actors: Actors, prompts: list[list[int]], noise: torch.Tensor, settings: PPOSettings) -> Row:
-    """The mean score and the KL on validation prompts, with the same random numbers each time."""
+    """Return the mean score and the mean KL (nats per response) on validation prompts, with the same noise each time."""
     experience = collect(actors, prompts, noise, settings, 0.0)
     device = actors.policy.device
     with precision(settings.dtype, device):

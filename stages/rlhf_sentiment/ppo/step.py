@@ -1,6 +1,6 @@
-"""One step of PPO, in two halves: collect experience with the policy as it is, then learn from that experience.
+"""One step of PPO has two halves: `collect` experience with the policy as it is, then `learn` from that experience.
 
-The numbers in comments are the steps of Ziegler et al. 2019 (1909.08593) as Huang et al. 2024 (2403.17031) list them.
+The step follows Ziegler et al. 2019 (1909.08593), with the details that Huang et al. 2024 (2403.17031) list.
 """
 
 import copy
@@ -38,21 +38,22 @@ class Actors:
     pad: int
 
     def parameters(self) -> list[nn.Parameter]:
-        """Return what learns: the policy's weights and the critic's own."""
+        """Return the weights that learn: those of the policy and the critic's own."""
         return [*self.policy.parameters(), *self.critic.parameters()]
 
     def values(self, part: Responses, states: Tensor) -> Tensor:
-        """Return the critic's value of the state before each response token. (B, T)
+        """Return the critic's value V of the state before each response token, (B, T).
 
         Args:
-            states: the policy's hidden states, which a critic without a trunk of its own reads. (B, T, D)
+            part: a batch or a part of it.
+            states: the policy's hidden states, for a critic without its own trunk. (B, T, D)
         """
         if self.critic.trunk is None:
             return self.critic.value(states)
         return self.critic(part.sequences, part.attention_mask, part.length)
 
     def state(self) -> dict[str, Any]:
-        """Return what changes in a run: the weights that learn, and the scale of the reward."""
+        """Return everything that a run changes: the weights that learn, and the scale of the reward."""
         return {
             "policy": self.policy.state_dict(),
             "critic": self.critic.state_dict(),
@@ -67,34 +68,21 @@ class Actors:
         self.reward.mean, self.reward.std = state["score_mean"], state["score_std"]
 
 
-def critic_of(settings: PPOSettings, policy: PreTrainedModel, reward: Reward) -> Critic:
-    """Return the critic that `settings.critic` names.
-
-    It is a head on the policy's own trunk, or has a trunk of its own. That trunk is a copy of the reward model's, or of
-    the policy's where the reward comes from no model.
-    """
-    if settings.critic == "shared":
-        return Critic(width(policy)).to(policy.device)
-    if reward.model is None:
-        return Critic(width(policy), copy.deepcopy(policy.base_model)).to(policy.device).eval()
-    return Critic.from_reward_model(copy.deepcopy(reward.model)).requires_grad_(True).eval()
-
-
 class Experience(NamedTuple):
-    """What a batch of B responses of at most T tokens was worth. Nothing here has a vocabulary's width.
+    """A batch of B responses of at most T tokens, and what each was worth. No tensor has the vocabulary's width.
 
-    | field          | shape  | what                                                                  |
+    | field          | shape  | content                                                               |
     |----------------|--------|-----------------------------------------------------------------------|
-    | batch          |        | the responses, see `rollout.Responses`                                |
-    | log_probs      | (B, T) | under the policy that sampled them                                    |
-    | values         | (B, T) | of the state before each token                                        |
+    | batch          |        | the responses (`rollout.Responses`)                                   |
+    | log_probs      | (B, T) | under the policy that sampled the tokens, in nats                     |
+    | values         | (B, T) | the critic's V of the state before each token                         |
     | advantages     | (B, T) | whitened over the whole batch                                         |
-    | returns        | (B, T) | what the critic should have said                                      |
-    | scores         | (B,)   | the reward model's, as it gives them                                  |
-    | rewards        | (B,)   | what PPO maximises: normalised score, less penalty, less priced KL    |
-    | kl_k1, kl_k3   | (B,)   | nats per response against the reference: as charged, and never negative |
-    | kl_coef        | float  | the KL coefficient that was charged                                   |
-    | entropy        | ()     | mean over tokens, nats                                                |
+    | returns        | (B, T) | the critic's target                                                   |
+    | scores         | (B,)   | raw scores of the reward, before normalisation                        |
+    | rewards        | (B,)   | what PPO maximises: the reward minus kl_coef * KL                     |
+    | kl_k1, kl_k3   | (B,)   | two estimates of the KL from the reference, in nats per response      |
+    | kl_coef        | float  | the KL coefficient of this batch                                      |
+    | entropy        | ()     | the mean over tokens, in nats                                         |
     """
 
     batch: Responses
@@ -110,7 +98,7 @@ class Experience(NamedTuple):
     entropy: Tensor
 
     def figures(self) -> Row:
-        """Return the means over the batch that are logged for each step."""
+        """Return the figures that are logged for each step: means over the batch, and the critic's explained variance."""
         return {
             "score": float(self.scores.mean()),
             "reward": float(self.rewards.mean()),
@@ -124,38 +112,36 @@ class Experience(NamedTuple):
         }
 
 
-def _padded(parts: list[Tensor], width: int) -> Tensor:
-    """Stack parts of different widths, zeros on the right. [(b, t)] -> (B, width)"""
-    return torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in parts])
-
-
 def collect(
     actors: Actors, prompts: Sequence[Sequence[int]], noise: Tensor, settings: PPOSettings, kl_coef: float
 ) -> Experience:
-    """Sample a response to each prompt and work out what each token was worth.
+    """Sample a response to each prompt, and compute the reward, value and advantage of each token.
 
     Args:
         prompts: token ids. [B]
-        noise: one uniform number for each token. (B, T)
+        noise: one uniform random number for each token. (B, T)
+        kl_coef: the KL coefficient of this batch.
     """
     return assess(actors, sample(actors, prompts, noise, settings), settings, kl_coef)
 
 
 def sample(actors: Actors, prompts: Sequence[Sequence[int]], noise: Tensor, settings: PPOSettings) -> Responses:
-    """A response to each prompt from the plain tempered distribution: no top-k, no top-p, or the KL would be of another
-    policy. Arguments as in `collect`."""
+    """Sample a response to each prompt. The arguments are those of `collect`.
+
+    The distribution is the plain one at `ppo.temperature`. With top-k or top-p the KL would be that of another policy.
+    """
     with precision(settings.dtype, actors.policy.device):
         return respond(actors.policy, prompts, noise, actors.eos, actors.pad, settings.temperature)
 
 
 @torch.no_grad()
 def assess(actors: Actors, batch: Responses, settings: PPOSettings, kl_coef: float) -> Experience:
-    """Work out what each token of the responses was worth.
+    """Compute the reward, value and advantage of each token. The arguments are those of `collect`.
 
     Raises:
         StageError: a score, a log-probability or a value is not finite.
     """
-    # 1. Score, by micro-batches: policy, critic, reference, reward model.
+    # 1. Score the tokens in micro-batches with the policy, the critic, the reference and the reward.
     device, mask = batch.sequences.device, batch.response_mask
     parts: dict[str, list[Tensor]] = {name: [] for name in ("log_probs", "reference", "values", "entropy", "scores")}
     for rows in torch.arange(len(mask), device=device).split(settings.micro_batch_size):
@@ -175,14 +161,14 @@ def assess(actors: Actors, batch: Responses, settings: PPOSettings, kl_coef: flo
     )
     scores = torch.cat(parts["scores"])
 
-    # 2. Reward: the normalised score at the last real token, less a penalty where EOS is missing, less KL at each token.
+    # 2. The reward of each token: -kl_coef * KL at every token, and the response's reward at its last real token.
     for name, tensor in {"the reward model's score": scores, "a log-probability": own_log_probs, "a value": values}.items():
         if not torch.isfinite(tensor).all():
             raise StageError(f"{name} is not finite; lower ppo.learning_rate, or look at models/sft and models/reward")
     k1 = equations.kl_k1(own_log_probs, reference_log_probs)
     rewards = equations.token_rewards(actors.reward.shaped(scores, batch.finished), k1, mask, kl_coef)
 
-    # 3. Advantages, whitened over the whole batch.
+    # 3. Advantages by GAE, whitened over the whole batch.
     advantages, returns = equations.gae(rewards, values, mask, settings.gamma, settings.lam)
     real = mask.bool()
     return Experience(
@@ -208,62 +194,32 @@ def learn(
     settings: PPOSettings,
     coordinates: tuple[int, ...],
 ) -> dict[str, float]:
-    """Several epochs of clipped PPO over one batch of experience.
-
-    A loss is the sum over the minibatch's real tokens divided by their number, however many micro-batches the sum is
-    made of.
+    """Run several epochs of clipped PPO over one batch of experience.
 
     Args:
-        coordinates: seed and step, from which the shuffle of each epoch is drawn.
+        coordinates: seed and step, which decide the shuffle of each epoch.
 
     Returns:
-        policy_loss, value_loss, approx_kl, clip_fraction, grad_norm: means over optimizer steps; first_ratio_error:
-        max |ratio - 1| of the first minibatch, 0 but for rounding.
+        policy_loss, value_loss, approx_kl, clip_fraction and grad_norm, each the mean over optimizer steps. And
+        first_ratio_error, max |ratio - 1| in the first minibatch, which is 0 except for rounding.
 
     Raises:
-        StageError: a loss or a gradient is not finite; the policy is as the last good step left it.
+        StageError: a loss or a gradient is not finite. The policy then stays as the last good optimizer step left it.
     """
     size = settings.batch_size // settings.minibatches
-    parameters = actors.parameters()
     totals = dict.fromkeys(("policy_loss", "value_loss", "approx_kl", "clip_fraction", "grad_norm"), 0.0)
     first_ratio_error = 0.0
     optimizer_steps = settings.ppo_epochs * settings.minibatches
-    device = experience.log_probs.device
-
     for epoch in range(settings.ppo_epochs):
-        # The first epoch takes the batch as it came, prompts having been shuffled: in the micro-batches in which it was
-        # scored (where they fit into a minibatch), so that its ratios are 1 to the last bit, in bfloat16 too.
+        # The first epoch keeps the order of the batch, whose prompts are shuffled already. Its micro-batches are then those
+        # of `assess` (where they fit into a minibatch), so that the first ratios are exactly 1, also in bfloat16.
         order = np.random.default_rng((*coordinates, epoch)).permutation(settings.batch_size)
         order = order if epoch else np.arange(settings.batch_size)
-        for number, minibatch in enumerate(torch.from_numpy(order).to(device).split(size)):
-            tokens = experience.batch.response_mask[minibatch].sum()
-            sums = torch.zeros(4, device=device)
-            for rows in minibatch.split(settings.micro_batch_size):
-                part = experience.batch.take(rows)
-                mask, width = part.response_mask, part.length
-                with precision(settings.dtype, device):
-                    own = score_tokens(actors.policy, part, settings.temperature)
-                policy = equations.policy_loss(
-                    own.log_probs,
-                    experience.log_probs[rows, :width],
-                    experience.advantages[rows, :width],
-                    mask,
-                    settings.clip_range,
-                )
-                loss = policy.loss / tokens
-                if actors.critic.trunk is not None:  # two graphs: the policy's is freed before the critic's is made
-                    accelerator.backward(loss)
-                    loss = loss.detach()
-                with precision(settings.dtype, device):
-                    values = actors.values(part, own.states)
-                value = equations.value_loss(
-                    values, experience.values[rows, :width], experience.returns[rows, :width], mask, settings.clip_range_value
-                )
-                accelerator.backward(loss + settings.vf_coef * value / tokens)
-                sums += torch.stack([policy.loss, value, policy.approx_kl, policy.clipped]).detach() / tokens
-                if epoch == number == 0:
-                    first_ratio_error = max(first_ratio_error, float(policy.ratio_error))
-            norm = accelerator.clip_grad_norm_(parameters, settings.max_grad_norm)
+        for number, minibatch in enumerate(torch.from_numpy(order).to(experience.log_probs.device).split(size)):
+            sums, ratio_error = _gradients(actors, accelerator, experience, minibatch, settings)
+            if epoch == number == 0:
+                first_ratio_error = ratio_error
+            norm = accelerator.clip_grad_norm_(actors.parameters(), settings.max_grad_norm)
             figures = dict(zip(totals, [*sums.tolist(), float(norm)], strict=True))
             for name, figure in figures.items():
                 if not math.isfinite(figure):
@@ -272,3 +228,63 @@ def learn(
             optimizer.step()
             optimizer.zero_grad()
     return totals | {"first_ratio_error": first_ratio_error}
+
+
+def _gradients(
+    actors: Actors, accelerator: Accelerator, experience: Experience, minibatch: Tensor, settings: PPOSettings
+) -> tuple[Tensor, float]:
+    """Add the gradients of one minibatch (an index of rows) to the weights that learn, one micro-batch at a time.
+
+    Each loss is a sum over real tokens, divided by the tokens of the whole minibatch. The size of the micro-batches therefore
+    changes nothing.
+
+    Returns:
+        policy loss, value loss, approximate KL and share of clipped tokens, each a mean over real tokens, (4,); and the
+        maximum of |ratio - 1|.
+    """
+    device = experience.log_probs.device
+    tokens = experience.batch.response_mask[minibatch].sum()
+    sums, ratio_error = torch.zeros(4, device=device), 0.0
+    for rows in minibatch.split(settings.micro_batch_size):
+        part = experience.batch.take(rows)
+        mask, width = part.response_mask, part.length
+        with precision(settings.dtype, device):
+            own = score_tokens(actors.policy, part, settings.temperature)
+        policy = equations.policy_loss(
+            own.log_probs,
+            experience.log_probs[rows, :width],
+            experience.advantages[rows, :width],
+            mask,
+            settings.clip_range,
+        )
+        loss = policy.loss / tokens
+        if actors.critic.trunk is not None:  # two graphs: the policy's memory is freed before the critic's is needed
+            accelerator.backward(loss)
+            loss = loss.detach()
+        with precision(settings.dtype, device):
+            values = actors.values(part, own.states)
+        value = equations.value_loss(
+            values, experience.values[rows, :width], experience.returns[rows, :width], mask, settings.clip_range_value
+        )
+        accelerator.backward(loss + settings.vf_coef * value / tokens)
+        sums += torch.stack([policy.loss, value, policy.approx_kl, policy.clipped]).detach() / tokens
+        ratio_error = max(ratio_error, float(policy.ratio_error))
+    return sums, ratio_error
+
+
+def _padded(parts: list[Tensor], width: int) -> Tensor:
+    """Concatenate parts of different widths, with zeros on the right: [(b, t)] -> (B, width)."""
+    return torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in parts])
+
+
+def critic_of(settings: PPOSettings, policy: PreTrainedModel, reward: Reward) -> Critic:
+    """Return the critic that `settings.critic` names.
+
+    A shared critic is a head on the policy's trunk. A separate critic has its own trunk, which starts as a copy of the
+    reward model's. Where the reward comes from no model, the trunk starts as a copy of the policy's.
+    """
+    if settings.critic == "shared":
+        return Critic(width(policy)).to(policy.device)
+    if reward.model is None:
+        return Critic(width(policy), copy.deepcopy(policy.base_model)).to(policy.device).eval()
+    return Critic.from_reward_model(copy.deepcopy(reward.model)).requires_grad_(True).eval()

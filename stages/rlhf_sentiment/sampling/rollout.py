@@ -1,10 +1,10 @@
-"""Sampling responses, and scoring their tokens under a model.
+"""Sample responses from a model, and score their tokens under a model.
 
-A batch is one tensor of token ids: prompts padded on the left, responses on the right. Masks come from lengths, never
-from pad ids: a model may sample the pad token, and a tokenizer may call its EOS pad.
+A batch is one tensor of token ids. Prompts are padded on the left, and responses on the right. Masks are made from lengths,
+never from pad ids, because a model may sample the pad token, and some tokenizers use their EOS as pad.
 
-Randomness is drawn ahead, one uniform number for each token, from coordinates such as (seed, prompt, sample): what a
-row samples depends on no other row, and not on how rows are batched.
+Each token needs one uniform random number. All of them are drawn in advance from coordinates such as (seed, prompt, sample).
+What a row samples therefore depends neither on other rows nor on how rows are batched.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,12 +28,12 @@ from ..models.forward import logits_and_states, positions, step
 class Responses(NamedTuple):
     """B prompts of at most P tokens, each with a response of at most T tokens.
 
-    | field          | shape      | what                                                             |
+    | field          | shape      | content                                                          |
     |----------------|------------|------------------------------------------------------------------|
-    | sequences      | (B, P + T) | token ids: pads, prompt, response, pads                          |
+    | sequences      | (B, P + T) | token ids: padding, prompt, response, padding                    |
     | attention_mask | (B, P + T) | 1 on prompt and response tokens                                  |
-    | response_mask  | (B, T)     | 1 on response tokens, EOS among them                             |
-    | finished       | (B,)       | whether the response ends with EOS (else it was cut off at T)    |
+    | response_mask  | (B, T)     | 1 on response tokens, including EOS                              |
+    | finished       | (B,)       | True where the response ends with EOS (else it stopped at T)     |
     """
 
     sequences: Tensor
@@ -43,27 +43,27 @@ class Responses(NamedTuple):
 
     @property
     def length(self) -> int:
-        """T, the longest response in tokens."""
+        """T, the number of tokens of the longest response."""
         return self.response_mask.shape[1]
 
     @property
     def responses(self) -> Tensor:
-        """Token ids of the responses. (B, T)"""
+        """The token ids of the responses, with padding, (B, T)."""
         return self.sequences[:, -self.length :]
 
     def prompts(self) -> list[list[int]]:
-        """The prompt of each row, padding not."""
+        """Return the token ids of each prompt, without padding, [B]."""
         width = self.sequences.shape[1] - self.length
         lengths = self.attention_mask[:, :width].sum(dim=1).tolist()
         return [row[width - length :] for row, length in zip(self.sequences[:, :width].tolist(), lengths, strict=True)]
 
     def tokens(self) -> list[list[int]]:
-        """The response of each row, EOS included, padding not."""
+        """Return the token ids of each response, with EOS and without padding, [B]."""
         lengths = self.response_mask.sum(dim=1).tolist()
         return [row[:length] for row, length in zip(self.responses.tolist(), lengths, strict=True)]
 
     def take(self, rows: Tensor) -> "Responses":
-        """Return some rows of the batch, without the columns that only padding fills."""
+        """Return some rows of the batch, without the columns that hold only padding. `rows` is an index of rows."""
         sequences, attention, mask, finished = (field[rows] for field in self)
         prompt_width = attention.shape[1] - mask.shape[1]
         first = int(attention.argmax(dim=1).min())  # the longest prompt starts here
@@ -72,12 +72,12 @@ class Responses(NamedTuple):
 
 
 def uniforms(length: int, *coordinates: int) -> Tensor:
-    """`length` numbers in [0, 1), always the same for the same coordinates (numpy's SeedSequence). (length,)"""
+    """Return numbers from [0, 1) that depend only on the coordinates (numpy's SeedSequence), (length,)."""
     return torch.from_numpy(np.random.default_rng(coordinates).random(length, dtype=np.float32))
 
 
 def pad_prompts(prompts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
-    """Prompts padded on the left, and their mask, made from lengths. ([B], pad) -> (B, P), (B, P)."""
+    """Return prompts padded on the left, and their mask: [B] -> (B, P), (B, P)."""
     longest = max(len(prompt) for prompt in prompts)
     ids = [[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
     mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
@@ -87,7 +87,10 @@ def pad_prompts(prompts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Ten
 def batch_of(
     prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], pad: int, device: torch.device | str
 ) -> Responses:
-    """Prompts and given responses as one batch. `finished` is not known of a response that was given: it is False."""
+    """Return prompts and given responses, as token ids, as one batch.
+
+    `finished` is False everywhere, because it is not known for a response that was not sampled here.
+    """
     ids, mask = pad_prompts(prompts, pad)
     longest = max(len(response) for response in responses)
     response_ids = torch.tensor([[*response, *[pad] * (longest - len(response))] for response in responses])
@@ -113,11 +116,15 @@ def respond(
     """Sample a response to each prompt, up to its EOS or T tokens.
 
     Args:
-        prompts: token ids, no padding, none empty. [B]
-        noise: one uniform number for each token. (B, T)
+        model: a causal language model.
+        prompts: token ids without padding. No prompt is empty. [B]
+        noise: one uniform random number from [0, 1) for each token. (B, T)
         eos, pad: token ids.
-        temperature: divides the logits; with top_p = 1 this is the plain tempered distribution that PPO assumes.
-        top_p: keeps the smallest set of tokens that has this probability (Holtzman et al. 2020).
+        temperature: divides the logits. With top_p = 1 the result is the distribution that PPO assumes.
+        top_p: keeps the smallest set of tokens with at least this probability (Holtzman et al. 2020, 1904.09751).
+
+    Raises:
+        StageError: a probability is not finite.
     """
     device = model.device
     noise = noise.to(device)
@@ -149,10 +156,10 @@ def respond(
 
 
 def _draw(probabilities: Tensor, noise: Tensor) -> Tensor:
-    """The token at which the cumulative probability passes the noise. (B, V), (B,) -> (B,)
+    """Return the token at which the cumulative probability exceeds the noise: (B, V), (B,) -> (B,).
 
-    Noise below 1 in float32 is at most 1 - 2^-24, so that even rounded its product with the total is below the total:
-    a token of probability 0 is never drawn.
+    A token of probability 0 is never drawn. Noise below 1 in float32 is at most 1 - 2^-24, so that its product with the
+    total stays below the total, even after rounding.
 
     Raises:
         StageError: a probability is not finite.
@@ -164,20 +171,19 @@ def _draw(probabilities: Tensor, noise: Tensor) -> Tensor:
 
 
 def _outputs(model: PreTrainedModel, batch: Responses) -> tuple[Tensor, Tensor]:
-    """Logits (B, T, V) and the trunk's last hidden states (B, T, D), both before each response token."""
+    """Return logits (B, T, V) and the trunk's last hidden states (B, T, D), both at the position before each response token."""
     width = batch.sequences.shape[1]
-    before = torch.arange(width - batch.length - 1, width - 1, device=batch.sequences.device)  # the place before each token
+    before = torch.arange(width - batch.length - 1, width - 1, device=batch.sequences.device)  # the position before each token
     return logits_and_states(model, batch.sequences, batch.attention_mask, before)
 
 
 class _ChosenLogProbs(torch.autograd.Function):
-    """log softmax(logits / temperature) at the chosen tokens, and the entropy, without a second tensor of their size.
+    """Compute log softmax(logits / temperature) at the chosen tokens, and the entropy: (N, V), (N,) -> (N,), (N,).
 
-    (N, V), (N,) -> (N,), (N,).
-
-    log_softmax would keep one for its gradient, make another of that, and a float32 copy of half-precision logits. Here a
-    few rows at a time are lifted to float32, and the gradient, (one_hot(token) - softmax) / temperature, takes the place
-    of the logits: backward runs once, and nothing else may need them.
+    The function makes no second tensor of the size of the logits. `log_softmax` makes up to three: one that it keeps for its
+    gradient, the gradient, and a float32 copy of half-precision logits. Here a few rows at a time become float32. The
+    gradient, (one_hot(token) - softmax) / temperature, overwrites the logits. Backward can therefore run only once, and
+    no other function may need the logits.
     """
 
     @staticmethod
@@ -207,16 +213,18 @@ class _ChosenLogProbs(torch.autograd.Function):
 
 
 def _few(logits: Tensor) -> Iterator[slice]:
-    """Slices of rows of about a million logits each: on a CPU they stay in its cache."""
+    """Return slices of rows with about a million logits each, which fit into a CPU's cache."""
     step = max(1, 2**20 // logits.shape[-1])
     return (slice(start, start + step) for start in range(0, len(logits), step))
 
 
 class Scored(NamedTuple):
-    """What a model says of each response token; nothing here has the vocabulary's width.
+    """The scores of each response token under a model. Values on padding have no meaning.
 
-    log_probs: of the token, with gradient. entropy: of the distribution it was drawn from, in nats, where asked for, else 0.
-    states: the trunk's last hidden state before it, (B, T, D). Values under padding mean nothing.
+    Attributes:
+        log_probs: log-probability of the token, in nats, with gradient. (B, T)
+        entropy: of the distribution at this token, in nats. 0 where it was not asked for. (B, T)
+        states: the trunk's last hidden state before the token. (B, T, D)
     """
 
     log_probs: Tensor
@@ -225,7 +233,7 @@ class Scored(NamedTuple):
 
 
 def score_tokens(model: PreTrainedModel, batch: Responses, temperature: float, with_entropy: bool = False) -> Scored:
-    """Log-probability and entropy of each response token under `model` at `temperature`, in float32. (B, T)"""
+    """Return log-probability, entropy (both in float32) and hidden state of each response token at a temperature."""
     logits, states = _outputs(model, batch)
     chosen, entropy = _ChosenLogProbs.apply(logits.flatten(0, 1), batch.responses.flatten(), temperature, with_entropy)
     return Scored(chosen.view_as(batch.responses), entropy.view_as(batch.responses), states)
@@ -233,10 +241,11 @@ def score_tokens(model: PreTrainedModel, batch: Responses, temperature: float, w
 
 @torch.no_grad()
 def exact_kl(model: PreTrainedModel, reference: PreTrainedModel, batch: Responses, temperature: float) -> Tensor:
-    """KL(model || reference) of each response in nats: at each token the sum over the vocabulary, not one sample of it.
+    """Return KL(model || reference) of each response, in nats, (B,).
 
-    Over responses sampled from `model` its mean estimates the KL of the two models' distributions of responses, as the
-    mean log-ratio does, with less noise. (B,)
+    The KL of each token is the exact sum over the vocabulary. Over responses that `model` sampled, the mean of the results
+    estimates the KL between the two models' distributions of responses. The mean log-ratio estimates the same KL with more
+    noise.
     """
     own, other = ((_outputs(each, batch)[0].float() / temperature).log_softmax(dim=-1) for each in (model, reference))
     kl = (own.exp() * (own - other)).sum(dim=-1)  # (B, T)

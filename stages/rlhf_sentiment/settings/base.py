@@ -1,4 +1,4 @@
-"""The section `base`: the language model that everything starts from."""
+"""The section `base`: the language model with which the pipeline starts."""
 
 from typing import Annotated, Self
 
@@ -10,6 +10,8 @@ Rate = Annotated[float, Field(gt=0, le=0.1)]
 
 
 class BaseSettings(Settings):
+    """The section `base`."""
+
     model: Annotated[
         str,
         matching(
@@ -32,5 +34,5 @@ class BaseSettings(Settings):
     def _is_whole(self) -> Self:
         pin(self.model, self.revision, "base", self.model == "scratch" or self.model.startswith("models/pretrained/"))
         if self.width % self.heads:
-            raise ValueError(f"base.width must be a multiple of base.heads, and {self.width} is not one of {self.heads}")
+            raise ValueError(f"base.width ({self.width}) must be a multiple of base.heads ({self.heads})")
         return self

@@ -1,4 +1,4 @@
-"""The section `data`: where text comes from, how it is read, and how much of it is used."""
+"""The section `data`: the sources of text, how they are read, and how many rows are used."""
 
 import itertools
 import re
@@ -13,7 +13,7 @@ from ..engine.params import Seed, Settings, matching, pin
 from .counts import Asked, Count, EvenCount, counting
 from .source import RAW, HubId, RawPath, inside_raw
 
-# The counts of the section and their values in params.yaml, as it comes: empty counts divide a source in these proportions.
+# The counts of the section, with their values in the default params.yaml. Empty counts divide a source in these proportions.
 PROPORTIONS = {
     "corpus_texts": 20_000,
     "sft_rows": 3000,
@@ -37,16 +37,17 @@ def _column(name: Any) -> Any:
     names = name if isinstance(name, list) and name else [name]
     if name is None or all(isinstance(one, str) or (type(one) is int and 1 <= one <= 10_000) for one in names):
         return name
-    raise ValueError(f"should be a column's name, its number from 1 where there is no header, or null (got {shown(name)})")
+    raise ValueError(
+        f"should be the name of a column, its number (from 1) in a file without a header, or null (got {shown(name)})"
+    )
 
 
-# Their name of a column, or its number in a file without a header; of votes also a list, a column an annotator.
+# The name of a column in a file, or its number in a file without a header. For votes also a list, with a column per annotator.
 Named = Annotated[str | int | list[str | int] | None, PlainValidator(_column)]
 
 
 def plainly(label: Any) -> str:
-    """A label without what files do to it: 1, 1.0, True and "1" are one, and so are Pos and pos, and an accent in one letter
-    or two."""
+    """Return the plain form of a label: the same for 1, 1.0, True and "1", for Pos and pos, and for both forms of an accent."""
     text = str(int(label) if isinstance(label, bool) else label)
     text = unicodedata.normalize("NFC", text).strip().casefold()
     if not _NUMBER.fullmatch(text) or abs((number := Decimal(text)).adjusted()) > 40:
@@ -66,6 +67,8 @@ def _source(source: str) -> str:
 
 
 class HubSettings(Settings):
+    """A hub data set, pinned to a revision, and its names of the splits."""
+
     dataset: HubId | None
     config: str | None
     folder: Annotated[str, matching(r"(?!.*\.\.)\w[\w./-]*", "a folder in the data set")] | None
@@ -76,17 +79,23 @@ class HubSettings(Settings):
 
 
 class LabelSettings(Settings):
+    """The labels of each sentiment."""
+
     negative: Meaning
     positive: Meaning
 
 
 class PreferenceValues(Settings):
+    """The votes for the first response, for the second response, and for neither."""
+
     a: Meaning
     b: Meaning
     tie: list[int | float | bool | str]
 
 
 class DataSettings(Settings):
+    """The section `data`."""
+
     source: Annotated[str, AfterValidator(_source)]
     hub: HubSettings
     columns: dict[Column, Named]
@@ -118,33 +127,33 @@ class DataSettings(Settings):
     near_duplicate: Annotated[float, Field(ge=0.1, le=1)]
 
     @property
-    def told_columns(self) -> list[str | int]:
-        """Every name or number of a column that `columns` tells."""
-        told = (name if isinstance(name, list) else [name] for name in self.columns.values() if name is not None)
-        return list(itertools.chain.from_iterable(told))
+    def named_columns(self) -> list[str | int]:
+        """Every name or number of a column in `columns`."""
+        named = (name if isinstance(name, list) else [name] for name in self.columns.values() if name is not None)
+        return list(itertools.chain.from_iterable(named))
 
     @property
     def last_column(self) -> int:
-        """The greatest number by which `columns` names a column; 0: columns have names."""
-        return max((name for name in self.told_columns if isinstance(name, int)), default=0)
+        """The largest number of a column in `columns`, or 0 if columns have names."""
+        return max((name for name in self.named_columns if isinstance(name, int)), default=0)
 
     def elsewhere(self) -> "DataSettings":
-        """As these settings are for other files than those of `source`, whose columns and values have the usual names."""
+        """Return the settings for other sources than `source`. Their columns and values have the usual names."""
         return self.model_copy(update={"columns": {}, "labels": None, "preference_values": None})
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
         if self.source in ("hub", "auto"):
             if self.hub.dataset is None:
-                raise ValueError(f"data.hub.dataset: name the data set that `data.source: {self.source}` loads")
+                raise ValueError(f"data.hub.dataset: should name a data set, since data.source is {self.source} (got null)")
             pin(self.hub.dataset, self.hub.revision, "data.hub", local=False)
-        told = self.told_columns
-        if len({type(name) for name in told}) > 1:
-            raise ValueError("data.columns: names and numbers do not go together; a file has a header, or it has none")
-        if twins := [name for number, name in enumerate(told) if name in told[:number]]:
+        named = self.named_columns
+        if len({type(name) for name in named}) > 1:
+            raise ValueError("data.columns: use either names, for files with a header, or numbers, for files without a header")
+        if twins := [name for number, name in enumerate(named) if name in named[:number]]:
             raise ValueError(f"data.columns: {shown(twins[0])} cannot be two columns")
         if self.last_column and self.source in ("hub", "auto"):
-            raise ValueError("data.columns: the columns of a hub data set have names; use them, and not numbers")
+            raise ValueError("data.columns: use names, not numbers, for the columns of a hub data set")
         if self.rating_negative >= self.rating_positive:
             raise ValueError(
                 f"data.rating_negative ({self.rating_negative:g}) must be below data.rating_positive ({self.rating_positive:g})"
@@ -152,7 +161,7 @@ class DataSettings(Settings):
         for column, theirs in self.columns.items():
             if isinstance(theirs, list) and column != "preference":
                 raise ValueError(
-                    f"data.columns: {column} is one column; only preference can be a list, of the annotators' columns"
+                    f"data.columns: {column} should be one column; only preference may be a list of the annotators' columns"
                 )
         for name, values in (("labels", self.labels), ("preference_values", self.preference_values)):
             for (one, ones), (other, others) in itertools.combinations(dict(values or ()).items(), 2):
@@ -160,15 +169,15 @@ class DataSettings(Settings):
                     raise ValueError(f"data.{name}: {listed(sorted(both))} cannot mean both {one} and {other}")
         if self.source == "synthetic":
             if self.flipped_pairs:
-                raise ValueError("data.flipped_pairs is of brought data; the pairs of the grammar have data.disagreement")
+                raise ValueError("data.flipped_pairs should be 0 with data.source synthetic; use data.disagreement instead")
             if self.corpus or self.prompts:
-                raise ValueError("data.corpus and data.prompts go with other sources than synthetic; set them to null")
+                raise ValueError("data.corpus and data.prompts should be null with data.source synthetic")
             if faults := whole_numbers(self, *PROPORTIONS):
                 raise ValueError(faults[0])
         return self
 
 
 def whole_numbers(data: DataSettings, *names: str) -> list[str]:
-    """What is wrong with counts of rows that the grammar writes: they should be whole numbers. Nothing, or one line."""
+    """Return a list of one message if counts of rows that the grammar writes are no whole numbers, else an empty list."""
     wrong = [f"data.{name}" for name in names if not isinstance(getattr(data, name), int)]
-    return [f"{', '.join(wrong)}: the grammar writes as many rows as are asked for; give whole numbers"] if wrong else []
+    return [f"{', '.join(wrong)}: should be whole numbers, since the grammar writes these rows"] if wrong else []

@@ -12,7 +12,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Prompted(Settings):
-    """The part of the section that `prepare` reads, to know how many prompts the source must have."""
+    """The settings that `prepare` reads: the number of prompts that the source must have."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -30,6 +30,8 @@ class RolloutSettings(Settings):
 
 
 class PPOSettings(Prompted, RolloutSettings):
+    """The section `ppo`."""
+
     model_config = ConfigDict(extra="forbid")
 
     steps: Annotated[int, Field(ge=1, le=1_000_000)]
@@ -56,18 +58,16 @@ class PPOSettings(Prompted, RolloutSettings):
     @model_validator(mode="after")
     def _batches_divide(self) -> Self:
         if self.batch_size % self.minibatches:
-            raise ValueError(
-                f"ppo.minibatches must divide ppo.batch_size, and {self.minibatches} does not divide {self.batch_size}"
-            )
+            raise ValueError(f"ppo.batch_size ({self.batch_size}) must be a multiple of ppo.minibatches ({self.minibatches})")
         minibatch = self.batch_size // self.minibatches
         if minibatch % min(self.micro_batch_size, minibatch):
             raise ValueError(
-                f"ppo.micro_batch_size must divide the minibatch of {minibatch} responses (ppo.batch_size / ppo.minibatches), "
-                f"and {self.micro_batch_size} does not"
+                f"the minibatch of {minibatch} responses (ppo.batch_size / ppo.minibatches) must be a multiple of "
+                f"ppo.micro_batch_size ({self.micro_batch_size})"
             )
         if self.kl_target is not None and (self.kl_coef == 0 or self.kl_horizon < self.batch_size):
             raise ValueError(
-                "with ppo.kl_target, ppo.kl_coef must be above 0 and ppo.kl_horizon at least ppo.batch_size, "
-                "or the coefficient could not move or would lose its sign"
+                "with ppo.kl_target, ppo.kl_coef must be above 0 and ppo.kl_horizon at least ppo.batch_size; "
+                "otherwise the KL coefficient would stay 0 or become negative"
             )
         return self

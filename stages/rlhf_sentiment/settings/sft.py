@@ -8,6 +8,8 @@ from ..engine.params import Settings
 
 
 class SFTSettings(Settings):
+    """The section `sft`."""
+
     epochs: Annotated[float, Field(gt=0, le=1000)]
     batch_size: Annotated[int, Field(ge=1, le=65_536)]
     learning_rate: Annotated[float, Field(gt=0, le=0.1)]

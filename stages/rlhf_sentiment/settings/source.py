@@ -1,4 +1,4 @@
-"""Where text may come from, as the sections `data` and `judge` both name it."""
+"""Names of sources of text, for the sections `data` and `judge`."""
 
 from typing import Annotated
 
@@ -11,10 +11,10 @@ RAW = "data/raw/"
 
 
 def inside_raw(path: str) -> str:
-    """`path`, which is a file, folder or glob below data/raw, without a slash at its end.
+    """Return `path`, a file, folder or glob below data/raw, without a slash at its end.
 
     Raises:
-        ValueError: it is not, or leaves that folder.
+        ValueError: `path` is not below data/raw.
     """
     path = path.removesuffix("/")
     parts = path.removeprefix(RAW).split("/")

@@ -1,4 +1,4 @@
-"""All of params.yaml: every section, and the combinations that cannot work."""
+"""All of params.yaml: every section, and checks across sections."""
 
 from os.path import isfile
 from typing import Self
@@ -8,14 +8,14 @@ from pydantic import model_validator
 from ..engine.inputs import whence
 from ..engine.params import Device, Seed, Settings
 from .base import BaseSettings
-from .checkpoints import CheckpointEvery
+from .checkpoint_every import CheckpointEvery
 from .counts import Asked
 from .data import DataSettings, whole_numbers
 from .evaluate import EvaluateSettings
 from .generation import GenerationSettings
 from .judge import JudgeSettings
 from .ppo import PPOSettings
-from .report import ReportTo
+from .report_to import ReportTo
 from .reward import RewardSettings
 from .sft import SFTSettings
 
@@ -47,7 +47,7 @@ class Params(Settings):
         ]
         if self.evaluate.prompts_file is None:
             limits.append(("evaluate.num_samples", self.evaluate.num_samples, "data.prompts_test", self.data.prompts_test))
-        if self.base.model == "scratch":  # the model's positions are known: a prompt has at least one token
+        if self.base.model == "scratch":  # the number of positions is known, and a prompt has at least one token
             positions = {
                 "sft.max_length": self.sft.max_length,
                 "reward.max_length": self.reward.max_length,
@@ -58,7 +58,7 @@ class Params(Settings):
         beyond = [
             f"{name} ({asked}) must be at most {limit} ({most})"
             for name, asked, limit, most in limits
-            if isinstance(asked, int) and isinstance(most, int) and asked > most  # `prepare` knows what others come to
+            if isinstance(asked, int) and isinstance(most, int) and asked > most  # `prepare` checks shares and empty counts
         ]
         if "synthetic" in (self.data.source, self.judge.source):
             beyond += whole_numbers(self.data, "labelled_texts", "labelled_held_out")

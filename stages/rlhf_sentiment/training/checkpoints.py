@@ -1,11 +1,12 @@
-"""Checkpoints: a training run that was killed at any moment goes on from its last good one, to the bytes it would have had.
+"""Checkpoints: a training run that was killed at any moment resumes from its last good one, and ends with the same bytes.
 
-    .checkpoints/STAGE/KEY/000000050/      all that the run needs to go on from step 50
+    .checkpoints/STAGE/KEY/000000050/      everything that the run needs to resume from step 50
     .checkpoints/STAGE/KEY/000000050/checksums.json
-    .checkpoints/STAGE/KEY/outs.json       the stage is done: what it wrote, until DVC has recorded that
+    .checkpoints/STAGE/KEY/outs.json       hashes of the outputs of a finished stage, until DVC has recorded them
 
-They lie outside DVC's outs, which DVC deletes before a run, and in the main repository for queued experiments too. KEY is a
-hash of all that the bytes depend on, so that nobody else's checkpoint is ever picked up. Deleting the folder is always safe.
+The folder is not among DVC's outs, because DVC deletes these before a run. Queued experiments use the folder of the main
+repository. KEY is a hash of everything that the bytes depend on, so that a run never resumes from a checkpoint of a different
+run. You can always delete the folder.
 """
 
 import hashlib
@@ -13,7 +14,7 @@ import json
 import os
 import pickle
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,21 +23,21 @@ import portalocker
 from pydantic import BaseModel
 
 from ..engine import environment
-from ..engine.errors import ConfigError, StageError, first_line
+from ..engine.dvc_state import hash_of, recorded
+from ..engine.errors import StageError, first_line
 from ..engine.inputs import repository
 from ..engine.locks import locked
 from ..engine.messages import warn
-from ..engine.params import read_yaml
 from ..engine.stage import STAGES
 from ..engine.stopping import asked
 
 T = TypeVar("T")
 
-# Settings that cannot change a run's bytes.
+# Settings that change no byte of a run.
 _NO_PART_OF_KEY = {"report_to", "checkpoint_every"}
 
 
-# The locks that this process has: a run that failed in a notebook and is started again there must not wait for itself.
+# The locks of this process. In a notebook, a run that failed and is started again must not wait for itself.
 _held: dict[Path, ExitStack] = {}
 
 
@@ -45,7 +46,9 @@ def _root() -> Path:
 
 
 class Checkpoints:
-    """The checkpoints of one run. Until it is finished, or the process ends, no other process has those of the same key.
+    """The checkpoints of one run.
+
+    A process holds the checkpoints of its key alone, until it calls `finish` or ends.
 
     Example:
         kept = Checkpoints("ppo", params, READS, params.checkpoint_every.ppo)
@@ -63,9 +66,10 @@ class Checkpoints:
         """Find the run's folder, and wait for its lock.
 
         Args:
+            stage: the stage's name.
             params: the settings that the stage loads.
-            reads: the files and folders that it reads.
-            every: steps between checkpoints; None: there are none.
+            reads: the files and folders that the stage reads.
+            every: the number of steps between checkpoints. None means no checkpoints.
         """
         forget_recorded()
         self.stage, self.every = stage, every
@@ -79,30 +83,30 @@ class Checkpoints:
             shutil.rmtree(half)
 
     def newest(self, read: Callable[[Path], T]) -> T | None:
-        """What `read` makes of the newest checkpoint that is whole; a damaged one is passed over, with a warning."""
+        """Return the result of `read` on the newest intact checkpoint, or None. Damaged ones are skipped with a warning."""
         for folder in sorted(self.folder.glob("[0-9]*[0-9]"), reverse=True) if self.every is not None else []:
             try:
                 _check(folder)
                 found = read(folder)
             except (OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
-                warn(self.stage, f"the checkpoint of step {int(folder.name)} is passed over: {first_line(error)}")
+                warn(self.stage, f"the checkpoint of step {int(folder.name)} is skipped: {first_line(error)}")
                 continue
             print(f"{self.stage}: goes on from its checkpoint of step {int(folder.name)}", flush=True)
             return found
         return None
 
     def due(self, step: int, steps: int) -> bool:
-        """Whether to write one after `step`: every so often, after the last, and before the stage stops."""
+        """Return whether to write a checkpoint after `step`: at each interval, after the last step, and before a stop."""
         return self.every is not None and (step % self.every == 0 or step == steps or asked() is not None)
 
     @contextmanager
     def writing(self, step: int) -> Iterator[Path]:
-        """A folder to write a checkpoint to: it is checksummed, synced and renamed when the block ends well.
+        """Give a folder to write a checkpoint to. After the block it gets checksums, is synced and takes its final name.
 
-        The one before stays; others go.
+        The checkpoint before it stays, and older ones are removed.
 
         Raises:
-            StageError: it cannot be written.
+            StageError: the checkpoint cannot be written.
         """
         aside = self.folder / f"{step:09d}.part"
         try:
@@ -111,10 +115,10 @@ class Checkpoints:
             yield aside
             _seal(aside)
             whole = aside.with_suffix("")
-            shutil.rmtree(whole, ignore_errors=True)  # a damaged one of this step
+            shutil.rmtree(whole, ignore_errors=True)  # a damaged checkpoint of this step
             aside.replace(whole)
             _sync(self.folder)
-        except Exception as error:  # of torch and safetensors too, which have their own for a full disk
+        except Exception as error:  # torch and safetensors have their own errors for a full disk
             shutil.rmtree(aside, ignore_errors=True)
             why = first_line(error)
             raise StageError(
@@ -122,21 +126,24 @@ class Checkpoints:
                 f"checkpoint_every.{self.stage}: null. The last good one is kept"
             ) from error
         there = sorted(self.folder.glob("[0-9]*[0-9]"))
-        good = [folder for folder in there if folder <= whole]  # later ones were passed over
+        good = [folder for folder in there if folder <= whole]  # later ones were skipped as damaged
         for folder in set(there) - set(good[-2:]):
             shutil.rmtree(folder)
 
     def finish(self, outs: Sequence[str]) -> None:
-        """Note that the stage's outs are written: the last checkpoint goes when DVC has recorded them."""
+        """Note that the stage's outputs are written. The checkpoints are removed after DVC has recorded these outputs."""
         if self.every is not None:
-            if self.folder.exists():  # else there was nothing to train
-                _write(self.folder / "outs.json", {out: _dvc_hash(Path(out)) for out in outs})
+            if self.folder.exists():  # it does not exist where the stage trained nothing
+                _write(self.folder / "outs.json", {out: hash_of(Path(out)) for out in outs})
             _held.pop(self.folder, ExitStack()).close()
 
 
 def key_of(params: BaseModel, reads: Sequence[str]) -> str:
-    """A hash of the project's modules that are loaded, settings, contents of `reads`, libraries, processor, threads and
-    variables that tell the libraries how to compute."""
+    """Return a hash of everything that the bytes of a run depend on.
+
+    This is the source of the loaded modules, the settings, the contents of `reads`, the versions of the libraries, the
+    processor, the number of threads, and the environment variables that change arithmetic.
+    """
     parts: list[Any] = [
         environment.code(STAGES),
         params.model_dump(mode="json", exclude=_NO_PART_OF_KEY),
@@ -149,38 +156,27 @@ def key_of(params: BaseModel, reads: Sequence[str]) -> str:
 
 
 def forget_recorded() -> None:
-    """Remove the checkpoints of runs whose outs dvc.lock has: nothing can be lost of those any more."""
+    """Remove the checkpoints of runs whose outputs dvc.lock has recorded."""
     try:
-        stages = read_yaml(Path("dvc.lock"))["stages"].items()
-        recorded = {name: {out["path"]: out.get("md5") for out in stage.get("outs", [])} for name, stage in stages}
-    except (ConfigError, KeyError, TypeError, AttributeError):  # there is none, or it is damaged
+        outs = {stage: run.outs for stage, run in recorded().items()}
+    except StageError:  # `make repro` repairs it
         return
     for done in _root().glob("*/*/outs.json"):
         try:
-            if json.loads(done.read_text(encoding="utf-8")) == recorded.get(done.parent.parent.name, {}):
+            if json.loads(done.read_text(encoding="utf-8")) == outs.get(done.parent.parent.name):
                 with _lock_of(done.parent, wait=False):
                     for folder in done.parent.iterdir():
                         if folder.is_dir():
                             shutil.rmtree(folder)
-                    shutil.rmtree(done.parent)  # with outs.json last, so that what a kill leaves of it is removed next time
-        except (OSError, ValueError, portalocker.AlreadyLocked):  # another process has it; a kill cut the file short
+                    shutil.rmtree(done.parent)  # with outs.json last, so that the next call completes a removal that was killed
+        except (OSError, ValueError, portalocker.AlreadyLocked):  # another process holds it, or a kill truncated the file
             continue
 
 
 def _lock_of(folder: Path, wait: bool) -> AbstractContextManager[None]:
-    """The lock of a run's checkpoints."""
+    """Hold the lock of a run's checkpoints."""
     stage, key = folder.parts[-2:]
     return locked(stage, (), [f"checkpoints/{stage}/{key}"], _root() / "locks", wait)
-
-
-def _dvc_hash(out: Path) -> str:
-    """The hash that dvc.lock has of a file or a folder (https://dvc.org/doc/user-guide/project-structure/internal-files)."""
-    if out.is_file():
-        with open(out, "rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    entries = [{"md5": _dvc_hash(file), "relpath": file.relative_to(out).as_posix()} for file in _files(out)]
-    entries.sort(key=lambda entry: tuple(entry["relpath"].split("/")))
-    return hashlib.md5(json.dumps(entries, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 
 def _files(path: Path) -> list[Path]:
@@ -195,13 +191,13 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _write(path: Path, tree: dict[str, str]) -> None:
+def _write(path: Path, tree: Mapping[str, str | None]) -> None:
     path.write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")
     _sync(path)
 
 
 def _seal(folder: Path) -> None:
-    """Checksums of the files in it, and all of it on the disk."""
+    """Write checksums of the files in a folder, and sync all of it to the disk."""
     files = _files(folder)
     _write(folder / "checksums.json", {file.relative_to(folder).as_posix(): environment.sha256(file) for file in files})
     for file in files:
@@ -210,9 +206,10 @@ def _seal(folder: Path) -> None:
 
 
 def _check(folder: Path) -> None:
-    """
+    """Compare a checkpoint with its checksums.
+
     Raises:
-        ValueError: a file is not what it was.
+        ValueError: a file is damaged or missing.
     """
     sums = json.loads((folder / "checksums.json").read_text(encoding="utf-8"))
     now = {

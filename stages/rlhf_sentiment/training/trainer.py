@@ -1,5 +1,4 @@
-"""What the stages that use a transformers Trainer share: its arguments, checkpoints, one progress bar, and a curve for
-`dvc plots`."""
+"""Run transformers' Trainer for base, sft and reward: arguments, checkpoints, a progress bar, and a curve for `dvc plots`."""
 
 import math
 import os
@@ -21,25 +20,28 @@ from ..engine.records import Row
 from ..engine.stopping import asked, patient
 from .checkpoints import Checkpoints
 
-_POINTS = 30  # of a curve, about
+_POINTS = 30  # about how many points a curve has
 
 
 @contextmanager
 def arguments(device: torch.device, seed: int, rows: int, settings: Any, report_to: str) -> Iterator[Row]:
-    """Keyword arguments for a `TrainingArguments`, whose scratch folder lives as long as the block.
+    """Give keyword arguments for a `TrainingArguments`. Its scratch folder exists as long as the block runs.
 
-    Each step is logged: what Trainer adds up between two logs is in no checkpoint.
+    The Trainer logs every step, because its sums between two logs are not part of a checkpoint.
 
     Args:
-        rows: rows in the training set, for the number of steps.
-        settings: has `epochs`, `batch_size` and `learning_rate` (peak; 5 % warm-up, then linear to 0).
-        report_to: "none", or where Trainer also reports to.
+        device: where the model is.
+        rows: the number of rows in the training set, from which the number of steps follows.
+        seed: decides the order of the rows.
+        settings: a section with `epochs`, `batch_size` and `learning_rate`. The rate rises over the first 5 % of the steps,
+            and then falls linearly to 0.
+        report_to: "none", or a service to which the Trainer also reports.
     """
     steps = math.ceil(rows / settings.batch_size * settings.epochs)
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", "runs")
-    for name in [name for name in os.environ if name.startswith("ACCELERATE_")]:  # it would change precision and batches
+    for name in [name for name in os.environ if name.startswith("ACCELERATE_")]:  # they would change precision and batches
         del os.environ[name]
-    disable_progress_bars()  # the bar of `train` is enough
+    disable_progress_bars()  # `train` has its own bar
     with tempfile.TemporaryDirectory() as scratch:
         yield {
             "output_dir": scratch,
@@ -54,7 +56,7 @@ def arguments(device: torch.device, seed: int, rows: int, settings: Any, report_
             "bf16": False,
             "gradient_checkpointing": False,
             "logging_steps": 1,
-            "logging_nan_inf_filter": False,  # it would show the mean of the others where a loss is not finite
+            "logging_nan_inf_filter": False,  # otherwise the Trainer hides a loss that is not finite
             "report_to": report_to,
             "save_strategy": "no",
             "disable_tqdm": True,
@@ -63,15 +65,18 @@ def arguments(device: torch.device, seed: int, rows: int, settings: Any, report_
 
 
 def train(trainer: Trainer, kept: Checkpoints, columns: dict[str, str]) -> list[Row]:
-    """Run `trainer` from its last checkpoint on, with a progress bar, and return its curve: about thirty points, each the mean
-    since the last.
+    """Run `trainer` from its last checkpoint and return its curve of about thirty points.
+
+    Each point is the mean over the steps since the point before.
 
     Args:
-        columns: the Trainer's name of a figure -> the curve's name of it. `loss` is always there.
+        trainer: not yet run.
+        kept: the checkpoints of this run.
+        columns: the Trainer's name of a figure -> the name in the curve. `loss` is required.
 
     Raises:
         StageError: a figure or the gradient is not finite; a checkpoint cannot be written.
-        Stopped: after a checkpoint.
+        Stopped: a signal came. The checkpoint is written first.
     """
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_Watch(kept, columns))
@@ -80,8 +85,8 @@ def train(trainer: Trainer, kept: Checkpoints, columns: dict[str, str]) -> list[
         step = trainer.state.global_step
         with kept.writing(step) as folder:
             trainer.args.output_dir = str(folder)
-            Trainer._save_checkpoint(trainer, model, trial)  # trl's would write a model card, too
-            (folder / f"checkpoint-{step}" / "training_args.bin").unlink()  # a pickle that nothing reads
+            Trainer._save_checkpoint(trainer, model, trial)  # trl's own method also writes a model card
+            (folder / f"checkpoint-{step}" / "training_args.bin").unlink()  # a pickle that no program here reads
 
     trainer._save_checkpoint = save
     with patient():
@@ -97,10 +102,10 @@ def train(trainer: Trainer, kept: Checkpoints, columns: dict[str, str]) -> list[
 
 
 def _readable(folder: Path) -> str:
-    """The Trainer's own folder in a checkpoint, once torch has read in it what it reads without running code.
+    """Return the Trainer's own folder in a checkpoint, after a check that no file in it can run code.
 
     Raises:
-        pickle.UnpicklingError: something else than tensors and plain values.
+        pickle.UnpicklingError: a file holds something other than tensors and plain values.
     """
     (inner,) = folder.glob("checkpoint-*")
     with safe_globals():  # numpy's random state
@@ -110,15 +115,21 @@ def _readable(folder: Path) -> str:
 
 
 class _Watch(TrainerCallback):
-    """After each step: stop where a figure is not finite, move the bar, have a checkpoint written where one is due."""
+    """After each step: check that the figures are finite, move the bar, and ask for a checkpoint where one is due."""
 
     def __init__(self, kept: Checkpoints, columns: dict[str, str]) -> None:
         self.kept, self.columns = kept, columns
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Open the progress bar."""
         self.bar = progress_bar(total=state.max_steps, initial=state.global_step, desc=self.kept.stage, unit=" steps")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Row | None = None, **_: Any) -> None:
+        """Check the figures of a step, and decide on a checkpoint and on a stop.
+
+        Raises:
+            StageError: a figure or the gradient is not finite.
+        """
         if not logs or "loss" not in logs:  # the Trainer's own summary of the run
             return
         for figure in (*self.columns, "grad_norm"):
@@ -131,19 +142,23 @@ class _Watch(TrainerCallback):
         control.should_training_stop |= asked() is not None
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Close the progress bar."""
         self.bar.close()
 
 
 class ByLength(LengthGroupedSampler):
-    """Texts of like length together, in an order that seed and epoch alone decide: a run that goes on from a checkpoint takes
-    the batches that it would have taken. (Trainer's own order depends on all the random numbers drawn so far.)"""
+    """Batches of texts of similar length, in an order that only seed and epoch decide.
+
+    A run that resumes from a checkpoint therefore takes the same batches. The Trainer's own order depends on all random
+    numbers that were drawn before.
+    """
 
     def __init__(self, lengths: list[int], batch_size: int, seed: int) -> None:
         super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
         self.seed, self.epoch = seed, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """What Trainer calls before each pass."""
+        """Set the epoch. The Trainer calls this before each pass."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
@@ -152,7 +167,7 @@ class ByLength(LengthGroupedSampler):
 
 
 class ByLengthTrainer(Trainer):
-    """A Trainer that takes its rows `ByLength`."""
+    """A Trainer that takes its rows in the order of `ByLength`."""
 
     def _get_train_sampler(self, train_dataset: Any = None) -> ByLength:
         lengths = [len(ids) for ids in self.train_dataset["input_ids"]]

@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..engine.artifacts import writing
+from ..engine.outputs import writing
 from .contestants import CONTESTANTS
 from .tables import Tables
 

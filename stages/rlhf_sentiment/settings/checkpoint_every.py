@@ -1,4 +1,4 @@
-"""The section `checkpoint_every`: how often the training stages write checkpoints."""
+"""The section `checkpoint_every`: the number of steps between two checkpoints."""
 
 from typing import Annotated
 
@@ -10,6 +10,8 @@ Every = Annotated[int, Field(ge=1)] | None
 
 
 class CheckpointEvery(Settings):
+    """Steps between two checkpoints of each stage. null: no checkpoints."""
+
     base: Every
     sft: Every
     reward: Every

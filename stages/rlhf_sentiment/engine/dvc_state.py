@@ -1,0 +1,90 @@
+"""What DVC says about its own work: which process writes an output now, what was recorded, and how DVC hashes.
+
+Only this module and stages/mend.py read the files that DVC writes.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+
+from .errors import ConfigError, StageError
+from .params import read_yaml
+
+LOCK, RWLOCK = Path("dvc.lock"), Path(".dvc/tmp/rwlock")
+
+
+class Recorded(NamedTuple):
+    """What dvc.lock has of the last run of a stage.
+
+    Attributes:
+        deps, outs: path -> hash.
+        params: key in params.yaml -> value.
+    """
+
+    deps: dict[str, str | None]
+    outs: dict[str, str | None]
+    params: dict[str, Any]
+
+
+def recorded() -> dict[str, Recorded]:
+    """Return what dvc.lock has of each stage. The result is empty where there is no dvc.lock.
+
+    Raises:
+        StageError: dvc.lock is damaged.
+    """
+    if not LOCK.is_file():
+        return {}
+    try:
+        return {
+            name: Recorded(
+                {one["path"]: one.get("md5") for one in stage.get("deps", [])},
+                {one["path"]: one.get("md5") for one in stage.get("outs", [])},
+                dict(stage.get("params", {}).get("params.yaml", {})),
+            )
+            for name, stage in read_yaml(LOCK).get("stages", {}).items()
+        }
+    except (ConfigError, KeyError, TypeError, ValueError, AttributeError):
+        raise StageError(f"{LOCK} is damaged; `make repro` restores it from git, or says what is wrong") from None
+
+
+def hash_of(path: Path) -> str | None:
+    """Return the hash that dvc.lock has of a file or a folder, as DVC itself computes it."""
+    from dvc_data.hashfile.build import build
+    from dvc_data.hashfile.db import HashFileDB
+    from dvc_objects.fs.local import LocalFileSystem
+    from dvc_objects.fs.memory import MemoryFileSystem
+
+    nowhere = HashFileDB(MemoryFileSystem(), "/")
+    return build(nowhere, str(path), LocalFileSystem(), "md5", dry_run=True)[2].hash_info.value
+
+
+def writers() -> dict[str, int]:
+    """Return the absolute path of each output that a dvc writes now, with the process id of that dvc.
+
+    DVC adds these entries before it runs a stage. The entries of a dvc that was killed stay there.
+    """
+    try:
+        entries = json.loads(RWLOCK.read_text(encoding="utf-8"))["write"]
+        return {path: int(entry["pid"]) for path, entry in entries.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):  # no such file, or a damaged one
+        return {}
+
+
+def writer_of(out: str) -> int | None:
+    """Return the process id of the dvc that writes an output, or None where DVC names none."""
+    return writers().get(os.path.abspath(out))
+
+
+def is_running(pid: int, since: float) -> bool:
+    """Return whether a process is alive and began before a time, in seconds since the epoch.
+
+    A process that began later is another one, to which the system gave the same id.
+    """
+    try:
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= since
+    except (psutil.Error, ValueError, OverflowError):  # no such process, or one of another user, or no possible id
+        return False
