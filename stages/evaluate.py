@@ -66,6 +66,8 @@ WRITES = [
 
 
 class Params(Settings):
+    """The settings that the stage reads."""
+
     seed: Seed
     device: Device
     ppo: RolloutSettings
@@ -92,6 +94,7 @@ class Inputs(NamedTuple):
 
 
 def main(params: Params) -> str:
+    """Judge the answers, and write the figures, the plots and the report."""
     quiet()
     make_deterministic(params.seed)
     settings, device = params.evaluate, resolve_device(params.device)

@@ -29,6 +29,8 @@ WRITES = {name: [one.answers, *([one.rollouts] if one.rollouts else []), one.cou
 
 
 class Params(Settings):
+    """The settings that the stage reads."""
+
     seed: Seed
     device: Device
     ppo: RolloutSettings
@@ -37,6 +39,7 @@ class Params(Settings):
 
 
 def main(params: Params, name: str) -> str:
+    """Let one contestant answer the prompts."""
     quiet()
     forget_recorded()  # PPO's checkpoints, once DVC has recorded its outs
     make_deterministic(params.seed)

@@ -97,7 +97,8 @@ def write_reviews(folder: Path, train: int, test: int) -> None:
 
 def write_llama(folder: Path) -> None:
     """A random Llama of 300 tokens with a SentencePiece tokenizer: BOS before every text, a space before its first word,
-    no pad token."""
+    no pad token.
+    """
     import torch
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -204,7 +205,8 @@ def outs(world: World, *folders: str) -> dict[str, bytes]:
 
 def checkout(folder: Path, params: dict[str, Any], variables: dict[str, str] | None = None) -> World:
     """A new repository in `folder` with the files of this one, but nothing that a run wrote, with `params`, and with more
-    environment variables for its commands."""
+    environment variables for its commands.
+    """
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.splitlines()

@@ -42,7 +42,8 @@ def python(world: World, program: str, status: int = 0) -> str:
 @pytest.fixture
 def notebook(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """A function that runs a program in a world's folder, in this process, and returns what a notebook shows of it: what it
-    printed, its warnings, and, where it `fails`, as it then must, the last line of the traceback."""
+    printed, its warnings, and, where it `fails`, as it then must, the last line of the traceback.
+    """
 
     def run(world: World, program: str, fails: bool = False) -> str:
         capsys.readouterr()

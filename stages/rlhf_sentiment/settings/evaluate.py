@@ -62,6 +62,8 @@ class Guards(Settings):
 
 
 class EvaluateSettings(Questions):
+    """The section `evaluate`."""
+
     model_config = ConfigDict(extra="forbid")
 
     judged: Literal["response", "prompt and response"]

@@ -8,6 +8,8 @@ from ..engine.params import Settings
 
 
 class GenerationSettings(Settings):
+    """The section `generation`."""
+
     max_new_tokens: Annotated[int, Field(ge=1, le=131_072)]
     temperature: Annotated[float, Field(ge=1e-3, le=10)]
     top_p: Annotated[float, Field(gt=0, le=1)]

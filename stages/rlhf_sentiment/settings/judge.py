@@ -23,6 +23,8 @@ class JudgeSource(Settings):
 
 
 class JudgeSettings(JudgeSource):
+    """The section `judge`."""
+
     model_config = ConfigDict(extra="forbid")
 
     ngrams: Annotated[int, Field(ge=1, le=5)]
