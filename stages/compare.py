@@ -32,7 +32,7 @@ MOST_SAMPLES = 1000  # the limit of evaluate.samples_per_prompt
 
 
 def main() -> None:
-    """Run the command line."""
+    """Read the command line, and print the answers of every model."""
     parser = Parser(prog="python stages/compare.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompt", action="append", default=[], help="a text to continue; may be given several times")
     parser.add_argument(

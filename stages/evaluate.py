@@ -20,11 +20,11 @@ from rlhf_sentiment.evaluation.exam import Exam, read_exam
 from rlhf_sentiment.evaluation.guards import guard
 from rlhf_sentiment.evaluation.measures import figures_of_contestants, hacking_gap, plain
 from rlhf_sentiment.evaluation.panel import Panel, by_prompt, figures_of_judges
+from rlhf_sentiment.evaluation.plot_data import make_tables, side_by_side, write_tables
 from rlhf_sentiment.evaluation.plots import draw
 from rlhf_sentiment.evaluation.report import headline, markdown, publish
 from rlhf_sentiment.evaluation.samples import Samples, read_samples
 from rlhf_sentiment.evaluation.statistics import comparisons
-from rlhf_sentiment.evaluation.tables import make_tables, side_by_side, write_tables
 from rlhf_sentiment.models.devices import make_deterministic, quiet, resolve_device
 from rlhf_sentiment.settings.evaluate import EvaluateSettings
 from rlhf_sentiment.settings.ppo import RolloutSettings
@@ -66,7 +66,7 @@ WRITES = [
 
 
 class Params(Settings):
-    """The settings of this stage."""
+    """The settings that the stage reads."""
 
     seed: Seed
     device: Device
@@ -94,7 +94,7 @@ class Inputs(NamedTuple):
 
 
 def main(params: Params) -> str:
-    """Run the stage, and return the end of its last line."""
+    """Judge the answers, and write the figures, the plots and the report."""
     quiet()
     make_deterministic(params.seed)
     settings, device = params.evaluate, resolve_device(params.device)

@@ -21,13 +21,13 @@ WRITES = ["models/judge", "metrics/judge.json"]
 
 
 class Params(Settings):
-    """The settings of this stage."""
+    """The settings that the stage reads."""
 
     judge: JudgeSettings
 
 
 def main(params: Params) -> str:
-    """Run the stage, and return the end of its last line."""
+    """Train the judge, and measure it on held-out texts."""
     settings = params.judge
     rows = read_rows("data/prepared/labelled.jsonl", {"text": str, "label": int, "split": str})
     texts = {split: [row["text"] for row in rows if row["split"] == split] for split in ("train", "test")}

@@ -29,7 +29,7 @@ WRITES = {name: [one.answers, *([one.rollouts] if one.rollouts else []), one.cou
 
 
 class Params(Settings):
-    """The settings of this stage."""
+    """The settings that the stage reads."""
 
     seed: Seed
     device: Device
@@ -39,7 +39,7 @@ class Params(Settings):
 
 
 def main(params: Params, name: str) -> str:
-    """Sample from the contestant `name`, and return the end of the stage's last line."""
+    """Let one contestant answer the prompts."""
     quiet()
     forget_recorded()  # PPO's checkpoints, once DVC has recorded its outs
     make_deterministic(params.seed)

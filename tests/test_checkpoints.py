@@ -202,6 +202,7 @@ def test_the_key_is_all_that_the_bytes_depend_on(here: Path, monkeypatch: pytest
 
 
 def test_a_finished_run_is_forgotten_when_dvc_has_recorded_it(here: Path) -> None:
+    (here / "dvc.yaml").write_text("stages:\n  ppo:\n    cmd: python stages/ppo.py\n")
     run = kept()
     save(run, 5)
     (here / "models/ppo").mkdir(parents=True)

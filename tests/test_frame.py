@@ -1,14 +1,16 @@
 """The files around the code agree with each other and with the code."""
 
+import ast
 import re
 import runpy
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import yaml
 
-from .closure import PACKAGE, ROOT
+from .closure import PACKAGE, ROOT, STAGES
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
@@ -82,3 +84,24 @@ def test_the_vocabulary_is_checked_in_prose_only(tmp_path: Path) -> None:
     assert prose(tmp_path / "a.py").split("\n") == ['"""Doc', 'scissors."""', "pupil", "", "", "", '"A  anew."', ""]
     (tmp_path / "a.md").write_text("One `told`.\n\n    make luck\n\n```\nluck\n```\nTwo.\n")
     assert prose(tmp_path / "a.md").split("\n") == ["One .", "", "", "", "", "", "", "Two.", ""]
+
+
+def test_a_name_is_used_once() -> None:
+    """A stage and its section of params.yaml share a name, because they mean the same. No other module repeats one."""
+    names = Counter(file.stem for file in PACKAGE.rglob("*.py") if file.stem != "__init__" and file.parent.name != "settings")
+    assert [name for name, count in names.items() if count > 1] == []
+    stages = {file.stem for file in STAGES.glob("*.py")}
+    assert stages & names.keys() == {"compare"}, "evaluation/compare.py is what stages/compare.py shows"
+    sections = {file.stem for file in (PACKAGE / "settings").glob("*.py")} - {"__init__"}
+    assert sections & names.keys() == set()
+
+
+def test_functions_and_modules_are_short() -> None:
+    long = []
+    for file in STAGES.rglob("*.py"):
+        source = file.read_text()
+        long += [file.name] if source.count("\n") > 300 else []
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno >= 60:
+                long.append(f"{file.name}: {node.name}")
+    assert long == []

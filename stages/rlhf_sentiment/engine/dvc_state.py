@@ -13,7 +13,7 @@ import psutil
 from .errors import ConfigError, StageError
 from .params import read_yaml
 
-LOCK, RWLOCK = Path("dvc.lock"), Path(".dvc/tmp/rwlock")
+PIPELINE, LOCK, RWLOCK = Path("dvc.yaml"), Path("dvc.lock"), Path(".dvc/tmp/rwlock")
 
 
 class Recorded(NamedTuple):
@@ -30,13 +30,19 @@ class Recorded(NamedTuple):
 
 
 def recorded() -> dict[str, Recorded]:
-    """Return what dvc.lock has of each stage. The result is empty where there is no dvc.lock.
+    """Return what dvc.lock has of each stage in dvc.yaml. The result is empty where one of the files is missing.
+
+    DVC leaves the entry of a stage in dvc.lock when the stage is renamed or removed.
 
     Raises:
-        StageError: dvc.lock is damaged.
+        StageError: one of the files is damaged.
     """
-    if not LOCK.is_file():
+    if not (PIPELINE.is_file() and LOCK.is_file()):
         return {}
+    try:
+        pipeline = read_yaml(PIPELINE)["stages"]
+    except (ConfigError, KeyError):
+        raise StageError(f"{PIPELINE} is damaged; `dvc repro` says where") from None
     try:
         return {
             name: Recorded(
@@ -45,9 +51,16 @@ def recorded() -> dict[str, Recorded]:
                 dict(stage.get("params", {}).get("params.yaml", {})),
             )
             for name, stage in read_yaml(LOCK).get("stages", {}).items()
+            if _is_declared(name, pipeline)
         }
     except (ConfigError, KeyError, TypeError, ValueError, AttributeError):
         raise StageError(f"{LOCK} is damaged; `make repro` restores it from git, or says what is wrong") from None
+
+
+def _is_declared(name: str, pipeline: dict[str, Any]) -> bool:
+    """Return whether dvc.yaml has a stage. `sample@rlhf` is the item rlhf in the `foreach` of sample."""
+    stage, _, item = name.partition("@")
+    return stage in pipeline and (item in pipeline[stage].get("foreach", ()) if item else "foreach" not in pipeline[stage])
 
 
 def hash_of(path: Path) -> str | None:

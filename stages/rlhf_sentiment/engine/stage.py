@@ -83,16 +83,27 @@ def stage(
             warn_of_untracked(name, reads)
             print(one_line(f"{name}: reads {', '.join(reads) or arguments.params}"), flush=True)
             result = main(settings)
-            edited = [f"stages/{file}" for file in environment.edited(STAGES)]
-            if load(schema, arguments.params, whole=name == "check") != settings:
-                edited.append(str(arguments.params))
-            if edited:  # DVC records settings and code as they are at the end of a stage
-                raise StageError(
-                    f"{', '.join(edited)} was edited while the stage ran, and DVC would record the new version; run "
-                    "`dvc repro` again (with the old version, a training stage resumes from its last checkpoint)"
-                )
+            refuse_edited(arguments.params, settings, name)
             environment.record(name)
         print(one_line(f"{name}: wrote {', '.join(writes)}; {result}"), flush=True)
+
+
+def refuse_edited(params: Path, settings: BaseModel, name: str) -> None:
+    """Refuse code or settings that were edited since the stage read them.
+
+    DVC records code and settings as they are at the end of a stage, so it would record a version that did not run.
+
+    Raises:
+        StageError: the message names the files.
+    """
+    edited = [f"stages/{file}" for file in environment.edited(STAGES)]
+    if load(type(settings), params, whole=name == "check") != settings:
+        edited.append(str(params))
+    if edited:
+        raise StageError(
+            f"{', '.join(edited)} was edited while the stage ran, and DVC would record the new version; run "
+            "`dvc repro` again (with the old version, a training stage resumes from its last checkpoint)"
+        )
 
 
 def _parser(name: str, doc: str | None, reads: Paths, writes: Paths, preview: bool) -> Parser:

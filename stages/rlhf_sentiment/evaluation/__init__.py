@@ -10,7 +10,7 @@ costs        what positivity cost
 guards       warnings where the cost was too high
 statistics   intervals and tests
 measures     the numbers of metrics/evaluation.json
-tables       the tables in plots/
+plot_data    the tables in plots/
 plots        the PNG plots
 report       the report in Markdown
 compare      the answers of every contestant to your own prompts

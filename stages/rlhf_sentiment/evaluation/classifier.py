@@ -58,7 +58,7 @@ class Judge:
         return cls(vectorizer, classifier)
 
     def positive(self, texts: Sequence[str]) -> np.ndarray:
-        """Return P(positive) of each text, from 0 to 1: [N] -> (N,)."""
+        """Return P(positive) of each text, from 0 to 1. [N] -> (N,)."""
         return self.classifier.predict_proba(self.vectorizer.transform(texts))[:, 1]
 
     def strongest(self, count: int) -> dict[str, list[str]]:
@@ -122,7 +122,7 @@ def _vectorizer(ngrams: int, min_count: int, terms: list[str] | None = None) -> 
 
 
 def examine(positive: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Return the accuracy, and the expected calibration error `ece` (1706.04599, eq. 3) of (N,), (N,).
+    """Return the accuracy, and the expected calibration error `ece` (1706.04599, eq. 3). (N,), (N,).
 
     The error is the mean distance of P(positive) from the share of positive texts, in ten bins of equal width.
     """
@@ -134,12 +134,12 @@ def examine(positive: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 
 def examine_both(whole: np.ndarray, cut: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Return `examine` of whole texts, and of the same texts cut as `accuracy_cut` and `ece_cut`: (N,), (N,), (N,)."""
+    """Return `examine` of whole texts, and of the same texts cut as `accuracy_cut` and `ece_cut`. (N,), (N,), (N,)."""
     return examine(whole, labels) | {f"{key}_cut": figure for key, figure in examine(cut, labels).items()}
 
 
 def reliability(positive: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
-    """Return a row for each of ten bins of P(positive): (N,), (N,) -> ten rows.
+    """Return a row for each of ten bins of P(positive). (N,), (N,) -> ten rows.
 
     Returns:
         texts: the number of texts in the bin.

@@ -51,7 +51,7 @@ def judged(prompt: str, response: str, how: str) -> str:
 
 
 def text_scores(reward: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], ended: bool) -> np.ndarray:
-    """Return the reward model's score of each text: [N] -> (N,). A text is truncated to the model's positions.
+    """Return the reward model's score of each text. A text is truncated to the model's positions. [N] -> (N,).
 
     Args:
         reward, tokenizer: the reward model.
@@ -70,7 +70,7 @@ def text_scores(reward: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tex
 
 
 def platt(scores: np.ndarray, labels: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """Fit P(positive) as a logistic function of a score (Platt 1999): (N,), (N,) -> a function of (M,)."""
+    """Fit P(positive) as a logistic function of a score (Platt 1999). (N,), (N,) -> a function of (M,)."""
     mean, spread = scores.mean(), scores.std() or 1.0
     fitted = LogisticRegression(C=1e6).fit(((scores - mean) / spread)[:, None], labels)
     return lambda others: fitted.predict_proba(((others - mean) / spread)[:, None])[:, 1]

@@ -60,7 +60,7 @@ class Panel:
         self.opinions = self._others | (own if self._reward_judges else {})
 
     def on_exam(self, exam: Exam) -> dict[str, dict[str, np.ndarray]]:
-        """Return P(positive) of the exam's texts: judge -> "whole" or "cut" -> (N,)."""
+        """Return P(positive) of the exam's texts. judge -> "whole" or "cut" -> (N,)."""
         return {judge: {way: opinion(texts) for way, texts in exam.texts.items()} for judge, opinion in self.opinions.items()}
 
     def on_answers(self, samples: Samples) -> dict[str, Opinions]:
@@ -82,13 +82,13 @@ class Panel:
 
 @torch.no_grad()
 def answer_scores(reward: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[Row]) -> np.ndarray:
-    """Return the reward model's score of each answer, of the tokens that were sampled: [M] -> (M,)."""
+    """Return the reward model's score of each answer, of the tokens that were sampled. [M] -> (M,)."""
     parts = batches(rows, tokenizer, reward.device)
     return np.concatenate([reward_scores(reward, part.sequences, part.attention_mask).cpu().numpy() for part in parts])
 
 
 def by_prompt(opinions: dict[str, Opinions], prompts: int) -> dict[str, np.ndarray]:
-    """Return the classifier's P(positive) of the answers of each contestant, a row for each prompt: name -> (N, S)."""
+    """Return the classifier's P(positive) of the answers of each contestant, a row for each prompt. name -> (N, S)."""
     return {name: one.positive["classifier"].reshape(prompts, -1) for name, one in opinions.items()}
 
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from ..engine.outputs import writing
 from .contestants import CONTESTANTS
-from .tables import Tables
+from .plot_data import Tables
 
 _BLUE, _ORANGE = "#0072B2", "#D55E00"
 _STYLE: dict[Any, Any] = {

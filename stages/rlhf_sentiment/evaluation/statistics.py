@@ -21,7 +21,7 @@ _NOTHING = 1e-9  # a smaller difference is rounding
 
 
 def interval(values: np.ndarray, confidence: float, resamples: int, seed: int) -> tuple[float, float]:
-    """Return the BCa bootstrap interval of a mean (Efron 1987): (N,) -> low, high.
+    """Return the BCa bootstrap interval of a mean (Efron 1987). (N,) -> low, high.
 
     Where all values are equal, the interval is this one value.
     """
@@ -84,7 +84,7 @@ def improvement(after: np.ndarray, before: np.ndarray, confidence: float, resamp
 
 
 def mcnemar_p(after: np.ndarray, before: np.ndarray) -> float:
-    """Return McNemar's exact two-sided p of paired booleans: (N,), (N,) -> p."""
+    """Return McNemar's exact two-sided p of paired booleans. (N,), (N,) -> p."""
     table = [[(after & before).sum(), (after & ~before).sum()], [(~after & before).sum(), (~after & ~before).sum()]]
     return float(mcnemar(table, exact=True).pvalue)
 

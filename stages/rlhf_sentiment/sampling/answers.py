@@ -67,16 +67,7 @@ def answer(
     Raises:
         StageError: a prompt is empty, or leaves no room for `max_new_tokens`.
     """
-    encoded = [encode(tokenizer, prompt) for prompt in prompts]
-    room = room_of(model)
-    for prompt, ids in zip(prompts, encoded, strict=True):
-        if not (prompt and ids):
-            raise StageError("an empty prompt has no next word; give at least one word")
-        if len(ids) + max_new_tokens > room:
-            raise StageError(
-                f"the prompt {shown(prompt)} has {len(ids)} tokens, which with max_new_tokens, {max_new_tokens}, are "
-                f"more than the model's {room} positions; shorten one of them"
-            )
+    encoded = _encode_all(model, tokenizer, prompts, max_new_tokens)
     answers: dict[tuple[int, int], Answer] = {}
     by_length = sorted(range(len(prompts)), key=lambda row: len(encoded[row]))  # little padding
     wanted = [(row, sample) for row in by_length for sample in range(samples)]
@@ -98,6 +89,23 @@ def answer(
                 answers[row, sample] = Answer(prompts[row], sample, response, tokens, finished)
             progress.update(len(part))
     return [answers[key] for key in sorted(answers)]
+
+
+def _encode_all(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_new_tokens: int
+) -> list[list[int]]:
+    """Return the token ids of each prompt. Refuse a prompt that is empty or leaves no room for a response."""
+    encoded = [encode(tokenizer, prompt) for prompt in prompts]
+    room = room_of(model)
+    for prompt, ids in zip(prompts, encoded, strict=True):
+        if not (prompt and ids):
+            raise StageError("an empty prompt has no next word; give at least one word")
+        if len(ids) + max_new_tokens > room:
+            raise StageError(
+                f"the prompt {shown(prompt)} has {len(ids)} tokens, which with max_new_tokens, {max_new_tokens}, are "
+                f"more than the model's {room} positions; shorten one of them"
+            )
+    return encoded
 
 
 def _number(prompt: str) -> int:
