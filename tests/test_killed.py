@@ -75,7 +75,7 @@ MOMENTS: list[tuple[str, Callable[[World, str], bool], float, str]] = [
     ("sample", says("sample@rlhf: reads"), 3.0, "dvc and stage"),
     ("evaluate", says("evaluate: reads"), 6.0, "stage"),
 ]
-# Killed between a stage and dvc.lock, in a step, and the orphan that outlives its dvc.
+# Three kills: between a stage and dvc.lock, in a step, and of dvc alone, so that the stage outlives it.
 FEW = [MOMENTS[number] for number in (4, 5, 7)]
 
 
@@ -97,8 +97,8 @@ def kill(world: World, dvc: subprocess.Popen, stage: str, whom: str) -> None:
 def test_killed_and_started_again(
     finished_world: World, tmp_path: Path, moments: list[tuple[str, Callable[[World, str], bool], float, str]]
 ) -> None:
-    """The clone is another person's, in another folder. So it sees in short, too, what test_verify.py sees."""
-    # In /bin/sh by another name: that of Debian stays between dvc and its stages, where bash steps aside.
+    """The clone belongs to another user and is in another folder. So this test includes a short form of test_verify.py."""
+    # A copy of /bin/sh: the sh of Debian stays as a process between dvc and a stage, but bash replaces itself by the stage.
     shell = str(shutil.copy("/bin/sh", tmp_path / "nu"))
     home = tmp_path / "home of somebody"
     home.mkdir()
@@ -136,7 +136,7 @@ def test_a_signal_writes_a_checkpoint_first(world: World, tmp_path: Path, number
     world.set("ppo.steps", 1000)
     process = start(world, "exec python stages/ppo.py", tmp_path / "log")
     until(lambda: world.newest("ppo") == 40, process)
-    time.sleep(1)  # it is in a later step: right after its checkpoint it has nothing to write
+    time.sleep(1)  # now PPO is in a later step; right after a checkpoint it would have nothing to write
     runs = world / "plots/ppo.csv"
     before = runs.read_bytes()
     process.send_signal(number)
@@ -149,7 +149,7 @@ def test_a_signal_writes_a_checkpoint_first(world: World, tmp_path: Path, number
 
 
 def test_a_signal_that_was_ignored_from_the_start_stays_ignored(world: World, tmp_path: Path) -> None:
-    """As a script's `&` ignores SIGINT: a Ctrl-C for its neighbours is none for the stage."""
+    """A process that a script starts with `&` ignores SIGINT. So Ctrl-C does not stop a stage that runs in the background."""
     world.set("ppo.steps", 12)
     process = start(world, "trap '' INT; exec python stages/ppo.py", tmp_path / "log")
     until(lambda: world.newest("ppo") >= 1, process)
@@ -191,7 +191,7 @@ def test_a_lock_that_dvc_cut_short_is_restored(world: World, cut: int) -> None:
     assert (world / "dvc.lock.cut").read_bytes() == whole[:cut]
 
 
-# A Python that takes in orphans, as the supervisors of some containers do, and starts a session of its own for its work.
+# This Python adopts orphans, as the supervisors of some containers do, and starts dvc in a new session.
 REAPER = """
 import ctypes, subprocess, sys, time
 ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER
@@ -203,7 +203,7 @@ time.sleep(60)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
-@pytest.mark.parametrize("shell", ["sh", "bash"])  # that DVC runs commands in: Debian's sh stays, bash steps aside
+@pytest.mark.parametrize("shell", ["sh", "bash"])  # the shell of DVC: Debian's sh stays, bash replaces itself
 def test_a_stage_whose_dvc_died_while_it_was_importing_writes_nothing(world: World, tmp_path: Path, shell: str) -> None:
     world.variables["SHELL"] = f"/bin/{shell}"
     world.set("judge.ngrams", 1)

@@ -31,8 +31,8 @@ from .closure import STAGES
 from .conftest import tiny_params
 from .test_statistics import result
 
-# Colours, a title, the C1 form of both, a bell, line ends of each kind, an overwritten line, text turned round, lone
-# surrogates, markup of rich, HTML and Markdown, and a length without end.
+# Colours, a title, the C1 form of both, a bell, all kinds of line ends, an overwritten line, reversed text, lone
+# surrogates, markup of rich, HTML and Markdown, and very long words.
 HOSTILE = (
     "\x1b[31mred\x1b]0;title\x07 \x9b31m \r\n\x0b\x0c\x85\u2028\u2029 \b\b \u202eright\u2066 \ud800 \x00 "
     "[bold]b[/bold] [/] <b>b</b><script>x</script> | a | `c` **d** # e ![f](g) &#x202E; " + "x" * 5000 + " y" * 5000
@@ -154,7 +154,7 @@ def test_no_message_quotes_or_warns_by_itself(path: Path) -> None:
         assert not (isinstance(node, ast.Constant) and ": warning: " in str(node.value)), f"{where}: warn()"
 
 
-# Where people's own words come in: of each, an error that quotes them. `SHORT` is a name that a file can have.
+# For each kind of user input, an error that quotes this input. `SHORT` is a valid file name.
 SHORT = "\x1b[31m\u202e\x9b1m[bold]<b>|`c`" * 4
 
 

@@ -96,7 +96,7 @@ def shard(folder: Path, name: str) -> None:
 )
 def test_an_architecture_that_works_is_loaded_and_gets_a_value_head(tmp_path: Path, kind: str) -> None:
     policy = load_policy(write(tmp_path / "policy", kind))
-    policy.config.pad_token_id = 1  # codegen has none before `base`
+    policy.config.pad_token_id = 1  # codegen has no pad token before `base`
     policy.save_pretrained(tmp_path / "models")
     reward = load_reward_model(tmp_path / "models", new_head=True)
     for name, weight in policy.base_model.state_dict().items():
@@ -239,7 +239,7 @@ def test_a_configuration_that_is_not_the_weights_is_refused(tmp_path: Path, chan
 
 
 def test_a_list_of_layers_without_end_is_not_made(tmp_path: Path) -> None:
-    """Qwen's configuration makes one as soon as it is read."""
+    """The configuration of Qwen makes such a list when transformers reads it."""
     reconfigure(write(tmp_path, "qwen2"), num_hidden_layers=10**12, layer_types=None)
     for load in (load_policy, load_reward_model):
         with pytest.raises(StageError, match=r"num_hidden_layers is 1000000000000, and the weights are \d+ tensors"):
@@ -256,7 +256,7 @@ def test_a_table_of_positions_without_end_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_model_that_is_made_without_end_is_stopped() -> None:
-    """Not every key that multiplies a model says layers: its tensors are counted while it is made."""
+    """Other keys than the number of layers can multiply a model. So tensors are counted while the model is made."""
     with _at_most(10, "mine"):
         torch.nn.ModuleList(torch.nn.Linear(1, 1) for _ in range(5))
     with pytest.raises(StageError, match="mine asks for a model of more than 10 tensors"), _at_most(10, "mine"):
@@ -441,7 +441,7 @@ def test_a_judge_is_looked_at_too(tmp_path: Path) -> None:
 @pytest.mark.thorough
 @pytest.mark.parametrize(("kind", "critic"), [("granite", "separate"), ("opt", "shared")])
 def test_a_model_without_a_class_for_scores_walks_the_whole_road(tmp_path: Path, kind: str, critic: str) -> None:
-    """Granite has no class for sequence classification; OPT-350m's trunk narrows its states, which a shared critic reads."""
+    """Granite has no class for sequence classification. The trunk of OPT-350m narrows the states that a shared critic reads."""
     tree = tiny_params()
     tree["base"].update(model="models/pretrained/mine", revision=None)
     tree["sft"]["max_length"] = tree["reward"]["max_length"] = 300

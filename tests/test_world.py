@@ -290,7 +290,7 @@ def test_a_typo_is_found_before_any_work(world: World) -> None:
 
 
 def test_experiments_and_reviews(world: World, tmp_path: Path) -> None:
-    """`dvc exp run -S`, and `dvc metrics diff` and `dvc plots diff` between two commits of a clone with no cache."""
+    """`dvc exp run -S` works, and `dvc metrics diff` and `dvc plots diff` compare two commits of a clone without a cache."""
     output = world.run("dvc", "exp", "run", "-S", "ppo.steps=3", "-S", "ppo.learning_rate=1e-5")
     assert world.stages_run(output) == ["check", "ppo", "sample@rlhf", "evaluate"], "other contestants keep their samples"
     assert "1e-05" in (world / "params.yaml").read_text(), "DVC writes it so, and it was read as a number"
