@@ -47,7 +47,7 @@ def main() -> None:
     if not 1 <= arguments.samples <= MOST_SAMPLES:
         parser.error(f"--samples: {shown(arguments.samples)} is not from 1 to {MOST_SAMPLES:,}")
     if arguments.csv and (not isdir(arguments.csv.parent) or (lexists(arguments.csv) and not isfile(arguments.csv))):
-        parser.error(f"--csv: {arguments.csv} is no file in a folder that exists")
+        parser.error(f"--csv: {arguments.csv} cannot be written; name a file in a folder that exists")
     if not (arguments.prompt or arguments.prompts):
         parser.error("needs --prompt TEXT or --prompts FILE")
     for prompt in arguments.prompt:

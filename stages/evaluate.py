@@ -1,10 +1,10 @@
 """Evaluate: did it work, how certain is that, and what did it cost?
 
-The judge, which no model was trained against, says how positive each answer is. Differences are paired by prompt, with
+The judge measures how positive each answer is. No model was trained against the judge. Differences are paired by prompt, with
 intervals and tests. A lexicon, the reward model and any other judge that `evaluate.judges` names give their opinions too. All
-judges are measured on held-out labelled texts. The cost of positivity is likeness to the base model, variety, repetition and
-KL from the fine-tuned model. A warning says where a guard is crossed. On the synthetic source the grammar that wrote the corpus
-says whether an answer parses, and which polarity it has.
+judges are measured on held-out labelled texts. The costs of positivity are less likeness to the base model, less variety, more
+repetition, and KL from the fine-tuned model. A warning says where a guard is crossed. On the synthetic source, the grammar that
+wrote the corpus says whether an answer parses, and which polarity it has.
 """
 
 from rlhf_sentiment.engine.start import stage  # isort: split

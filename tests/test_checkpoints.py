@@ -248,7 +248,7 @@ sys.stdin.read()
         first = next(process for process in said if said[process] == "first\n")
         second = one if first is two else two
         assert said[second].startswith("ppo: waits for checkpoints/ppo/")
-        assert f"ppo (process {first.pid}) is at work on" in said[second]
+        assert f"ppo (process {first.pid}) holds the lock" in said[second]
         assert first.stdout.readline() == "saved\n"
         record({})
         forget_recorded()

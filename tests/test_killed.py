@@ -142,7 +142,7 @@ def test_a_signal_writes_a_checkpoint_first(world: World, tmp_path: Path, number
     process.send_signal(number)
     assert process.wait() == status
     said = (tmp_path / "log").read_text()
-    assert f"ppo: {number.name}: ends this step first; once more stops at once\n" in said
+    assert f"ppo: {number.name}: finishes this step; send the signal again to stop now\n" in said
     assert said.endswith(f"ppo: stopped by {number.name}; outputs that were not finished are absent\n")
     assert 40 < world.newest("ppo") < 80
     assert runs.read_bytes() == before
@@ -165,7 +165,7 @@ def test_of_two_at_once_the_second_waits(world: World, tmp_path: Path) -> None:
     until(lambda: "sft: reads" in (tmp_path / "first").read_text(), first)
     second = start(world, "exec python stages/reward.py", tmp_path / "second")
     until(lambda: "waits" in (tmp_path / "second").read_text(), second)
-    assert f"reward: waits for models/sft, which sft (process {first.pid}) is at work on" in (tmp_path / "second").read_text()
+    assert f"reward: waits for models/sft: sft (process {first.pid}) holds the lock" in (tmp_path / "second").read_text()
     first.terminate()
     assert first.wait() == 143
     assert second.wait() == 0

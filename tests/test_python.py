@@ -111,7 +111,7 @@ print(doctest.TestResults(*runner.summarize()))
 
 def test_what_the_last_run_had_is_what_is_compared(world: World, notebook: Callable[..., str]) -> None:
     said = notebook(world, IMPORTS + 'print(run_evaluation(RLHFConfig(**{"ppo.steps": 9})))')
-    assert "UserWarning: the last run had ppo.steps 2, not 9; run_complete_pipeline makes one with these settings" in said
+    assert "UserWarning: the last run had ppo.steps 2, not 9; call run_complete_pipeline to run with these settings" in said
     assert "mean_positive" in said
     figures = notebook(
         world, IMPORTS + "import json; print(json.dumps(run_evaluation(RLHFConfig(report_to='tensorboard')).figures))"
@@ -133,7 +133,7 @@ def test_what_the_last_run_had_is_what_is_compared(world: World, notebook: Calla
     world.set("ppo.steps", 3)
     world.run("dvc", "repro", "ppo")
     said = notebook(world, IMPORTS + "run_evaluation(RLHFConfig())", fails=True)
-    assert said.endswith("StageError: the last run did not come to its end; call run_complete_pipeline\n")
+    assert said.endswith("StageError: the last run did not finish; call run_complete_pipeline\n")
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ def test_a_stopped_cell_writes_a_checkpoint(world: World) -> None:
     os.kill(process.pid, signal.SIGINT)
     process.wait(timeout=120)
     said = (world / "log").read_text()
-    assert "ppo: SIGINT: ends this step first; once more stops at once" in said
+    assert "ppo: SIGINT: finishes this step; send the signal again to stop now" in said
     assert said.rstrip().endswith("KeyboardInterrupt")
     assert world.newest("ppo") >= 2
 
@@ -391,7 +391,7 @@ WRONG = {
     "run_evaluation(config, ['a b c d e f ' * 99])": "more than the model's 160 positions",
     "run_evaluation(config, ['fine'], samples=0)": "samples should be a whole number of at least 1 (got 0)",
     "model.score(['fine', 3])": "responses should be a list of texts (got ['fine', 3])",
-    "model.score(['fine'], ['one', 'two'])": "2 prompts are not for 1 responses",
+    "model.score(['fine'], ['one', 'two'])": "2 prompts and 1 responses",
     "model.score(['a b c d e f ' * 99])": "has more than reward.max_length, 160 tokens; shorten it",
     "model.save('models/reward')": "models/reward belongs to the pipeline's outputs",
     "model.train_reward_model(rows(text='x'))": "the dataset lacks chosen, prompt, rejected; it has text",

@@ -556,7 +556,7 @@ def test_a_look_before_work_writes_nothing(small_world: World, run_stage: RunSta
         str(path) for path in small_world.folder.rglob("*") if ".git/" not in str(path) and "__pycache__" not in str(path)
     )
     assert after == before
-    assert "'0' is not a number from 1 on" in run_stage(small_world, "prepare", "--preview", "0", status=2).err
+    assert "'0' is not a positive whole number" in run_stage(small_world, "prepare", "--preview", "0", status=2).err
     assert "unrecognized arguments: --preview" in run_stage(small_world, "sft", "--preview", "2", status=2).err
 
 

@@ -51,7 +51,7 @@ def require_run() -> None:
     written = {path: md5 for stage in stages.values() for path, md5 in stage.outs.items()}
     read = [dep for stage in stages.values() for dep in stage.deps.items()]
     if "evaluate" not in stages or any(md5 != written.get(path, md5) for path, md5 in read):
-        raise StageError("the last run did not come to its end; call run_complete_pipeline")
+        raise StageError("the last run did not finish; call run_complete_pipeline")
 
 
 def warn_of_other_settings(config: RLHFConfig, stages: Iterable[str] | None = None) -> None:
@@ -67,8 +67,8 @@ def warn_of_other_settings(config: RLHFConfig, stages: Iterable[str] | None = No
         before |= run[name].params
     now = {key: _at(config.model_dump(mode="json"), key) for key in before}
     for key, (old, new) in differences(before, now).items():
-        message = f"the last run had {key} {shown(old)}, not {shown(new)}; run_complete_pipeline makes one with these settings"
-        warnings.warn(one_line(message), stacklevel=3)
+        used = f"the last run had {key} {shown(old)}, not {shown(new)}"
+        warnings.warn(one_line(f"{used}; call run_complete_pipeline to run with these settings"), stacklevel=3)
 
 
 def _at(tree: Any, key: str) -> Any:

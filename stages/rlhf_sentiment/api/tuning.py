@@ -93,7 +93,7 @@ class RewardModel:
         responses = texts(responses, "responses")
         before = [""] * len(responses) if prompts is None else texts(prompts, "prompts")
         if len(before) != len(responses):
-            raise StageError(f"{len(before)} prompts are not for {len(responses)} responses")
+            raise StageError(f"got {len(before)} prompts and {len(responses)} responses; the numbers must be equal")
         longest, cut = self.config.reward.max_length, self.config.reward.cut
         sequences = []
         for prompt, response in zip(before, responses, strict=True):

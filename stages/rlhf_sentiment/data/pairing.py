@@ -91,8 +91,7 @@ def _without(pairs: Sequence[Pair], left: Sides) -> Sides:
 def _close(group: Sides, lengths: Sides, made: Pairs, lean: int) -> list[Pair]:
     """Pair texts of close lengths, and take them out of `group`, whose two lists are sorted by length.
 
-    If the longer text of a pair is of the side that is the longer one too often, its partner becomes the first text that is
-    even longer, if the lengths are close.
+    Where one side has the longer text too often, its text gets the first partner that is even longer, if the lengths are close.
     """
     pairs: list[Pair] = []
     at = [0, 0]

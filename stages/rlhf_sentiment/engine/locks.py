@@ -54,7 +54,7 @@ def _lock(stage: str, path: str, alone: bool, root: Path, wait: bool) -> Iterato
                 raise
             file.seek(0)
             writer = file.read().strip()
-            print(f"{stage}: waits for {path}, which {writer or 'another process'} is at work on", flush=True)
+            print(f"{stage}: waits for {path}: {writer or 'another process'} holds the lock", flush=True)
             portalocker.lock(file, kind)
         except portalocker.LockException as error:
             raise OSError(errno.ENOLCK, "cannot be locked on this file system", f"{root}/{path}") from error

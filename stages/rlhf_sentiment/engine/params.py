@@ -99,7 +99,7 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
         if not isinstance(name, str):
             raise _fault(key, f"the key {shown(name)} is no word; put it in quotes if it is meant as one")
         if name in names:
-            raise _fault(key, f"the key {cut(name)} stands twice")
+            raise _fault(key, f"duplicate key {cut(name)}")
         names.add(name)
     return loader.construct_mapping(node, deep=True)
 
@@ -135,7 +135,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         said = " ".join(filter(None, (error.context, error.problem)))
         raise ConfigError(f"{path}: not YAML{where}: {said}") from None
     except RecursionError:
-        raise ConfigError(f"{path}: not settings: nested without end") from None
+        raise ConfigError(f"{path}: not settings: the YAML is nested too deeply") from None
     except Exception as error:  # no such error is known; the file's content would cause it
         raise ConfigError(f"{path}: not YAML: {error}") from None
     if not isinstance(tree, dict):

@@ -134,7 +134,7 @@ def _all(paths: Paths) -> list[str]:
 
 def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{shown(text)} is not a number from 1 on")
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a positive whole number")
     return int(text)
 
 

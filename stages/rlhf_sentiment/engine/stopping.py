@@ -42,7 +42,7 @@ def listen(stage: str, writes: Sequence[str] = ()) -> None:
         _asked = Stopped(number, f"stopped by {signal.Signals(number).name}")
         if again or not _patient:
             raise _asked  # Python ignores an exception in a `__del__`. The next `asked` stops the stage then.
-        print(f"{stage}: {signal.Signals(number).name}: ends this step first; once more stops at once", file=sys.stderr)
+        print(f"{stage}: {signal.Signals(number).name}: finishes this step; send the signal again to stop now", file=sys.stderr)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) != signal.SIG_IGN:  # ignored: `trap '' INT`, or `&` in a script

@@ -22,7 +22,7 @@ def compare(params: Params, prompts: Sequence[str], samples: int) -> pd.DataFram
 
     Args:
         params: all settings.
-        prompts: the prompts. One that stands twice is answered once.
+        prompts: the prompts. A repeated prompt is answered once.
         samples: answers to each prompt.
 
     Returns:

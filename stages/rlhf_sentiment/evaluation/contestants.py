@@ -1,7 +1,8 @@
 """The models that are compared, in the order of every table.
 
 To add a model, add an entry here, and one under `foreach` of `sample` in dvc.yaml. Then add its folder and its sample files to
-the deps of `evaluate` there. tests/test_pipeline_file.py names what is missing.
+the deps of `evaluate` there, and its folder to `MADE` in engine/messages.py. tests/test_pipeline_file.py and
+tests/test_advice.py name what is missing.
 """
 
 from dataclasses import dataclass, field

@@ -56,7 +56,7 @@ def read_exam(count: int, words: int) -> Exam:
 def agreement_with_annotators(opinion: Opinion, confidence: float) -> Row:
     """Return how often a judge finds the chosen response of a held-out preference pair the more positive one.
 
-    A share of about one half means that the annotators chose for something else than what the judge looks for. Pairs whose
+    A share of about one half means that the annotators chose by another criterion than positivity. Pairs whose
     sides have equal P(positive) do not count.
 
     Returns:

@@ -53,7 +53,7 @@ def answer(
 
     Args:
         model, tokenizer: the model.
-        prompts: a prompt that stands twice gets the same answers twice. [N]
+        prompts: a repeated prompt gets the same answers again. [N]
         seed: of the random numbers.
         max_new_tokens: the longest response, EOS included.
         temperature, top_p: as in `respond`.
