@@ -186,15 +186,15 @@ def test_the_report_says_what_annotators_chose_for() -> None:
         | dict.fromkeys(("base_positive", "sft_positive", "rlhf_positive"), 0.5)
     ]
     for preferred_for, said in (
-        ("positivity", "Chosen responses are the more positive ones. The judge"),
+        ("positivity", "The preference pairs prefer positive responses. The judge"),
         (
             "harmlessness",
-            "The annotators chose for harmlessness: positivity is not what they chose, nor what RLHF is after here. The",
+            "The annotators chose by harmlessness, not by positivity. RLHF therefore does not aim at positivity here. The",
         ),
     ):
         report = markdown(result(0.1, 0.3), [], rows, 0.95, preferred_for)
         assert said in report
-        assert "the more positive in 0.51 [0.44, 0.58] of 200 held-out preference pairs" in report
+        assert "more positive in 0.51 [0.44, 0.58] of 200 held-out preference pairs" in report
 
 
 def test_how_often_the_judge_sides_with_the_annotators(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,8 +21,8 @@ _CUT = 300  # characters of an example
 def card(tables: Tables, metrics: Row, data: DataSettings) -> str:
     """Return a Markdown description of the data: source, licence, fates of the rows, counts, lengths and examples."""
     hub = f", revision {data.hub.revision}" if metrics["source"] == data.hub.dataset else ""
-    licence = data.licence or ("MIT, as this repository" if metrics["source"] == "synthetic" else "unknown")
-    made = "made from labels" if metrics["shape"] in ("labelled", "grammar") else "as people gave them"
+    licence = data.licence or ("MIT, like this repository" if metrics["source"] == "synthetic" else "unknown")
+    made = "made from labels" if metrics["shape"] in ("labelled", "grammar") else "given in the source"
     with_ties = any("ties" in fates for fates in metrics["files"].values())
     files = {
         file: fates | ({"ties": 0} if with_ties and "ties" not in fates else {}) for file, fates in metrics["files"].items()
@@ -32,13 +32,13 @@ def card(tables: Tables, metrics: Row, data: DataSettings) -> str:
         "",
         f"- Source: {escaped(metrics['source'] + hub)} ({metrics['shape']})",
         f"- Licence: {escaped(licence)}",
-        f"- Preferences: {made}; what a chosen response is better at: {escaped(metrics['preferred_for'])}",
-        f"- Training pairs whose sides were exchanged on purpose: {metrics['pairs']['flipped']}",
-        f"- The judge's labelled texts: {escaped(metrics['judge_source'])}",
+        f"- Preferences: {made}, by {escaped(metrics['preferred_for'])}",
+        f"- Training pairs with exchanged sides (label noise): {metrics['pairs']['flipped']}",
+        f"- Labelled texts of the judge: {escaped(metrics['judge_source'])}",
         "",
         "## Rows",
         "",
-        "Each row of a file has one fate." + (" Ties are among the rejected." if with_ties else ""),
+        "Each row of a file is counted once." + (" Rejected rows include ties." if with_ties else ""),
         "",
         f"| file | read | kept | rejected | duplicates | overlaps |{' ties |' if with_ties else ''}",
         f"|---|---:|---:|---:|---:|---:|{'---:|' if with_ties else ''}",
@@ -46,7 +46,8 @@ def card(tables: Tables, metrics: Row, data: DataSettings) -> str:
         "",
         "## Tables",
         "",
-        "Made from the rows that were kept. Dropped: nearly, or wholly, what is held out, or what the judge must not meet.",
+        "The tables are made from the kept rows. A dropped row repeats a held-out text or nearly equals one, or the judge must",
+        "not be trained on it.",
         "",
         "| table | split | rows | dropped |",
         "|---|---|---:|---:|",
@@ -54,7 +55,7 @@ def card(tables: Tables, metrics: Row, data: DataSettings) -> str:
     for name, splits in metrics["splits"].items():
         for number, (split, count) in enumerate(splits.items()):
             lines.append(f"| {name} | {split} | {count} | {metrics['dropped'][name] if number == 0 else ''} |")
-    lines += ["", "## Lengths", "", "Texts (prompt and response) by their words; the longest in the last column.", ""]
+    lines += ["", "## Lengths", "", "The number of texts (prompt and response) by their length in words.", ""]
     starts = [f"{low} to {high - 1}" for low, high in pairwise(_BINS)] + [f"{_BINS[-1]} and more"]
     lines += [f"| table | {' | '.join(starts)} | longest |", f"|---|{'---:|' * (len(starts) + 1)}"]
     for name, rows in tables.items():

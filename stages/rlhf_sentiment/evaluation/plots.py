@@ -51,11 +51,11 @@ def training(path: str, sft: pd.DataFrame, reward: pd.DataFrame) -> None:
         left.plot(sft["step"], sft["loss"], color=_BLUE)
         left.set(title="Supervised fine-tuning", xlabel="optimizer step", ylabel="loss (nats per token)")
         middle.plot(reward["step"], reward["loss"], color=_ORANGE)
-        middle.axhline(np.log(2), color="black", linestyle=":", linewidth=1, label="a coin")
+        middle.axhline(np.log(2), color="black", linestyle=":", linewidth=1, label="chance")
         middle.set(title="Reward model", xlabel="optimizer step", ylabel="loss (nats per pair)", ylim=(0, None))
         middle.legend()
         right.plot(reward["step"], reward["accuracy"], color=_ORANGE)
-        right.axhline(0.5, color="black", linestyle=":", linewidth=1, label="a coin")
+        right.axhline(0.5, color="black", linestyle=":", linewidth=1, label="chance")
         right.set(title="Reward model", xlabel="optimizer step", ylabel="accuracy on training pairs", ylim=(0, 1.02))
         right.legend()
 
@@ -65,10 +65,10 @@ def ppo(path: str, curve: pd.DataFrame, validation: pd.DataFrame) -> None:
     with _picture(path, 3) as (_, (left, middle, right)):
         left.plot(curve["step"], curve["score"], color=_ORANGE, label="training prompts")
         left.plot(validation["step"], validation["score"], "o--", color="black", markersize=3, label="validation prompts")
-        left.set(title="Reward", xlabel="PPO step", ylabel="reward model's score")
+        left.set(title="Reward", xlabel="PPO step", ylabel="score of the reward model")
         left.legend()
-        middle.plot(curve["step"], curve["kl_penalty"], color=_ORANGE, label="as charged (k1)")
-        middle.plot(curve["step"], curve["kl_k3"], color=_BLUE, linestyle="--", label="k3")
+        middle.plot(curve["step"], curve["kl_penalty"], color=_ORANGE, label="k1 (charged in the reward)")
+        middle.plot(curve["step"], curve["kl_k3"], color=_BLUE, linestyle="--", label="k3 (never negative)")
         middle.set(title="KL from the fine-tuned model", xlabel="PPO step", ylabel="nats per response")
         middle.legend()
         right.plot(curve["step"], curve["entropy"], color=_ORANGE)
@@ -105,12 +105,12 @@ def reliability(path: str, tables: dict[tuple[str, str], pd.DataFrame], words: i
     names = list(dict.fromkeys(name for name, _ in tables))
     with _picture(path, len(names), 3.2) as (_, axes):
         for panel, name in zip(axes, names, strict=True):
-            panel.plot([0, 1], [0, 1], color="black", linestyle=":", linewidth=1, label="as said")
+            panel.plot([0, 1], [0, 1], color="black", linestyle=":", linewidth=1, label="perfect calibration")
             for way, colour, style in (("whole", _BLUE, "o-"), ("cut", _ORANGE, "s--")):
                 table = tables[name, way]
-                label = "whole texts" if way == "whole" else f"cut to {words} words"
+                label = "whole texts" if way == "whole" else f"truncated to {words} words"
                 panel.plot(table["said"], table["was"], style, color=colour, markersize=4, label=label)
-            panel.set(title=name, xlabel="P(positive), as said", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+            panel.set(title=name, xlabel="predicted P(positive)", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         axes[0].set_ylabel("share of texts that are positive")
         axes[0].legend(loc="upper left")
 
@@ -133,7 +133,7 @@ def frontier(path: str, models: pd.DataFrame, curve: pd.DataFrame, validation: p
         left.legend(loc="lower right")
         right.plot(curve["kl_penalty"], curve["score"], ".", color=_ORANGE, label="training batches")
         right.plot(validation["kl"], validation["score"], "o--", color="black", markersize=4, label="validation prompts")
-        right.set(title="PPO's policy on its way", ylabel="reward model's score")
+        right.set(title="The policy during PPO", ylabel="score of the reward model")
         right.legend(loc="lower right")
         for panel in (left, right):
             panel.set_xlabel("KL from the fine-tuned model (nats per response)")

@@ -14,9 +14,9 @@ from .contestants import COMPARISONS, CONTESTANTS
 _ROWS = {
     "mean_positive": "mean P(positive)",
     "positive_ratio": "positive ratio (P > 0.5)",
-    "reward": "reward model's score",
+    "reward": "score of the reward model",
     "perplexity": "perplexity under base",
-    "kl_to_sft": "KL from sft (nats per response)",
+    "kl_to_sft": "KL to sft (nats per response)",
     "distinct_1": "distinct unigrams",
     "distinct_2": "distinct bigrams",
     "distinct_3": "distinct trigrams",
@@ -24,9 +24,9 @@ _ROWS = {
     "repetition": "repeated 4-grams within a response",
     "duplicated": "duplicated responses",
     "response_tokens": "tokens per response",
-    "cut_off": "cut off without EOS",
+    "cut_off": "truncated (no EOS)",
     "grammar_parses": "parses under the corpus grammar",
-    "grammar_positive": "positive in the grammar's opinion, of those",
+    "grammar_positive": "positive according to the grammar, of those that parse",
 }
 
 
@@ -68,7 +68,7 @@ def markdown(result: Row, warnings: Sequence[str], samples: Sequence[Row], confi
     lines += (
         _models(result) + _improvements(result, confidence) + _judges(result) + _annotators(result["annotators"], preferred_for)
     )
-    lines += ["## The same prompts, side by side", ""]
+    lines += ["## Responses to the same prompts, side by side", ""]
     for sample in samples:
         lines += [f"**{escaped(sample['prompt'])}**", ""]
         lines += [f"- {model} ({sample[f'{model}_positive']:.2f}): {escaped(sample[model].strip())}" for model in CONTESTANTS]
@@ -103,9 +103,9 @@ def _models(result: Row) -> list[str]:
 
 def _improvements(result: Row, confidence: float) -> list[str]:
     lines = [
-        f"{result['prompts']} prompts, {result['rlhf']['samples']} responses of each model; intervals at {100 * confidence:g}",
-        "%, of differences paired by prompt.",
-        "The last column is the number of prompts that would show a difference of 0.05 with power 0.8.",
+        f"Each contestant gave {result['rlhf']['samples']} responses to {result['prompts']} prompts. Differences are paired by",
+        f"prompt, and the intervals are {100 * confidence:g} % confidence intervals. The last column is the number of prompts",
+        "that are needed to detect a difference of 0.05 with power 0.8.",
         "",
         "| | mean P(positive) | positive ratio | effect size | prompts |",
         "|---|---:|---:|---:|---:|",
@@ -119,8 +119,8 @@ def _improvements(result: Row, confidence: float) -> list[str]:
         )
     lines += [
         "",
-        "p of a paired permutation test, adjusted for all pairs of models (Holm), of Wilcoxon's test, and of McNemar's on",
-        "the positive ratio:",
+        "The p-values are those of a paired permutation test, of the same test adjusted for all pairs of contestants (Holm),",
+        "of Wilcoxon's signed-rank test, and of McNemar's test on the positive ratio.",
         "",
         "| | permutation | Holm | Wilcoxon | McNemar |",
         "|---|---:|---:|---:|---:|",
@@ -137,10 +137,10 @@ def _p(value: float) -> str:
 
 def _judges(result: Row) -> list[str]:
     lines = [
-        "The judges on labelled texts that they have not seen, whole and cut to a response's length: accuracy, and the",
-        "distance of what they say from what is (expected calibration error).",
+        "The accuracy and the expected calibration error of each judge on held-out labelled texts. The texts are whole, and",
+        "then truncated to the length of a response.",
         "",
-        "| | accuracy | cut | calibration error | cut |",
+        "| | accuracy | truncated | calibration error | truncated |",
         "|---|---:|---:|---:|---:|",
     ]
     for name, exam in result["judges"].items():
@@ -149,19 +149,19 @@ def _judges(result: Row) -> list[str]:
     pairs = combinations(result["judges"], 2)
     agreed = ", ".join(f"{one} and {other} {result['kappa'][f'{one}_{other}']:.2f}" for one, other in pairs)
     if agreed:
-        lines += ["", f"Agreement on the models' responses (Cohen's kappa): {agreed}."]
+        lines += ["", f"Agreement of the judges on the responses (Cohen's kappa): {agreed}."]
     lines += [
         "",
-        f"The reward model's opinion rose by {result['reward_hacking_gap']:+.2f} standard deviations more than the judge's.",
+        f"From sft to rlhf, the reward model's score rose by {result['reward_hacking_gap']:+.2f} standard deviations more",
+        "than the judge's P(positive).",
     ]
     return [*lines, ""]
 
 
 def _annotators(sided: Row, preferred_for: str) -> list[str]:
-    chose = "Chosen responses are the more positive ones"
+    chose = "The preference pairs prefer positive responses"
     if preferred_for != "positivity":
-        chose = (
-            f"The annotators chose for {escaped(preferred_for)}: positivity is not what they chose, nor what RLHF is after here"
-        )
+        chose = f"The annotators chose by {escaped(preferred_for)}, not by positivity. "
+        chose += "RLHF therefore does not aim at positivity here"
     agree = f"{sided['agree']:.2f} [{sided['agree_ci_low']:.2f}, {sided['agree_ci_high']:.2f}] of {sided['pairs']}"
-    return [f"{chose}. The judge finds the chosen response the more positive in {agree} held-out preference pairs.", ""]
+    return [f"{chose}. The judge finds the chosen response more positive in {agree} held-out preference pairs.", ""]
