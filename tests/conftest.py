@@ -56,6 +56,19 @@ TINY: dict[str, dict[str, Any]] = {
     "evaluate": {"num_samples": 20, "exam_texts": 50, "resamples": 199, "listed_prompts": 5},
 }
 
+# The section `data` for a small folder of reviews.
+SMALL_DATA: dict[str, Any] = {
+    "prompt_words": 3,
+    "corpus_texts": 8,
+    "sft_rows": 32,
+    "pairs": 32,
+    "pairs_held_out": 4,
+    "labelled_texts": 100,
+    "labelled_held_out": 40,
+    "prompts_train": 32,
+    "prompts_test": 10,
+}
+
 
 def tiny_params() -> dict[str, Any]:
     """params.yaml with the tiny world's sizes."""

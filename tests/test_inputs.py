@@ -14,22 +14,13 @@ from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.engine.inputs import require
 from rlhf_sentiment.models.loading import load_policy, load_tokenizer
 
-from .conftest import World, checkout, outs, tiny_params, write_llama, write_reviews
+from .conftest import SMALL_DATA, World, checkout, outs, tiny_params, write_llama, write_reviews
 
 PROMPTS = ["The film was", "I saw", "They said"]
 # Sizes for a small folder of reviews.
-SMALL = {
+SMALL = SMALL_DATA | {
     "source": "data/raw/mine",
-    "prompt_words": 3,
-    "corpus_texts": 8,
-    "sft_rows": 32,
-    "pairs": 32,
-    "pairs_held_out": 4,
-    "labelled_texts": 100,
-    "labelled_held_out": 40,
-    "prompts_train": 32,
     "prompts_validation": 8,
-    "prompts_test": 10,
 }
 # Added paths: a folder, a file, a deeper path, and every place for files of users.
 ADDED = (

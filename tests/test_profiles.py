@@ -16,24 +16,12 @@ from rlhf_sentiment.engine.params import load, read_yaml
 from rlhf_sentiment.settings.data import DataSettings
 from rlhf_sentiment.settings.whole import Params
 
-from .conftest import ROOT, SHARED, World, checkout, prepare_params, write_llama, write_reviews
+from .conftest import ROOT, SHARED, SMALL_DATA, World, checkout, prepare_params, write_llama, write_reviews
 
 PROFILES = sorted((ROOT / "profiles").glob("*.yaml"))
 # Sizes for a small folder of reviews. All other settings are those of the profile.
 SMALL: dict[str, dict[str, Any]] = {
-    "data": {
-        "source": "data/raw/made",
-        "prompt_words": 3,
-        "corpus_texts": 8,
-        "sft_rows": 32,
-        "pairs": 32,
-        "pairs_held_out": 4,
-        "labelled_texts": 100,
-        "labelled_held_out": 40,
-        "prompts_train": 32,
-        "prompts_validation": 4,
-        "prompts_test": 10,
-    },
+    "data": SMALL_DATA | {"source": "data/raw/made", "prompts_validation": 4},
     "sft": {"epochs": 1},
     "reward": {"epochs": 1},
     "ppo": {"steps": 1, "validation_prompts": 4},
