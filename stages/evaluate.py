@@ -9,9 +9,10 @@ wrote the corpus says whether an answer parses, and which polarity it has.
 
 from rlhf_sentiment.engine.start import stage  # isort: split
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
+import torch
 
 from rlhf_sentiment.engine.params import Device, Seed, Settings
 from rlhf_sentiment.engine.records import Row, read_json, read_table, write_metrics
@@ -19,7 +20,7 @@ from rlhf_sentiment.evaluation.contestants import CONTESTANTS
 from rlhf_sentiment.evaluation.exam import Exam, read_exam
 from rlhf_sentiment.evaluation.guards import guard
 from rlhf_sentiment.evaluation.measures import figures_of_contestants, hacking_gap, plain
-from rlhf_sentiment.evaluation.panel import Panel, by_prompt, figures_of_judges
+from rlhf_sentiment.evaluation.panel import Judged, figures_of_judges, judge
 from rlhf_sentiment.evaluation.plot_data import make_tables, side_by_side, write_tables
 from rlhf_sentiment.evaluation.plots import draw
 from rlhf_sentiment.evaluation.report import headline, markdown, publish
@@ -73,6 +74,11 @@ class Params(Settings):
     ppo: RolloutSettings
     evaluate: EvaluateSettings
 
+    @property
+    def certainty(self) -> dict[str, Any]:
+        """The arguments of the intervals and the tests."""
+        return {"confidence": self.evaluate.confidence, "resamples": self.evaluate.resamples, "seed": self.seed}
+
 
 class Inputs(NamedTuple):
     """What the stages before this one wrote.
@@ -97,32 +103,34 @@ def main(params: Params) -> str:
     """Judge the answers, and write the figures, the plots and the report."""
     quiet()
     make_deterministic(params.seed)
-    settings, device = params.evaluate, resolve_device(params.device)
-    certainty = {"confidence": settings.confidence, "resamples": settings.resamples, "seed": params.seed}
-    inputs = read_inputs(settings)
-    samples, labels = inputs.samples, inputs.exam.labels
-
-    # 1. Opinions of the answers, and of the exam's texts.
-    panel = Panel(settings, inputs.exam, samples, device)
-    opinions, examined = panel.on_answers(samples), panel.on_exam(inputs.exam)
-    positive = by_prompt(opinions, len(samples.prompts))
-
-    # 2. The figures.
-    models = figures_of_contestants(samples, opinions, params.ppo.temperature, inputs.source == "synthetic", device)
-    warnings = guard(models, settings.guards)
-    result: Row = {"prompts": len(samples.prompts)} | models | comparisons(positive, **certainty)
-    result["reward_hacking_gap"] = hacking_gap(opinions)
-    result = plain(result | figures_of_judges(panel, opinions, examined, labels, settings.confidence))
+    device = resolve_device(params.device)
+    inputs = read_inputs(params.evaluate)
+    judged = judge(params.evaluate, inputs.exam, inputs.samples, device)
+    result, warnings = measure(params, inputs, judged, device)
     write_metrics("metrics/evaluation.json", result)
-
-    # 3. Tables, plots and the report.
-    listed = side_by_side(samples, positive, settings.listed_prompts)
-    tables = make_tables(result, positive, examined, labels, certainty)
-    write_tables(tables, listed)
-    draw(tables, positive, inputs.curves, inputs.words, settings.confidence)
-    report = markdown(result, warnings, listed[: settings.shown_samples], settings.confidence, inputs.preferred_for)
-    publish(report, warnings)
+    listed = draw_plots(params, inputs, judged, result)
+    shown = listed[: params.evaluate.shown_samples]
+    publish(markdown(result, warnings, shown, params.evaluate.confidence, inputs.preferred_for), warnings)
     return headline(result)
+
+
+def measure(params: Params, inputs: Inputs, judged: Judged, device: torch.device) -> tuple[Row, list[str]]:
+    """Return the tree of metrics/evaluation.json, and a line for each guard that a contestant crosses."""
+    samples, settings, synthetic = inputs.samples, params.evaluate, inputs.source == "synthetic"
+    models = figures_of_contestants(samples, judged.answers, params.ppo.temperature, synthetic, device)
+    warnings = guard(models, settings.guards)
+    result: Row = {"prompts": len(samples.prompts)} | models | comparisons(judged.positive, **params.certainty)
+    result["reward_hacking_gap"] = hacking_gap(judged.answers)
+    return plain(result | figures_of_judges(judged, inputs.exam.labels, settings.confidence)), warnings
+
+
+def draw_plots(params: Params, inputs: Inputs, judged: Judged, result: Row) -> list[Row]:
+    """Write the tables and the figures to plots/. Return the answers side by side."""
+    listed = side_by_side(inputs.samples, judged.positive, params.evaluate.listed_prompts)
+    tables = make_tables(result, judged.positive, judged.exam, inputs.exam.labels, params.certainty)
+    write_tables(tables, listed)
+    draw(tables, judged.positive, inputs.curves, inputs.words, params.evaluate.confidence)
+    return listed
 
 
 def read_inputs(settings: EvaluateSettings) -> Inputs:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
 
+from rlhf_sentiment.evaluation.contestants import CONTESTANTS
 from rlhf_sentiment.evaluation.exam import agreement_with_annotators
 from rlhf_sentiment.evaluation.measures import gain
 from rlhf_sentiment.evaluation.report import markdown, verdict
@@ -141,7 +142,7 @@ def result(low: float, high: float, p: float = 0.01) -> dict:
         "positive_ratio_ci_low": 0.0,
         "positive_ratio_ci_high": 0.2,
     }
-    models = {name: {"perplexity": 4.0, "distinct_2": 0.5, "samples": 40} for name in ("base", "sft", "rlhf")}
+    models = {name: {"perplexity": 4.0, "distinct_2": 0.5, "samples": 40} for name in CONTESTANTS}
     exam = {"accuracy": 0.9, "ece": 0.1, "accuracy_cut": 0.8, "ece_cut": 0.2}
     judges = {"classifier": exam, "my_own": exam, "lexicon": exam}
     kappa = {"classifier_my_own": 0.1, "classifier_lexicon": 0.2, "my_own_lexicon": 0.3}
@@ -169,7 +170,7 @@ def test_the_verdict_says_what_the_interval_says(low: float, high: float, p: flo
 
 
 def test_generated_text_is_escaped() -> None:
-    texts = dict.fromkeys(("base", "sft", "rlhf"), "x | y\n# z")
+    texts = dict.fromkeys(CONTESTANTS, "x | y\n# z")
     scores = {f"{model}_positive": 0.5 for model in texts}
     report = markdown(result(0.1, 0.3), ["rlhf: too long"], [{"prompt": "<b>a</b>"} | texts | scores], 0.95, "positivity")
     assert r"\<b\>a" in report
@@ -180,11 +181,7 @@ def test_generated_text_is_escaped() -> None:
 
 
 def test_the_report_says_what_annotators_chose_for() -> None:
-    rows = [
-        {"prompt": "a"}
-        | dict.fromkeys(("base", "sft", "rlhf"), "x")
-        | dict.fromkeys(("base_positive", "sft_positive", "rlhf_positive"), 0.5)
-    ]
+    rows = [{"prompt": "a"} | dict.fromkeys(CONTESTANTS, "x") | {f"{name}_positive": 0.5 for name in CONTESTANTS}]
     for preferred_for, said in (
         ("positivity", "The preference pairs prefer positive responses. The judge"),
         (

@@ -2,13 +2,15 @@
 
 To add a model, add an entry here, and one under `foreach` of `sample` in dvc.yaml. Then add its folder and its sample files to
 the deps of `evaluate` there, and its folder to `MADE` in engine/messages.py. tests/test_pipeline_file.py and
-tests/test_advice.py name what is missing.
+tests/test_advice.py name what is missing. `sample` depends on this file, so the looks of a contestant are in plots.py.
 """
 
 from dataclasses import dataclass, field
 
 # The contestant that guards and KL are measured from.
 REFERENCE = "sft"
+# The contestant that the title, the headline and the hacking gap are about.
+TREATMENT = "rlhf"
 
 
 @dataclass(frozen=True)
@@ -17,16 +19,14 @@ class Contestant:
 
     Attributes:
         name: in tables, in metrics/evaluation.json and in the names of its sample files.
+        title: in sentences.
         folder: holds the model.
-        colour, hatch, marker: in figures. The colours are those of Okabe and Ito.
         compared_with: metrics key -> name of the contestant that this one is measured against, prompt by prompt.
     """
 
     name: str
+    title: str
     folder: str
-    colour: str
-    hatch: str
-    marker: str
     compared_with: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -51,9 +51,9 @@ class Contestant:
 CONTESTANTS = {
     contestant.name: contestant
     for contestant in (
-        Contestant("base", "models/base", "#999999", "", "s"),
-        Contestant("sft", "models/sft", "#0072B2", "//", "o", {"sft_over_base": "base"}),
-        Contestant("rlhf", "models/ppo", "#D55E00", "..", "D", {"improvement": "base", "improvement_over_sft": "sft"}),
+        Contestant("base", "Base", "models/base"),
+        Contestant("sft", "SFT", "models/sft", {"sft_over_base": "base"}),
+        Contestant("rlhf", "RLHF", "models/ppo", {"improvement": "base", "improvement_over_sft": "sft"}),
     )
 }
 

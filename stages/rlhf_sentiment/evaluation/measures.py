@@ -9,7 +9,7 @@ from ..data import grammar
 from ..engine.progress import progress_bar
 from ..engine.records import Row
 from ..models.loading import load_policy, load_tokenizer
-from .contestants import CONTESTANTS, REFERENCE
+from .contestants import CONTESTANTS, REFERENCE, TREATMENT
 from .costs import costs, kl, perplexity
 from .panel import Opinions
 from .samples import Samples
@@ -64,8 +64,11 @@ def oracle(rows: list[Row]) -> Row:
 
 
 def hacking_gap(opinions: dict[str, Opinions]) -> float:
-    """Return how much more the reward model's score rose from SFT to RLHF than the judge's opinion, in standard deviations."""
-    before, after = opinions["sft"], opinions["rlhf"]
+    """Return how much more the reward model's score rose than the judge's opinion, in standard deviations.
+
+    Both rises are from the reference to the contestant whose effect the report states.
+    """
+    before, after = opinions[REFERENCE], opinions[TREATMENT]
     return gain(after.scores, before.scores) - gain(after.positive["classifier"], before.positive["classifier"])
 
 

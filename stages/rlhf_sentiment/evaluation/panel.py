@@ -31,24 +31,53 @@ class Opinions(NamedTuple):
     scores: np.ndarray
 
 
-class Panel:
-    """The judges that `evaluate.judges` names.
+class Judged(NamedTuple):
+    """What the judges say of the answers of all contestants, and of the exam's texts.
+
+    Attributes:
+        answers: the opinions of the answers. contestant -> opinions
+        positive: the classifier's P(positive) of the answers, a row for each prompt. contestant -> (N, S)
+        exam: P(positive) of the exam's texts. judge -> "whole" or "cut" -> (M,)
+        classifier: the classifier's opinion of other texts.
+    """
+
+    answers: dict[str, Opinions]
+    positive: dict[str, np.ndarray]
+    exam: dict[str, dict[str, np.ndarray]]
+    classifier: Opinion
+
+
+def judge(settings: EvaluateSettings, exam: Exam, samples: Samples, device: torch.device) -> Judged:
+    """Ask all judges that `evaluate.judges` names.
+
+    Args:
+        settings: name the judges, and say what they read of an answer.
+        exam: holds the texts that measure the judges, and those that set the scale of the reward model's scores.
+        samples: the answers of the contestants.
+        device: computes the opinions.
+
+    Raises:
+        StageError: a judge cannot be loaded.
+    """
+    panel = _Panel(settings, exam, samples, device)
+    each = progress_bar(samples.answers.items(), desc="evaluate: judges", unit=" models", leave=False)
+    answers = {name: panel.on_answers(rows) for name, rows in each}
+    positive = {name: one.positive["classifier"].reshape(len(samples.prompts), -1) for name, one in answers.items()}
+    examined = {name: {way: opinion(texts) for way, texts in exam.texts.items()} for name, opinion in panel.opinions.items()}
+    return Judged(answers, positive, examined, panel.opinions["classifier"])
+
+
+class _Panel:
+    """The judges.
 
     Attributes:
         opinions: each judge's opinion of texts. The reward model comes last, if it is a judge. judge -> opinion
     """
 
     def __init__(self, settings: EvaluateSettings, exam: Exam, samples: Samples, device: torch.device) -> None:
-        """Load the judges, and fit the scale of the reward model's scores.
+        """Load the judges, and fit the scale of the reward model's scores. The arguments are those of `judge`.
 
-        Args:
-            settings: name the judges, and say what they read of an answer.
-            exam: holds the texts that set the scale.
-            samples: the reference's answers show whether a response ends by itself, so that a text should end likewise.
-            device: computes the opinions.
-
-        Raises:
-            StageError: a judge cannot be loaded.
+        The reference's answers show whether a response ends by itself, so that a text of the exam should end likewise.
         """
         self._how = settings.judged
         self._reward, self._tokenizer = load_reward_model("models/reward", device), load_tokenizer("models/base")
@@ -59,16 +88,8 @@ class Panel:
         own: dict[str, Opinion] = {"reward": lambda texts: self._scale(self._text_scores(texts))}
         self.opinions = self._others | (own if self._reward_judges else {})
 
-    def on_exam(self, exam: Exam) -> dict[str, dict[str, np.ndarray]]:
-        """Return P(positive) of the exam's texts. judge -> "whole" or "cut" -> (N,)."""
-        return {judge: {way: opinion(texts) for way, texts in exam.texts.items()} for judge, opinion in self.opinions.items()}
-
-    def on_answers(self, samples: Samples) -> dict[str, Opinions]:
-        """Return the opinions of the answers of each contestant."""
-        answers = progress_bar(samples.answers.items(), desc="evaluate: judges", unit=" models", leave=False)
-        return {name: self._opinions(rows) for name, rows in answers}
-
-    def _opinions(self, rows: list[Row]) -> Opinions:
+    def on_answers(self, rows: list[Row]) -> Opinions:
+        """Return the opinions of the answers of one contestant."""
         read = [judged(row["prompt"], row["response"], self._how) for row in rows]
         positive = {judge: opinion(read) for judge, opinion in self._others.items()}
         scores = answer_scores(self._reward, self._tokenizer, rows)
@@ -87,25 +108,12 @@ def answer_scores(reward: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, r
     return np.concatenate([reward_scores(reward, part.sequences, part.attention_mask).cpu().numpy() for part in parts])
 
 
-def by_prompt(opinions: dict[str, Opinions], prompts: int) -> dict[str, np.ndarray]:
-    """Return the classifier's P(positive) of the answers of each contestant, a row for each prompt. name -> (N, S)."""
-    return {name: one.positive["classifier"].reshape(prompts, -1) for name, one in opinions.items()}
-
-
-def figures_of_judges(
-    panel: Panel,
-    opinions: dict[str, Opinions],
-    examined: dict[str, dict[str, np.ndarray]],
-    labels: np.ndarray,
-    confidence: float,
-) -> Row:
+def figures_of_judges(judged: Judged, labels: np.ndarray, confidence: float) -> Row:
     """Return the figures of the judges themselves.
 
     Args:
-        panel: the judges.
-        opinions: of the answers of each contestant.
-        examined: P(positive) of the exam's texts. judge -> "whole" or "cut" -> (N,)
-        labels: of these texts. (N,)
+        judged: what the judges say.
+        labels: of the exam's texts. (M,)
         confidence: the level of the interval.
 
     Returns:
@@ -113,9 +121,9 @@ def figures_of_judges(
         kappa: how far the judges agree on the answers of all contestants.
         annotators: how far the classifier agrees with the annotators.
     """
-    pooled = {judge: np.concatenate([one.positive[judge] for one in opinions.values()]) for judge in panel.opinions}
+    pooled = {name: np.concatenate([one.positive[name] for one in judged.answers.values()]) for name in judged.exam}
     return {
-        "judges": {judge: examine_both(ways["whole"], ways["cut"], labels) for judge, ways in examined.items()},
+        "judges": {name: examine_both(ways["whole"], ways["cut"], labels) for name, ways in judged.exam.items()},
         "kappa": agreement(pooled),
-        "annotators": agreement_with_annotators(panel.opinions["classifier"], confidence),
+        "annotators": agreement_with_annotators(judged.classifier, confidence),
     }

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from itertools import cycle
+from typing import Any, NamedTuple
 
 import matplotlib
 
@@ -19,6 +20,24 @@ from .contestants import CONTESTANTS
 from .plot_data import Tables
 
 _BLUE, _ORANGE = "#0072B2", "#D55E00"
+
+
+class _Look(NamedTuple):
+    colour: str
+    hatch: str
+    marker: str
+
+
+_LOOKS = (
+    _Look("#999999", "", "s"),
+    _Look(_BLUE, "//", "o"),
+    _Look(_ORANGE, "..", "D"),
+    _Look("#009E73", "xx", "^"),
+    _Look("#CC79A7", "--", "v"),
+)
+# By the place in the table of contestants, so that a new contestant has a look of its own.
+_LOOK_OF = dict(zip(CONTESTANTS, cycle(_LOOKS), strict=False))
+
 _STYLE: dict[Any, Any] = {
     "figure.dpi": 120,
     "font.size": 9,
@@ -85,10 +104,10 @@ def comparison(path: str, table: pd.DataFrame, confidence: float) -> None:
     """
     with _picture(path, 2, 3.4) as (_, axes):
         for panel, (figure, rows) in zip(axes, table.groupby("figure", sort=True), strict=True):
-            error, colours = _error(rows), [CONTESTANTS[model].colour for model in rows["model"]]
+            error, colours = _error(rows), [_LOOK_OF[model].colour for model in rows["model"]]
             bars = panel.bar(rows["model"], rows["value"], yerr=error, capsize=4, color=colours)
             for bar, model in zip(bars, rows["model"], strict=True):
-                bar.set(hatch=CONTESTANTS[model].hatch, edgecolor="white")
+                bar.set(hatch=_LOOK_OF[model].hatch, edgecolor="white")
             panel.bar_label(bars, fmt="%.2f", padding=3)
             panel.set(title=f"{figure}, {100 * confidence:g} % interval", ylabel=figure, ylim=(0, 1.12))
             panel.grid(axis="x", visible=False)
@@ -127,8 +146,8 @@ def frontier(path: str, models: pd.DataFrame, curve: pd.DataFrame, validation: p
     """
     with _picture(path, 2) as (_, (left, right)):
         for name, rows in models.groupby("model", sort=False):
-            model, places = CONTESTANTS[str(name)], (rows["kl"], rows["value"])
-            left.errorbar(*places, yerr=_error(rows), fmt=model.marker, color=model.colour, label=model.name, capsize=4)
+            look, places = _LOOK_OF[str(name)], (rows["kl"], rows["value"])
+            left.errorbar(*places, yerr=_error(rows), fmt=look.marker, color=look.colour, label=name, capsize=4)
         left.set(title=f"Test prompts, {100 * confidence:g} % interval", ylabel="mean P(positive)", ylim=(0, 1.02))
         left.legend(loc="lower right")
         right.plot(curve["kl_penalty"], curve["score"], ".", color=_ORANGE, label="training batches")
@@ -149,8 +168,8 @@ def distribution(path: str, positive: dict[str, np.ndarray], bins: np.ndarray) -
     """
     with _picture(path, len(positive), 3.2) as (_, axes):
         for panel, (name, values) in zip(axes, positive.items(), strict=True):
-            model, weights = CONTESTANTS[name], np.full(len(values), 1 / len(values))
-            panel.hist(values, bins=list(bins), weights=weights, color=model.colour, hatch=model.hatch, edgecolor="white")
+            look, weights = _LOOK_OF[name], np.full(len(values), 1 / len(values))
+            panel.hist(values, bins=list(bins), weights=weights, color=look.colour, hatch=look.hatch, edgecolor="white")
             side = "center" if 0.15 < values.mean() < 0.85 else "right" if values.mean() > 0.5 else "left"
             panel.axvline(values.mean(), color="black", linestyle="--", linewidth=1)
             panel.text(

@@ -9,7 +9,7 @@ from rich.markdown import Markdown
 from ..engine.messages import escaped, warn
 from ..engine.outputs import writing
 from ..engine.records import Row
-from .contestants import COMPARISONS, CONTESTANTS
+from .contestants import COMPARISONS, CONTESTANTS, REFERENCE, TREATMENT
 
 _ROWS = {
     "mean_positive": "mean P(positive)",
@@ -30,27 +30,38 @@ _ROWS = {
 }
 
 
-def verdict(result: Row, confidence: float) -> str:
-    """Return one sentence: whether RLHF raised positivity over supervised fine-tuning, and at what cost.
+# The comparison that the headline states.
+_EFFECT = next(key for key, pair in COMPARISONS.items() if pair == (TREATMENT, REFERENCE))
 
-    It did if the interval excludes 0 and the test, adjusted for all pairs, agrees. The interval alone is not enough, because a
+
+def verdict(result: Row, confidence: float) -> str:
+    """Return one sentence for each contestant that is compared with the reference: is it more positive, and at what cost?
+
+    It is if the interval excludes 0 and the test, adjusted for all pairs, agrees. The interval alone is not enough, because a
     bootstrap interval of few prompts is too narrow.
     """
-    gain, sft, rlhf = result["improvement_over_sft"], result["sft"], result["rlhf"]
+    measured = {key: after for key, (after, before) in COMPARISONS.items() if before == REFERENCE}
+    found = (_verdict(result, key, after, confidence) for key, after in measured.items())
+    return "\n".join(f"For this model and seed, {sentence}." for sentence in found)
+
+
+def _verdict(result: Row, key: str, name: str, confidence: float) -> str:
+    gain, before, after = result[key], result[REFERENCE], result[name]
+    reference, contestant = CONTESTANTS[REFERENCE].title, CONTESTANTS[name].title
     size = f"{gain['mean_positive']:+.3f} [{gain['ci_low']:+.3f}, {gain['ci_high']:+.3f}]"
     sure = gain["p_holm"] < 1 - confidence
     if sure and gain["ci_low"] > 0:
-        found = f"RLHF raised mean P(positive) over SFT by {size}"
+        found = f"{contestant} raised mean P(positive) over {reference} by {size}"
     elif sure and gain["ci_high"] < 0:
-        found = f"RLHF lowered mean P(positive) against SFT by {size}"
+        found = f"{contestant} lowered mean P(positive) against {reference} by {size}"
     else:
-        found = f"these {result['prompts']} prompts show no difference between RLHF and SFT in mean P(positive): {size}"
+        found = f"these {result['prompts']} prompts show no difference between {contestant} and {reference} "
+        found += f"in mean P(positive): {size}"
         found += f", p {gain['p_holm']:.2f}" if gain["ci_low"] > 0 or gain["ci_high"] < 0 else ""
-    cost = (
-        f"perplexity is {rlhf['perplexity'] / sft['perplexity']:.2f} times and distinct bigrams are "
-        f"{rlhf['distinct_2'] / max(sft['distinct_2'], 1e-9):.2f} times those of SFT"
+    return (
+        f"{found}; perplexity is {after['perplexity'] / before['perplexity']:.2f} times and distinct bigrams are "
+        f"{after['distinct_2'] / max(before['distinct_2'], 1e-9):.2f} times those of {reference}"
     )
-    return f"For this model and seed, {found}; {cost}."
 
 
 def markdown(result: Row, warnings: Sequence[str], samples: Sequence[Row], confidence: float, preferred_for: str) -> str:
@@ -63,7 +74,8 @@ def markdown(result: Row, warnings: Sequence[str], samples: Sequence[Row], confi
         confidence: the level of the intervals.
         preferred_for: what annotators preferred a response for.
     """
-    lines = ["# Base against RLHF", "", verdict(result, confidence), ""]
+    first = next(iter(CONTESTANTS.values()))
+    lines = [f"# {first.title} against {CONTESTANTS[TREATMENT].title}", "", verdict(result, confidence), ""]
     lines += [f"- warning: {line}" for line in warnings] + [""] * bool(warnings)
     lines += (
         _models(result) + _improvements(result, confidence) + _judges(result) + _annotators(result["annotators"], preferred_for)
@@ -86,9 +98,9 @@ def publish(report: str, warnings: Sequence[str]) -> None:
 
 
 def headline(result: Row) -> str:
-    """Return the difference between RLHF and SFT, for the last line of the stage."""
-    gain = result["improvement_over_sft"]
-    return f"RLHF - SFT = {gain['mean_positive']:+.3f} [{gain['ci_low']:+.3f}, {gain['ci_high']:+.3f}] in mean P(positive)"
+    """Return the effect of the treatment, for the last line of the stage."""
+    gain, pair = result[_EFFECT], f"{CONTESTANTS[TREATMENT].title} - {CONTESTANTS[REFERENCE].title}"
+    return f"{pair} = {gain['mean_positive']:+.3f} [{gain['ci_low']:+.3f}, {gain['ci_high']:+.3f}] in mean P(positive)"
 
 
 def _models(result: Row) -> list[str]:
@@ -102,8 +114,9 @@ def _models(result: Row) -> list[str]:
 
 
 def _improvements(result: Row, confidence: float) -> list[str]:
+    samples = result[TREATMENT]["samples"]
     lines = [
-        f"Each contestant gave {result['rlhf']['samples']} responses to {result['prompts']} prompts. Differences are paired by",
+        f"Each contestant gave {samples} responses to {result['prompts']} prompts. Differences are paired by",
         f"prompt, and the intervals are {100 * confidence:g} % confidence intervals. The last column is the number of prompts",
         "that are needed to detect a difference of 0.05 with power 0.8.",
         "",
@@ -150,9 +163,10 @@ def _judges(result: Row) -> list[str]:
     agreed = ", ".join(f"{one} and {other} {result['kappa'][f'{one}_{other}']:.2f}" for one, other in pairs)
     if agreed:
         lines += ["", f"Agreement of the judges on the responses (Cohen's kappa): {agreed}."]
+    gap = f"{result['reward_hacking_gap']:+.2f} standard deviations"
     lines += [
         "",
-        f"From sft to rlhf, the reward model's score rose by {result['reward_hacking_gap']:+.2f} standard deviations more",
+        f"From {REFERENCE} to {TREATMENT}, the reward model's score rose by {gap} more",
         "than the judge's P(positive).",
     ]
     return [*lines, ""]
@@ -162,6 +176,6 @@ def _annotators(sided: Row, preferred_for: str) -> list[str]:
     chose = "The preference pairs prefer positive responses"
     if preferred_for != "positivity":
         chose = f"The annotators chose by {escaped(preferred_for)}, not by positivity. "
-        chose += "RLHF therefore does not aim at positivity here"
+        chose += f"{CONTESTANTS[TREATMENT].title} therefore does not aim at positivity here"
     agree = f"{sided['agree']:.2f} [{sided['agree_ci_low']:.2f}, {sided['agree_ci_high']:.2f}] of {sided['pairs']}"
     return [f"{chose}. The judge finds the chosen response more positive in {agree} held-out preference pairs.", ""]
