@@ -1,6 +1,7 @@
 """Statistics against worked and published examples, and the sentence of the report against the numbers."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -142,7 +143,8 @@ def result(low: float, high: float, p: float = 0.01) -> dict:
         "positive_ratio_ci_low": 0.0,
         "positive_ratio_ci_high": 0.2,
     }
-    models = {name: {"perplexity": 4.0, "distinct_2": 0.5, "samples": 40} for name in CONTESTANTS}
+    figures = {"mean_positive": 0.5, "std_positive": 0.25, "positive_ratio": 0.625, "perplexity": 4.0, "distinct_2": 0.5}
+    models = {name: figures | {"samples": 40} for name in CONTESTANTS}
     exam = {"accuracy": 0.9, "ece": 0.1, "accuracy_cut": 0.8, "ece_cut": 0.2}
     judges = {"classifier": exam, "my_own": exam, "lexicon": exam}
     kappa = {"classifier_my_own": 0.1, "classifier_lexicon": 0.2, "my_own_lexicon": 0.3}
@@ -167,6 +169,19 @@ def result(low: float, high: float, p: float = 0.01) -> dict:
 )
 def test_the_verdict_says_what_the_interval_says(low: float, high: float, p: float, said: str) -> None:
     assert said in verdict(result(low, high, p), 0.95)
+
+
+def test_the_report_begins_with_base_against_rlhf() -> None:
+    figures = result(0.1, 0.3)
+    figures["rlhf"] = figures["rlhf"] | {"mean_positive": 0.75, "std_positive": 0.125, "positive_ratio": 0.875}
+    summary = markdown(figures, [], [], 0.95, "positivity").split("\n\n")[2].splitlines()
+    assert [re.sub(" +", " ", line) for line in summary] == [
+        "| | Base | RLHF | improvement |",
+        "|---|---:|---:|---:|",
+        "| mean P(positive) | 0.500 | 0.750 | +0.200 [+0.100, +0.300] |",
+        "| standard deviation of P(positive) | 0.250 | 0.125 | |",
+        "| positive ratio (P > 0.5) | 0.625 | 0.875 | +0.100 [+0.000, +0.200] |",
+    ]
 
 
 def test_generated_text_is_escaped() -> None:

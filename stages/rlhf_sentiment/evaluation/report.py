@@ -13,6 +13,7 @@ from .contestants import COMPARISONS, CONTESTANTS, REFERENCE, TREATMENT
 
 _ROWS = {
     "mean_positive": "mean P(positive)",
+    "std_positive": "standard deviation of P(positive)",
     "positive_ratio": "positive ratio (P > 0.5)",
     "reward": "score of the reward model",
     "perplexity": "perplexity under base",
@@ -30,8 +31,8 @@ _ROWS = {
 }
 
 
-# The comparison that the headline states.
-_EFFECT = next(key for key, pair in COMPARISONS.items() if pair == (TREATMENT, REFERENCE))
+_BASE = next(iter(CONTESTANTS))
+_KEY_OF = {pair: key for key, pair in COMPARISONS.items()}
 
 
 def verdict(result: Row, confidence: float) -> str:
@@ -74,12 +75,10 @@ def markdown(result: Row, warnings: Sequence[str], samples: Sequence[Row], confi
         confidence: the level of the intervals.
         preferred_for: what annotators preferred a response for.
     """
-    first = next(iter(CONTESTANTS.values()))
-    lines = [f"# {first.title} against {CONTESTANTS[TREATMENT].title}", "", verdict(result, confidence), ""]
+    lines = [f"# {CONTESTANTS[_BASE].title} against {CONTESTANTS[TREATMENT].title}", "", verdict(result, confidence), ""]
     lines += [f"- warning: {line}" for line in warnings] + [""] * bool(warnings)
-    lines += (
-        _models(result) + _improvements(result, confidence) + _judges(result) + _annotators(result["annotators"], preferred_for)
-    )
+    lines += _summary(result) + _models(result) + _improvements(result, confidence) + _judges(result)
+    lines += _annotators(result["annotators"], preferred_for)
     lines += ["## Responses to the same prompts, side by side", ""]
     for sample in samples:
         lines += [f"**{escaped(sample['prompt'])}**", ""]
@@ -99,14 +98,30 @@ def publish(report: str, warnings: Sequence[str]) -> None:
 
 def headline(result: Row) -> str:
     """Return the effect of the treatment, for the last line of the stage."""
-    gain, pair = result[_EFFECT], f"{CONTESTANTS[TREATMENT].title} - {CONTESTANTS[REFERENCE].title}"
+    gain, pair = result[_KEY_OF[TREATMENT, REFERENCE]], f"{CONTESTANTS[TREATMENT].title} - {CONTESTANTS[REFERENCE].title}"
     return f"{pair} = {gain['mean_positive']:+.3f} [{gain['ci_low']:+.3f}, {gain['ci_high']:+.3f}] in mean P(positive)"
+
+
+def _summary(result: Row) -> list[str]:
+    before, after, gain = result[_BASE], result[TREATMENT], result[_KEY_OF[TREATMENT, _BASE]]
+    lines = [
+        f"| | {CONTESTANTS[_BASE].title} | {CONTESTANTS[TREATMENT].title} | improvement |",
+        "|---|---:|---:|---:|",
+    ]
+    intervals = {"mean_positive": ("ci_low", "ci_high"), "positive_ratio": ("positive_ratio_ci_low", "positive_ratio_ci_high")}
+    for key in ("mean_positive", "std_positive", "positive_ratio"):
+        rise = ""
+        if key in intervals:
+            low, high = (gain[bound] for bound in intervals[key])
+            rise = f"{gain[key]:+.3f} [{low:+.3f}, {high:+.3f}]"
+        lines.append(f"| {_ROWS[key]} | {before[key]:.3f} | {after[key]:.3f} | {rise} |")
+    return [*lines, ""]
 
 
 def _models(result: Row) -> list[str]:
     lines = [f"| | {' | '.join(CONTESTANTS)} |", f"|---|{'---:|' * len(CONTESTANTS)}"]
     others = {f"{name}_positive": f"positive ratio, {name}" for name in result["judges"]}
-    for key, title in ({"mean_positive": "", "positive_ratio": ""} | others | _ROWS).items():
+    for key, title in (dict.fromkeys(("mean_positive", "std_positive", "positive_ratio"), "") | others | _ROWS).items():
         cells = [f"{result[model][key]:.3f}" if key in result[model] else "" for model in CONTESTANTS]
         if any(cells):
             lines.append(f"| {_ROWS.get(key, title)} | {' | '.join(cells)} |")
