@@ -93,7 +93,7 @@ class Values(Tally):
             return self._codes[plain]
         if self.defined is None:
             raise Fault(f"the {self.what} has no known meaning", f"{self.what} is {shown(value)}, which has no known meaning")
-        raise Fault(f"the {self.what} is not in {self.setting}", f"{self.what} is {shown(value)}, which is not in {self.setting}")
+        raise Fault(f"the {self.what} is not in {self.setting}", f"{self.what} is {shown(value)}, not in {self.setting}")
 
     def check(self, where: str, values: Collection[str]) -> None:
         """Refuse values of unknown meaning.
