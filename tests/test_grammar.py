@@ -63,7 +63,7 @@ def test_at_least_95_percent_of_responses_differ() -> None:
     assert len(set(responses)) > 950
 
 
-def test_no_sentence_repeats_a_word_within_a_clause() -> None:
+def test_no_sentence_joins_a_word_with_itself() -> None:
     rng = random.Random(4)
     for _ in range(2000):
         assert not grammar._REPEATED.search(grammar.write_sentence(POSITIVE, rng))
