@@ -100,9 +100,7 @@ def test_all_shortfalls_come_in_one_message_and_its_numbers_fit(made: None) -> N
     assert {key: prepared.metrics["sizes"][key] for key in counts} == counts
     for name in ("pairs", "sft_rows", "prompts_validation"):
         step = 2 if name == "sft_rows" else 1
-        with pytest.raises(
-            StageError, match=rf"data\.{name} is {counts[name] + step}, .* {counts[name]} are available$"
-        ):
+        with pytest.raises(StageError, match=rf"data\.{name} is {counts[name] + step}, .* {counts[name]} are available$"):
             prepare.prepare(prepare_params(data(**counts | {name: counts[name] + step}), **fitting))
 
 
