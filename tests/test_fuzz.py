@@ -248,7 +248,7 @@ def test_damaged_files_of_stages(folder: Path, data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("text", ["[" * 100_000, f'{{"prompt": {"1" * 5000}}}'], ids=["nest", "number"])
 @pytest.mark.parametrize("name", ["answers.jsonl", "prompts.jsonl", "metrics.json"])
-def test_endless_json_gives_an_error_of_one_line(folder: Path, name: str, text: str) -> None:
+def test_deeply_nested_json_or_a_huge_number_gives_an_error_of_one_line(folder: Path, name: str, text: str) -> None:
     (folder / name).write_text(text)
     with pytest.raises(StageError) as error:
         READ[name][1](folder / name)
