@@ -371,7 +371,7 @@ def test_equal_scores_are_ties_and_make_no_pair(raw: Path) -> None:
     assert list(prepared.metrics["files"]["pairs_jsonl"].values()) == [120, 60, 60, 0, 0, 30]
     assert Counter(row["reason"] for row in prepared.dropped if row["file"] != "grammar") == {
         "chosen and rejected have the same score, 8": 30,
-        "rejected has a higher score, 9, than chosen, 8": 30,
+        "rejected has a higher score (9) than chosen (8)": 30,
     }
     said = card(prepared.tables, prepared.metrics, settings())
     assert "| file | read | kept | rejected | duplicates | overlaps | ties |" in said
