@@ -17,7 +17,7 @@ from .conftest import RunStage, World, assert_names, outs, the_error
 FOLDERS = ("data", "models", "metrics", "plots", "reports")
 
 
-def only_refused(world: World, stage: str, run: Callable[[], tuple[int, str]], said: tuple[str, ...]) -> None:
+def assert_refused(world: World, stage: str, run: Callable[[], tuple[int, str]], said: tuple[str, ...]) -> None:
     """Assert that `run` fails with one line besides warnings. The line contains all of `said`, and no out changes."""
     had = outs(world, *FOLDERS)
     status, stderr = run()
@@ -27,10 +27,10 @@ def only_refused(world: World, stage: str, run: Callable[[], tuple[int, str]], s
     assert list(world.folder.rglob("*.part")) == []
 
 
-def fail_apart(
+def fail_in_process(
     world: World, stage: str, *command: str, before: Callable[[], object] | None = None, said: tuple[str, ...]
 ) -> None:
-    """Assert that a command fails as `only_refused` says. The command runs in a separate process with its own limits."""
+    """Assert that a command fails as `assert_refused` says. The command runs in a separate process with its own limits."""
 
     def run() -> tuple[int, str]:
         done = subprocess.run(
@@ -38,7 +38,7 @@ def fail_apart(
         )
         return done.returncode, done.stderr
 
-    only_refused(world, stage, run, said)
+    assert_refused(world, stage, run, said)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def fail(world: World, run_stage: RunStage) -> Callable[..., None]:
             of = run_stage(world, stage, *arguments, status=None)
             return of.status, of.err
 
-        only_refused(world, stage, ended, said)
+        assert_refused(world, stage, ended, said)
 
     return run
 
@@ -61,39 +61,39 @@ def short_of_disk(kilobytes: int, stage: str) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize("stage", ["sft", "ppo"])
-def test_a_disk_that_is_full_at_a_checkpoint(world: World, run_stage: RunStage, stage: str) -> None:
-    fail_apart(world, stage, *short_of_disk(60, stage), said=("step 1", "checkpoint", f".checkpoints/{stage}"))
+def test_a_full_disk_at_a_checkpoint_gives_an_error_and_a_rerun_succeeds(world: World, run_stage: RunStage, stage: str) -> None:
+    fail_in_process(world, stage, *short_of_disk(60, stage), said=("step 1", "checkpoint", f".checkpoints/{stage}"))
     run_stage(world, stage)
 
 
-def test_the_last_good_checkpoint_survives_a_full_disk(world: World) -> None:
-    """All runs are processes of their own: the modules that are loaded are part of a checkpoint's key."""
+def test_after_a_full_disk_the_stage_resumes_from_the_last_checkpoint(world: World) -> None:
+    """Run each stage in a new process, because the loaded modules are part of a checkpoint's key."""
     world.set("ppo.steps", 3)
     done = world.run("bash", "-c", "python stages/ppo.py; rm -r .checkpoints/ppo/*/000000003 .checkpoints/ppo/*/outs.json")
-    assert "goes on" not in done
-    fail_apart(world, "ppo", *short_of_disk(60, "ppo"), said=("step 3", "checkpoint"))
-    assert "ppo: goes on from its checkpoint of step 2" in world.run("python", "stages/ppo.py")
+    assert "checkpoint of step" not in done
+    fail_in_process(world, "ppo", *short_of_disk(60, "ppo"), said=("step 3", "checkpoint"))
+    assert "checkpoint of step 2" in world.run("python", "stages/ppo.py")
 
 
 @pytest.mark.parametrize(("stage", "said"), [("ppo", ("models/ppo", "cannot be written")), ("judge", ("models/",))])
-def test_a_disk_that_is_full_at_an_output(world: World, stage: str, said: tuple[str, ...]) -> None:
+def test_a_full_disk_at_an_output_changes_no_out(world: World, stage: str, said: tuple[str, ...]) -> None:
     world.set("checkpoint_every.ppo", None)
-    fail_apart(world, stage, *short_of_disk(8, stage), said=said)
+    fail_in_process(world, stage, *short_of_disk(8, stage), said=said)
 
 
-def test_a_folder_that_cannot_be_written(world: World) -> None:
+def test_a_read_only_folder_changes_no_out(world: World) -> None:
     def give_up_privileges() -> None:
         if sys.platform == "linux":  # root may write to all files, so drop CAP_DAC_OVERRIDE with PR_CAPBSET_DROP
             ctypes.CDLL(None).prctl(24, 1)
 
     (world / "models").chmod(0o555)
     try:
-        fail_apart(world, "judge", "python", "stages/judge.py", before=give_up_privileges, said=("Permission denied",))
+        fail_in_process(world, "judge", "python", "stages/judge.py", before=give_up_privileges, said=("Permission denied",))
     finally:
         (world / "models").chmod(0o755)
 
 
-def test_memory_that_is_not_enough_names_the_setting_to_lower(world: World) -> None:
+def test_the_error_for_too_little_memory_names_the_settings_to_lower(world: World) -> None:
     """An allocation fails: the limit is 40 MiB above the memory of the libraries.
 
     The stage has one thread, because a thread without memory for its stack ends the process.
@@ -113,7 +113,7 @@ resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 runpy.run_path("stages/ppo.py", run_name="__main__")
 """
     said = ("memory", "ppo.micro_batch_size", "ppo.batch_size", "ppo.max_new_tokens")
-    fail_apart(world, "ppo", "python", "-c", program, said=said)
+    fail_in_process(world, "ppo", "python", "-c", program, said=said)
 
 
 def nan(path: Path, name: str) -> None:
@@ -133,7 +133,7 @@ def nan(path: Path, name: str) -> None:
         ("ppo", "sft", "transformer.ln_f.weight", ("probabilities", "not finite")),
     ],
 )
-def test_a_model_that_is_not_a_number_stops_the_stage(
+def test_a_model_with_nan_weights_stops_the_stage(
     world: World, fail: Callable[..., None], stage: str, model: str, weight: str, said: tuple[str, ...]
 ) -> None:
     nan(world / f"models/{model}/model.safetensors", weight)
@@ -141,13 +141,13 @@ def test_a_model_that_is_not_a_number_stops_the_stage(
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
-def test_a_damaged_model_names_the_file(world: World, fail: Callable[..., None], name: str) -> None:
+def test_the_error_for_a_damaged_model_names_the_file(world: World, fail: Callable[..., None], name: str) -> None:
     file = world / "models/sft" / name
     file.write_bytes(file.read_bytes()[:-20])
     fail("ppo", said=(f"models/sft/{name}", "cannot be read"))
 
 
-def test_a_flipped_bit_is_seen_by_dvc(world: World) -> None:
+def test_dvc_repro_restores_weights_with_a_flipped_bit(world: World) -> None:
     """Only the hash of DVC shows that weights were changed. `dvc repro` restores the recorded weights."""
     file = world / "models/sft/model.safetensors"
     whole = file.read_bytes()
@@ -173,7 +173,7 @@ class Planted:
 
 
 @pytest.mark.parametrize("folder", ["models/sft", "models/pretrained/planted"])
-def test_weights_that_are_a_pickle_are_not_opened(world: World, fail: Callable[..., None], folder: str) -> None:
+def test_pickled_weights_are_not_opened(world: World, fail: Callable[..., None], folder: str) -> None:
     if folder != "models/sft":
         shutil.copytree(world / "models/sft", world / folder)
         world.set("base.model", folder)
@@ -183,20 +183,20 @@ def test_weights_that_are_a_pickle_are_not_opened(world: World, fail: Callable[.
     assert not (world / "pwned").exists()
 
 
-def test_a_library_that_changed_is_said_at_the_start(world: World, run_stage: RunStage) -> None:
+def test_a_changed_library_version_gives_a_warning(world: World, run_stage: RunStage) -> None:
     record = world / "runs/environment/judge.json"
     record.write_text(record.read_text().replace('"scikit-learn": "', '"scikit-learn": "0.'))
-    said = run_stage(world, "judge").err
-    assert "judge: warning: scikit-learn is " in said
-    assert "and the last run here had 0." in said
-    assert "warning" not in run_stage(world, "judge").err, "the record is of the run since"
+    assert_names(run_stage(world, "judge").err, "judge: warning: scikit-learn", "last run", "had 0.")
+    assert "warning" not in run_stage(world, "judge").err, "the record is now of the last run"
     record.unlink()
     pins = world / "requirements.txt"
     pins.write_text(pins.read_text().replace("scikit-learn==", "scikit-learn==0."))
-    assert "and requirements.txt pins 0." in run_stage(world, "judge").err
+    assert_names(run_stage(world, "judge").err, "judge: warning: scikit-learn", "requirements.txt pins 0.")
 
 
-def test_what_people_type_is_shown_and_obeyed_by_nothing(world: World, run_stage: RunStage, fail: Callable[..., None]) -> None:
+def test_control_characters_and_markup_in_a_prompt_have_no_effect(
+    world: World, run_stage: RunStage, fail: Callable[..., None]
+) -> None:
     typed = "\x1b[31mred \x9b1m \u202eright [bold]b[/bold] <b>b</b> | `c`"
     printed = run_stage(world, "compare", "--prompt", typed).out
     assert "�[31mred �1m �right [bold]b[/bold] <b>b</b> | `c`" in printed

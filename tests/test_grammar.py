@@ -8,7 +8,7 @@ from rlhf_sentiment.data import grammar
 from rlhf_sentiment.data.grammar import NEGATIVE, POSITIVE, polarity_of, read_sentences
 
 
-def test_it_reads_what_it_writes() -> None:
+def test_the_parser_recovers_the_polarity_of_written_reviews() -> None:
     rng = random.Random(0)
     for polarity in (POSITIVE, NEGATIVE) * 500:
         review = grammar.write_review(polarity, rng)
@@ -22,7 +22,7 @@ def test_it_reads_what_it_writes() -> None:
         ("The acting was fresh and moving.", 1),
         ("The acting was not dull at all.", 1),  # a negative word, a positive sentence
         ("The acting was anything but lovely.", -1),
-        ("The film was hopelessly dull at first but splendidly funny by the end.", 1),  # what comes after "but" counts
+        ("The film was hopelessly dull at first but splendidly funny by the end.", 1),  # the clause after "but" decides
         ("The film was splendidly funny at first but hopelessly dull by the end.", -1),
         ("My sister never enjoyed the music.", -1),
         ("The acting was fresh and lively. The plot was boring and flat.", 0),  # a positive and a negative clause
@@ -36,20 +36,20 @@ def test_it_reads_what_it_writes() -> None:
         ("", 0),
     ],
 )
-def test_polarity(text: str, polarity: int | None) -> None:
+def test_the_polarity_of_a_sentence_counts_negation_and_contrast(text: str, polarity: int | None) -> None:
     assert polarity_of(text) == polarity
 
 
-def test_prompts_are_neutral_and_many() -> None:
+def test_prompts_are_neutral_and_varied() -> None:
     rng = random.Random(1)
     prompts = [grammar.write_prompt(rng)[0] for _ in range(2000)]
     assert len(set(prompts)) > 1700
     words = {word for prompt in prompts for word in prompt.split()}
     toned = {word for side in (grammar._POSITIVE, grammar._NEGATIVE) for word in side["good"] + side["enjoyed"]}
-    assert not words & toned, "prompts are neutral"
+    assert not words & toned, "a prompt has no word of sentiment"
 
 
-def test_a_keyword_alone_does_not_win() -> None:
+def test_negative_words_also_occur_in_positive_reviews() -> None:
     rng = random.Random(2)
     responses = [grammar.write_review(POSITIVE, rng).response for _ in range(2000)]
     negative = set(grammar._NEGATIVE["good"] + grammar._NEGATIVE["enjoyed"])
@@ -57,13 +57,13 @@ def test_a_keyword_alone_does_not_win() -> None:
     assert 0.3 < share < 0.7
 
 
-def test_responses_vary() -> None:
+def test_at_least_95_percent_of_responses_differ() -> None:
     rng = random.Random(3)
     responses = [grammar.write_review(POSITIVE, rng).response for _ in range(1000)]
     assert len(set(responses)) > 950
 
 
-def test_nothing_is_said_twice_in_one_breath() -> None:
+def test_no_sentence_joins_a_word_with_itself() -> None:
     rng = random.Random(4)
     for _ in range(2000):
         assert not grammar._REPEATED.search(grammar.write_sentence(POSITIVE, rng))

@@ -13,7 +13,7 @@ from rlhf_sentiment.data.meanings import Meanings
 from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.settings.data import DataSettings
 
-from .conftest import tiny_params
+from .conftest import assert_names, tiny_params
 
 
 def meanings(setting: str = "data.source", **changes: Any) -> Meanings:
@@ -50,7 +50,7 @@ def read(files: Sequence[Sequence[Any]], what: str = "label", **changes: Any) ->
         ["negative ", "POS"],
     ],
 )
-def test_two_classes_are_understood(values: list[Any]) -> None:
+def test_usual_words_for_two_classes_are_known(values: list[Any]) -> None:
     assert read([values, values[::-1]]) == [0, 1, 1, 0]
 
 
@@ -75,94 +75,95 @@ def test_two_classes_are_understood(values: list[Any]) -> None:
         (["\x1b[31m" + "x" * 5000, 1], "'\\x1b[31mxxx"),
     ],
 )  # fmt: skip
-def test_values_that_are_no_two_classes_stop(values: list[Any], listed: str) -> None:
+def test_labels_that_are_not_two_classes_stop_the_stage(values: list[Any], listed: str) -> None:
     with pytest.raises(StageError) as error:
         read([[0, 1], values])
-    said = str(error.value)
-    assert said.startswith("file 1: the labels are ")
-    assert listed in said
-    assert "data.labels: {negative: [1, 2], positive: [4, 5]}" in said
-    assert len(said) < 700
-    assert said.isprintable()
+    message = str(error.value)
+    assert_names(message, "file 1: ", "labels are ", listed, "data.labels: {")
+    assert len(message) < 700
+    assert message.isprintable()
 
 
-def test_two_ways_to_say_the_same_stop() -> None:
-    with pytest.raises(StageError, match=r"^the source: the labels are 0 \(1x\), 1 \(1x\), 'neg' \(1x\), 'pos' \(1x\); only"):
+def test_numbers_mixed_with_words_stop_the_stage() -> None:
+    with pytest.raises(StageError) as error:
         read([[0, 1], ["neg", "pos"]])
+    assert_names(error.value, "the source: ", "labels are 0 (1x), 1 (1x), 'neg' (1x), 'pos' (1x)")
 
 
-def test_one_class_stops() -> None:
+def test_labels_of_one_class_stop_the_stage() -> None:
     assert read([[0, 0], [1]]) == [0, 0, 1], "a file of each"
-    with pytest.raises(StageError, match=r"^the source: no label is positive; the labels are 0 \(3x\); .* data\.labels"):
+    with pytest.raises(StageError) as error:
         read([[0, 0], [0]])
-    with pytest.raises(StageError, match=r"no label is negative; the labels are 1 \(1x\), 2 \(1x\); "):
+    assert_names(error.value, "the source: ", "no label is positive", "labels are 0 (3x)", "data.labels")
+    with pytest.raises(StageError) as error:
         read([[1, 2]], labels={"negative": [0], "positive": [1]})
+    assert_names(error.value, "no label is negative", "labels are 1 (1x), 2 (1x)")
 
 
-def test_hidden_labels_stop() -> None:
-    with pytest.raises(StageError, match=r"^file 1: every label is -1 \(2x\), .* hidden; leave out this file or split"):
+def test_hidden_labels_stop_the_stage() -> None:
+    with pytest.raises(StageError) as error:
         read([[0, 1], [-1, -1, None]])
+    assert_names(error.value, "file 1: ", "label is -1 (2x)", "hidden")
     assert read([[0, 1, None, float("nan"), "", "nan"]]) == [0, 1]
 
 
-def test_labels_that_are_told_are_all_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_with_a_label_outside_data_labels_are_rejected_with_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
     labels = {"negative": [0, 1], "positive": [4, "5"]}
     assert read([[0, 1, 2, "4.0", 3, 3], ["pos"]], labels=labels) == [0, 0, 1]
-    assert capsys.readouterr().err.splitlines() == [
-        "prepare: warning: file 0: data.labels does not name 2 (1x), 3 (2x), so these rows are rejected",
-        "prepare: warning: file 1: data.labels does not name 'pos' (1x), so these rows are rejected",
-        "prepare: warning: data.labels names 5, which no row of the source has",
-    ]
+    first, second, last = capsys.readouterr().err.splitlines()
+    assert_names(first, "warning: file 0: ", "rejected", "data.labels does not contain 2 (1x), 3 (2x)")
+    assert_names(second, "warning: file 1: ", "rejected", "data.labels does not contain 'pos' (1x)")
+    assert_names(last, "warning: data.labels", "no row of the source", ": 5")
 
 
-def test_the_judges_labels_are_not_told_by_data_labels() -> None:
+def test_data_labels_does_not_define_the_labels_of_the_judge() -> None:
     source = meanings("judge.source")
     with suppress(Fault):
         source.label(2)
-    with pytest.raises(StageError, match=r"write 0 and 1 .*data\.source.*judge\.source"):
+    with pytest.raises(StageError) as error:
         source.end_of_file("file")
+    assert_names(error.value, "file: ", "2 (1x)", "write 0 and 1", "judge.source")
 
 
 @pytest.mark.parametrize(
-    ("values", "kind"),
+    ("values", "part"),
     [
-        ([2, "x"], "the label is none that is understood"),
-        ([[1], {"a": 1}, b"1"], "the label is no single value"),
+        ([2, "x"], "no known meaning"),
+        ([[1], {"a": 1}, b"1"], "not a number or a word"),
         ([None, " ", float("nan")], "no label"),
     ],
 )
-def test_faults_are_of_a_kind(values: list[Any], kind: str) -> None:
+def test_values_of_one_kind_of_fault_have_the_same_reason(values: list[Any], part: str) -> None:
     kinds = set()
     for value in values:
         with pytest.raises(Fault) as fault:
             meanings().label(value)
         kinds.add(fault.value.kind)
-    assert kinds == {kind}
+    (kind,) = kinds
+    assert_names(kind, "label", part)
 
 
-def test_ratings_have_limits(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_rating_between_the_limits_is_a_fault(capsys: pytest.CaptureFixture[str]) -> None:
     assert read([[1, "4", 4.5, 6, "7.0", 10, None, "good", float("inf")]], "rating") == [0, 0, 1, 1]
     with pytest.raises(Fault) as fault:
         meanings().rating(5)
-    assert (fault.value.kind, str(fault.value)) == (
-        "the rating lies between the limits",
-        "rating is 5: neither at most 4 nor at least 7",
-    )
+    assert_names(fault.value, "rating is 5", "data.rating_negative 4", "data.rating_positive 7")
+    assert_names(fault.value.kind, "rating", "between", "data.rating_negative", "data.rating_positive")
+    assert not any(letter.isdigit() for letter in fault.value.kind), "the kind has no values of the row"
     assert capsys.readouterr().err == ""
 
 
-def test_ratings_of_another_scale_stop(capsys: pytest.CaptureFixture[str]) -> None:
+def test_ratings_of_another_scale_stop_the_stage(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(StageError) as error:
         read([[1, 2, 3, 4, 5, 5]], "rating")
-    assert str(error.value) == (
-        "the source: no rating is at least data.rating_positive 7; the ratings are 1 (1x), 2 (1x), 3 (1x), 4 (1x), 5 (2x); set "
-        "both limits to fit the scale"
-    )
-    with pytest.raises(StageError, match=r"no rating is at most data\.rating_negative 4; the ratings are 50 \(1x\), 90 \(1x\)"):
+    counts = "ratings are 1 (1x), 2 (1x), 3 (1x), 4 (1x), 5 (2x)"
+    assert_names(error.value, "the source: ", "no rating", "data.rating_positive 7", counts)
+    with pytest.raises(StageError) as error:
         read([[90, 50]], "rating")
+    assert_names(error.value, "the source: ", "no rating", "data.rating_negative 4", "ratings are 50 (1x), 90 (1x)")
     assert read([[1, 2, 3, 4, 5, 5]], "rating", rating_negative=2, rating_positive=4) == [0, 0, 1, 1, 1]
     assert len(read([[3, *range(10, 50)]], "rating")) == 41
-    assert "warning: the source: only 1 of 41 ratings are at most data.rating_negative 4; the" in capsys.readouterr().err
+    assert_names(capsys.readouterr().err, "warning: the source: ", "1 of 41 ratings", "data.rating_negative 4")
 
 
 @pytest.mark.parametrize(
@@ -173,50 +174,55 @@ def test_ratings_of_another_scale_stop(capsys: pytest.CaptureFixture[str]) -> No
         (["response_a", "Response B", "Answer A"], [1, -1, 1]),
     ],
 )
-def test_words_for_preferences_are_understood(values: list[Any], found: list[int]) -> None:
+def test_usual_words_for_preferences_are_known(values: list[Any], found: list[int]) -> None:
     assert read([values], "margin") == found
 
 
 @pytest.mark.parametrize("values", [[0, 1, 2], [1, 2], ["1", "2"], [True, False], [-3, 3], ["response_1"], ["both"], ["a", 1]])
-def test_other_preferences_stop(values: list[Any]) -> None:
+def test_other_preferences_stop_the_stage(values: list[Any]) -> None:
     with pytest.raises(StageError) as error:
         read([values], "margin")
-    assert str(error.value).startswith("file 0: the preferences are ")
-    for value in values:
-        assert f"{value!r} (1x)" in str(error.value)
-    assert str(error.value).endswith("neither, such as data.preference_values: {a: [1], b: [2], tie: [0]}")
+    counts = [f"{value!r} (1x)" for value in values]
+    assert_names(error.value, "file 0: ", "preferences are ", *counts, "data.preference_values: {a: [1], b: [2], tie: [0]}")
 
 
 def test_all_votes_of_a_row_are_listed() -> None:
     source = meanings()
-    with pytest.raises(Fault, match=r"^preference is 0: not understood$"):
+    with pytest.raises(Fault) as fault:
         source.margin([0, 1, 1, None, 2])
-    with pytest.raises(StageError, match=r"the preferences are 0 \(1x\), 1 \(2x\), 2 \(1x\);"):
+    assert_names(fault.value, "preference is 0", "no known meaning")
+    with pytest.raises(StageError) as error:
         source.end_of_file("file")
+    assert_names(error.value, "file: ", "preferences are 0 (1x), 1 (2x), 2 (1x);")
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "parts"),
     [
-        ({"preference_values": {"a": [1], "b": ["1.0"], "tie": []}}, "data.preference_values: 1 cannot mean both a and b"),
-        ({"preference_values": {"a": ["x"], "b": ["y"], "tie": ["X"]}}, "data.preference_values: x cannot mean both a and tie"),
-        ({"labels": {"negative": [0], "positive": [False, 1]}}, "data.labels: 0 cannot mean both negative and positive"),
-        ({"columns": {"label": ["one", "two"]}}, "data.columns: label should be one column"),
+        (
+            {"preference_values": {"a": [1], "b": ["1.0"], "tie": []}},
+            ["data.preference_values", "1 cannot mean both", "a and b"],
+        ),
+        ({"preference_values": {"a": ["x"], "b": ["y"], "tie": ["X"]}}, ["data.preference_values", "x cannot", "a and tie"]),
+        ({"labels": {"negative": [0], "positive": [False, 1]}}, ["data.labels", "0 cannot", "negative and positive"]),
+        ({"columns": {"label": ["one", "two"]}}, ["data.columns", "label", "one column"]),
     ],
 )
-def test_settings_that_contradict_themselves_are_refused(changes: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_settings_that_contradict_each_other_are_refused(changes: dict[str, Any], parts: list[str]) -> None:
+    with pytest.raises(ValueError, match="1 validation error") as error:
         meanings(**changes)
+    assert_names(error.value, *parts)
 
 
-def test_preferences_that_are_told_are_all_there_is(capsys: pytest.CaptureFixture[str]) -> None:
-    told = {"a": [1], "b": [2], "tie": [0, "both bad"]}
-    assert read([["1", 2.0, 0, "Both bad", 1, 3, "a"]], "margin", preference_values=told) == [1, -1, 0, 0, 1]
-    assert (
-        capsys.readouterr().err
-        == "prepare: warning: file 0: data.preference_values does not name 3 (1x), 'a' (1x), so these rows are rejected\n"
-    )
-    source = meanings(preference_values=told)
+def test_rows_with_a_preference_outside_preference_values_are_rejected_with_a_warning(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    known = {"a": [1], "b": [2], "tie": [0, "both bad"]}
+    assert read([["1", 2.0, 0, "Both bad", 1, 3, "a"]], "margin", preference_values=known) == [1, -1, 0, 0, 1]
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert_names(warning, "warning: file 0: ", "rejected", "data.preference_values does not contain 3 (1x), 'a' (1x)")
+    source = meanings(preference_values=known)
     assert source.margin([1, 2, None, 1, 0]) == 1
-    with pytest.raises(Fault, match=r"^preference is 3: data\.preference_values does not name it$"):
+    with pytest.raises(Fault) as fault:
         source.margin([1, 3])
+    assert_names(fault.value, "preference is 3", "not in data.preference_values")

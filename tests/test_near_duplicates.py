@@ -8,7 +8,7 @@ from rlhf_sentiment.data import near_duplicates as duplicates
 from rlhf_sentiment.data.near_duplicates import near_duplicates, shingles, sketched
 
 
-def test_shingles() -> None:
+def test_shingles_are_runs_of_three_words_or_the_whole_text() -> None:
     assert shingles("The film, was fine.") == {"the film was", "film was fine"}
     assert shingles("Fine film") == {"fine film"}
 
@@ -28,7 +28,7 @@ def test_near_duplicates_are_found_and_others_are_not() -> None:
     assert near_duplicates(sketched([]), others, 0.6) == near_duplicates(ours, sketched([]), 0.6) == (set(), set())
 
 
-def test_hardly_any_near_duplicate_is_missed() -> None:
+def test_the_search_finds_near_duplicates_just_above_the_threshold() -> None:
     # 600 texts of 20 words, each with a copy whose last 4 words differ: 14 of 18 + 18 - 14 = 22 shingles, 0.636.
     words = [[f"w{row}x{place}" for place in range(20)] for row in range(600)]
     of = [" ".join(row) for row in words]
@@ -60,16 +60,16 @@ def test_the_search_finds_what_a_comparison_of_all_pairs_finds(letters: str) -> 
 
 
 def boilerplate(count: int, name: str) -> list[str]:
-    """Texts of 82 words that share the first 64."""
+    """Return texts of 82 words that share the first 64."""
     shared = [f"b{place}" for place in range(64)]
     return [" ".join([*shared, *(f"{name}{number}x{place}" for place in range(18))]) for number in range(count)]
 
 
 @pytest.mark.parametrize("limit", ["_COMPARED", "_LOOKED_AT"])
-def test_a_text_like_too_many_others_is_named(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+def test_a_text_with_too_many_similar_texts_is_crowded(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
     # Two texts share 62 of 80 + 80 - 62 = 98 shingles: 0.63, just below the threshold. But one text has a duplicate.
     others = boilerplate(300, "o")
-    ours = [*boilerplate(20, "w"), "a text like none of them", others[250].replace("o250x0", "new")]
+    ours = [*boilerplate(20, "w"), "a text with no similar text", others[250].replace("o250x0", "new")]
     for unlimited in ("_COMPARED", "_LOOKED_AT"):
         monkeypatch.setattr(duplicates, unlimited, 10**6)
     assert near_duplicates(sketched(ours), sketched(others), 0.65) == ({21}, set()), "all are compared"
@@ -77,11 +77,11 @@ def test_a_text_like_too_many_others_is_named(monkeypatch: pytest.MonkeyPatch, l
     monkeypatch.setattr(duplicates, limit, 100)
     near = near_duplicates(sketched(ours), sketched(others), 0.65)
     assert near.crowded >= set(range(20))
-    assert near.crowded | near.found == set(range(22)) - {20}, "what was not compared may have a double"
+    assert near.crowded | near.found == set(range(22)) - {20}, "a text that was not compared may have a near-duplicate"
     assert near_duplicates(sketched(ours), sketched(others[:90]), 0.65).found == set()
 
 
-def test_few_candidates_are_all_compared() -> None:
+def test_all_of_a_few_candidates_are_compared() -> None:
     ours, others = boilerplate(20, "w"), boilerplate(90, "o")
     assert near_duplicates(sketched(ours), sketched(others), 0.65) == (set(), set())
 

@@ -19,7 +19,7 @@ from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.engine.records import Row
 from rlhf_sentiment.settings.data import DataSettings
 
-from .conftest import SHARED, prepare_params, tiny_params, write_reviews
+from .conftest import SHARED, assert_names, prepare_params, tiny_params, write_reviews
 from .similar import largest_similarity
 
 NAMES = ("rows_read", "rows_kept", "rows_rejected", "duplicates_dropped", "overlap_dropped")
@@ -63,7 +63,7 @@ def write(file: Path, rows: list[Row]) -> int:
     return file.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def test_each_row_has_one_fate(made: Path) -> None:
+def test_each_row_is_kept_or_dropped_with_a_reason(made: Path) -> None:
     train, test = rows_of(made / "train.jsonl"), rows_of(made / "test.jsonl")
     before = prepare(settings())
     train += [
@@ -85,20 +85,26 @@ def test_each_row_has_one_fate(made: Path) -> None:
         "made/train_jsonl": dict(zip(NAMES, (408, 401, 5, 2, 0), strict=True)),
         "made/test_jsonl": dict(zip(NAMES, (102, 100, 0, 1, 1), strict=True)),
     }
-    assert [(row["file"], row["row"], row["reason"]) for row in after.dropped] == [
-        ("data/raw/made/train.jsonl", 401, "duplicate"),
-        ("data/raw/made/train.jsonl", 402, "duplicate, with the other label"),
-        ("data/raw/made/train.jsonl", 403, "no text"),
-        ("data/raw/made/train.jsonl", 404, "3 words, not more than a prompt's 3"),
-        ("data/raw/made/train.jsonl", 406, "label is ['1']: should be a number or a word"),
-        ("data/raw/made/train.jsonl", 407, "no text"),
-        ("data/raw/made/train.jsonl", 408, "no label"),
-        ("data/raw/made/test.jsonl", 101, "duplicate"),
-        ("data/raw/made/test.jsonl", 102, "overlap"),
+    expected = [
+        ("train", 401, ["duplicate"]),
+        ("train", 402, ["duplicate", "other label"]),
+        ("train", 403, ["no text"]),
+        ("train", 404, ["3 words", "too few", "prompt of 3"]),
+        ("train", 406, ["label is ['1']", "not a number"]),
+        ("train", 407, ["no text"]),
+        ("train", 408, ["no label"]),
+        ("test", 101, ["duplicate"]),
+        ("test", 102, ["overlap"]),
     ]
+    assert [(row["file"], row["row"]) for row in after.dropped] == [
+        (f"data/raw/made/{name}.jsonl", number) for name, number, _ in expected
+    ]
+    for row, (_, _, parts) in zip(after.dropped, expected, strict=True):
+        assert_names(row["reason"], *parts)
+    assert "other" not in after.dropped[0]["reason"], "its label is the same"
 
 
-def test_tables_are_what_was_asked_for(made: Path) -> None:
+def test_the_tables_have_the_sizes_and_splits_of_the_settings(made: Path) -> None:
     tables = prepare(settings()).tables
     labels = {normalised(row["text"]): row["label"] for name in ("train", "test") for row in rows_of(made / f"{name}.jsonl")}
     assert [len(tables[name]) for name in ("corpus", "sft", "preferences", "prompts")] == [20, 20, 22, 44]
@@ -122,7 +128,7 @@ def sides_of(preferences: list[Row]) -> list[str]:
     return [row["prompt"] + row[side] for row in preferences for side in ("chosen", "rejected")]
 
 
-def assert_nothing_meets(prepared: Prepared, test: set[str]) -> None:
+def assert_no_text_is_shared(prepared: Prepared, test: set[str]) -> None:
     """Assert that training data has no test text or opening of a test prompt, and shares no text with the judge's."""
     tables = prepared.tables
     trained = [row["prompt"] + row["response"] for row in tables["sft"]] + [row["text"] for row in tables["corpus"]]
@@ -142,7 +148,7 @@ def assert_nothing_meets(prepared: Prepared, test: set[str]) -> None:
     assert not set(map(normalised, judged)) & set(map(normalised, trained + paired))
 
 
-def assert_nothing_is_near(prepared: Prepared, held_out: list[str], threshold: float = 0.6) -> None:
+def assert_no_near_duplicates(prepared: Prepared, held_out: list[str], threshold: float = 0.6) -> None:
     """Assert that no training text is a near-duplicate of a held-out text."""
     rows = [row for name in ("corpus", "sft", "labelled") for row in prepared.tables[name] if row["split"] == "train"]
     trained = [row["text"] if "text" in row else row["prompt"] + row["response"] for row in rows]
@@ -150,13 +156,13 @@ def assert_nothing_is_near(prepared: Prepared, held_out: list[str], threshold: f
     assert largest_similarity(held_out, trained) < threshold
 
 
-def test_nothing_meets(made: Path) -> None:
+def test_training_data_shares_no_text_with_held_out_data(made: Path) -> None:
     test = [row["text"] for row in rows_of(made / "test.jsonl")]
-    assert_nothing_meets(prepare(settings()), set(map(normalised, test)))
-    assert_nothing_is_near(prepare(settings()), test)
+    assert_no_text_is_shared(prepare(settings()), set(map(normalised, test)))
+    assert_no_near_duplicates(prepare(settings()), test)
 
 
-def test_a_near_duplicate_of_a_pair_does_not_examine_the_judge(made: Path) -> None:
+def test_a_near_duplicate_of_a_pair_is_not_a_test_text_of_the_judge(made: Path) -> None:
     before = prepare(settings())
     pair = next(row for row in before.tables["preferences"] if row["split"] == "validation")
     test = rows_of(made / "test.jsonl")
@@ -171,7 +177,7 @@ def test_a_near_duplicate_of_a_pair_does_not_examine_the_judge(made: Path) -> No
 
 @pytest.mark.parametrize("held_out", ["validation", "test"])
 @pytest.mark.parametrize("table", ["corpus_texts", "sft_rows", "pairs", "labelled_texts"])
-def test_a_near_duplicate_of_a_held_out_text_trains_nothing(made: Path, table: str, held_out: str) -> None:
+def test_a_near_duplicate_of_a_held_out_text_is_in_no_training_data(made: Path, table: str, held_out: str) -> None:
     original = next(row["text"] for row in rows_of(made / "test.jsonl") if row["label"] == 1)
     if held_out == "validation":
         texts = (row["text"] for row in rows_of(made / "train.jsonl") if row["label"] == 1)
@@ -183,13 +189,13 @@ def test_a_near_duplicate_of_a_held_out_text_trains_nothing(made: Path, table: s
         assert not [row for row in rows if near in (row.get("text"), row.get("prompt", "") + row.get("response", ""))], name
     assert near not in sides_of(after.tables["preferences"])
     name = {"corpus_texts": "corpus", "sft_rows": "sft", "pairs": "preferences", "labelled_texts": "labelled"}[table]
-    assert after.metrics["dropped"][name] == (2 if name == "sft" else 1), "demonstrations go in twos"
+    assert after.metrics["dropped"][name] == (2 if name == "sft" else 1), "demonstrations are dropped in twos"
     assert Counter(row["label"] for row in after.tables["sft"]).keys() == {0, 1}
     assert len(set(Counter(row["label"] for row in after.tables["sft"]).values())) == 1
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
-def test_what_the_judge_learns_from_is_not_nearly_a_pair(made: Path, split: str) -> None:
+def test_a_near_duplicate_of_a_pair_is_no_training_text_of_the_judge(made: Path, split: str) -> None:
     pair = next(row for row in prepare(settings()).tables["preferences"] if row["split"] == split)
     near = first_in_line("labelled_texts", "train", lambda number: f"{pair['prompt']}{pair['chosen']} {number}.")
     write(made / "train.jsonl", [*rows_of(made / "train.jsonl"), {"text": near, "label": 1}])
@@ -211,9 +217,9 @@ def first_in_line(table: str, split: str, write: Callable[[int], str]) -> str:
 
 
 @pytest.mark.parametrize("table", ["corpus_texts", "sft_rows", "pairs", "prompts_train"])
-def test_a_new_text_takes_one_place(made: Path, table: str) -> None:
+def test_a_new_text_replaces_at_most_one_text_of_a_table(made: Path, table: str) -> None:
     before = prepare(settings()).tables
-    new = first_in_line(table, "train", lambda number: f"{number} wholly new texts stand first.")
+    new = first_in_line(table, "train", lambda number: f"{number} wholly new texts come first.")
     write(made / "train.jsonl", [{"text": new, "label": 1}, *rows_of(made / "train.jsonl")])
     after = prepare(settings()).tables
     lost = {}
@@ -229,7 +235,7 @@ def test_a_new_text_takes_one_place(made: Path, table: str) -> None:
     assert all(count <= 1 for count in lost.values()), lost
 
 
-def test_nobody_turns_the_pairs_of_brought_labels_round(made: Path) -> None:
+def test_only_flipped_pairs_exchanges_the_sides_of_pairs_from_labels(made: Path) -> None:
     straight = prepare(settings(pairs=60, pairs_held_out=6))
     assert prepare(settings(pairs=60, pairs_held_out=6, disagreement=0.4)).tables == straight.tables
     turned = prepare(settings(pairs=60, pairs_held_out=6, flipped_pairs=0.4))
@@ -242,7 +248,7 @@ def test_nobody_turns_the_pairs_of_brought_labels_round(made: Path) -> None:
     assert straight.metrics["pairs"]["flipped"] == 0
 
 
-def test_what_is_exchanged_is_counted_in_the_table_as_it_ends(made: Path) -> None:
+def test_exchanged_pairs_are_counted_after_the_removal_of_leaks(made: Path) -> None:
     rows = rows_of(made / "train.jsonl")
     write(made / "train.jsonl", rows + [{**row, "text": f"{row['text']} So."} for row in rows_of(made / "test.jsonl")])
     asked = {"pairs": 0.9, "pairs_held_out": 2, "prompts_test": 4}
@@ -252,7 +258,7 @@ def test_what_is_exchanged_is_counted_in_the_table_as_it_ends(made: Path) -> Non
     assert tables[1].metrics["pairs"]["flipped"] == len(sides[0] - sides[1])
 
 
-def test_only_training_pairs_of_the_grammar_have_annotators_who_err() -> None:
+def test_only_training_pairs_of_the_grammar_have_label_noise() -> None:
     sizes = dict.fromkeys(("corpus_texts", "sft_rows", "labelled_texts", "labelled_held_out", "prompts_train"), 20)
     data = settings(**sizes, source="synthetic", pairs=200, pairs_held_out=50, disagreement=0.3)
     prepared = prepare(data)
@@ -273,7 +279,7 @@ def test_labels_of_other_types_are_written_as_numbers(made: Path, kind: Callable
     assert {type(row["label"]) for row in after.tables["labelled"] + after.tables["sft"]} == {int}
 
 
-def test_without_a_test_file_a_hash_decides(made: Path) -> None:
+def test_without_a_test_file_a_hash_assigns_the_splits(made: Path) -> None:
     (made / "test.jsonl").unlink()
     prepared = prepare(settings())
     assert set(prepared.metrics["files"]) == {"made/train_jsonl"}
@@ -281,79 +287,83 @@ def test_without_a_test_file_a_hash_decides(made: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "changes", "said"),
+    ("spoil", "changes", "parts"),
     [
-        (lambda folder: None, {"source": "data/raw/none"}, "data/raw/none is missing"),
-        (lambda folder: None, {"pairs": 500}, "the settings ask for more than data/raw/made has: data.pairs asks for 500, "),
-        (lambda folder: (folder / "train.jsonl").unlink(), {}, "data/raw/made contains no train.* (.jsonl, .json, .csv"),
+        (lambda folder: None, {"source": "data/raw/none"}, ["data/raw/none", "missing", "data.source"]),
+        (lambda folder: None, {"pairs": 500}, ["more rows than data/raw/made has", "data.pairs is 500", "at most 66"]),
+        (lambda folder: (folder / "train.jsonl").unlink(), {}, ["data/raw/made contains no train.*", ".jsonl, .json, .csv"]),
         (
             lambda folder: (folder / "train.csv").write_text("text,label"),
             {},
-            "contains train.csv and train.jsonl; keep one of them",
+            ["data/raw/made contains", "train.csv", "train.jsonl", "keep one"],
         ),
         (
             lambda folder: (folder / "old.jsonl").write_text("{}"),
             {},
-            "data/raw/made/old.jsonl is no train.*, validation.* or test.*",
+            ["data/raw/made/old.jsonl", "not train.*", "rename"],
         ),
         (
             lambda folder: (folder / "train.2.csv").write_text("a"),
             {},
-            "data/raw/made/train.2.csv is no train.*, validation.* or test.*",
+            ["data/raw/made/train.2.csv", "not train.*", "rename"],
         ),
         (
             lambda folder: (folder / "test.json").mkdir(),
             {},
-            "data/raw/made contains test.json and test.jsonl",
+            ["data/raw/made contains", "test.json and test.jsonl", "keep one"],
         ),
         (
             lambda folder: None,
             {"prompts_test": 500, "sft_rows": 1000, "labelled_held_out": 900},
-            "data.labelled_held_out asks for 900, 100 would fit; data.prompts_test asks for 500, 67 would fit; data.sft_rows",
+            ["data.labelled_held_out is 900", "at most 100", "data.prompts_test is 500", "at most 67", "data.sft_rows is 1000"],
         ),
-        (lambda folder: (folder / "test.jsonl.xz").write_text("a"), {}, "data/raw/made/test.jsonl.xz is none of .jsonl, .json"),
-        (lambda folder: (folder / "train.jsonl").write_text("\n"), {}, "data/raw/made/train.jsonl: holds no rows"),
-        (lambda folder: None, {"prompts_test": 500}, "data.prompts_test asks for 500, 67 would fit"),
+        (
+            lambda folder: (folder / "test.jsonl.xz").write_text("a"),
+            {},
+            ["data/raw/made/test.jsonl.xz", "unknown ending", ".jsonl, .json"],
+        ),
+        (lambda folder: (folder / "train.jsonl").write_text("\n"), {}, ["data/raw/made/train.jsonl", "no rows"]),
+        (lambda folder: None, {"prompts_test": 500}, ["data.prompts_test is 500", "at most 67"]),
         (
             lambda folder: (folder / "train.jsonl").write_text(""),
             {},
-            "data/raw/made/train.jsonl cannot be read: ",
+            ["data/raw/made/train.jsonl", "cannot be read", "empty"],
         ),
         (
             lambda folder: write(folder / "train.jsonl", [{"text": "It was a good film.", "label": "fine"}]),
             {},
-            "data/raw/made/train.jsonl: the labels are 'fine' (1x)",
+            ["data/raw/made/train.jsonl", "labels", "'fine' (1x)"],
         ),
         (
             lambda folder: write(folder / "train.jsonl", [{"text": "It was a good film.", "label": None}] * 3),
             {},
-            "data/raw/made/train.jsonl: no row can be used: 3 of 3 rows are rejected; 3 of 3: no label (row 1: no label)",
+            ["data/raw/made/train.jsonl", "3 of 3 rows are rejected", "3 of 3: no label", "row 1: no label"],
         ),
-        (lambda folder: [file.unlink() for file in folder.iterdir()], {}, "data/raw/made contains no train.*"),
+        (lambda folder: [file.unlink() for file in folder.iterdir()], {}, ["data/raw/made contains no train.*"]),
         (
             lambda folder: (folder / "train.jsonl").write_text('{"text": "a", "lab'),
             {},
-            "data/raw/made/train.jsonl, line 1: not JSON: Unterminated string",
+            ["data/raw/made/train.jsonl, line 1", "not JSON", "Unterminated"],
         ),
         (
             lambda folder: [(folder / f"{name}.jsonl").write_text('{"said": "a"}\n') for name in ("train", "test")],
             {},
-            "data/raw/made/train.jsonl: its columns (said)",
+            ["data/raw/made/train.jsonl", "columns are said", "data.source"],
         ),
     ],
 )
 def test_a_source_that_cannot_be_used_is_refused(
-    made: Path, capfd: pytest.CaptureFixture[str], spoil: Callable[[Path], object], changes: dict[str, Any], said: str
+    made: Path, capfd: pytest.CaptureFixture[str], spoil: Callable[[Path], object], changes: dict[str, Any], parts: list[str]
 ) -> None:
     spoil(made)
     with pytest.raises(StageError) as error:
         prepare(settings(**changes))
-    assert said in str(error.value)
+    assert_names(error.value, *parts)
     assert len(str(error.value).splitlines()) == 1
-    assert capfd.readouterr() == ("", ""), "the libraries say nothing beside it"
+    assert capfd.readouterr() == ("", ""), "the libraries print nothing"
 
 
-def test_other_columns_and_files_do_no_harm(made: Path) -> None:
+def test_unknown_columns_and_a_readme_change_nothing(made: Path) -> None:
     before = prepare(settings())
     write(made / "test.jsonl", [{"id": n, **row, "stars": 3} for n, row in enumerate(rows_of(made / "test.jsonl"))])
     (made / "README.md").write_text("---\nconfigs: none\n---\n")
@@ -362,7 +372,7 @@ def test_other_columns_and_files_do_no_harm(made: Path) -> None:
 
 @pytest.mark.thorough
 @pytest.mark.skipif(not (SHARED / "data/imdb").is_dir(), reason="needs the IMDB files of ../shared (or RLHF_SHARED)")
-def test_the_real_reviews_are_accounted_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_imdb_review_is_kept_or_dropped_as_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 25,000 + 25,000 reviews, 96 + 199 are exact repeats, 2 + 2 differ only in white space, and 123 are in both."""
     (tmp_path / "data/raw").mkdir(parents=True)
     (tmp_path / "data/raw/imdb").symlink_to(SHARED / "data/imdb")
@@ -382,6 +392,6 @@ def test_the_real_reviews_are_accounted_for(tmp_path: Path, monkeypatch: pytest.
     dropped = {row["row"] for row in prepared.dropped if "test" in row["file"]}  # the 123 stay in train
     test = [cleaned(row["text"]) for number, row in enumerate(rows["test"], start=1) if number not in dropped]
     assert len(test) == 24674
-    assert_nothing_meets(prepared, {normalised(text) for text in test})
+    assert_no_text_is_shared(prepared, {normalised(text) for text in test})
     validation = [cleaned(row["text"]) for row in rows["train"] if split_of(cleaned(row["text"]), 0.1, 0.0) == "validation"]
-    assert_nothing_is_near(prepared, test + [text for text in validation if place_of(text, "judge/") >= 0.5])
+    assert_no_near_duplicates(prepared, test + [text for text in validation if place_of(text, "judge/") >= 0.5])

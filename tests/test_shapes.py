@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 
-from rlhf_sentiment.data.faults import Fault
+from rlhf_sentiment.data.faults import TIE, Fault
 from rlhf_sentiment.data.meanings import Meanings
 from rlhf_sentiment.data.readers import Labelled, Plain, Ranked, Record
 from rlhf_sentiment.data.shapes import PREFERENCES, recognise
 from rlhf_sentiment.engine.records import Row
 from rlhf_sentiment.settings.data import DataSettings
 
-from .conftest import tiny_params
+from .conftest import assert_names, tiny_params
 
 ALL = (*PREFERENCES, "labelled")
 
@@ -140,110 +140,122 @@ def test_a_row_becomes_a_record(row: Row, record: Record) -> None:
     assert become(row) == record
 
 
+def test_responses_that_differ_only_in_case_are_two_responses() -> None:
+    assert become({"prompt": "It", "chosen": "a b", "rejected": " A B"}) == Ranked("It", [" a b", " A B"], [1, 0])
+
+
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "parts"),
     [
-        ({"prompt": "It", "chosen": "a b", "rejected": " A B"}, None),
-        ({"prompt": "It", "chosen": "a  b", "rejected": " a b"}, "chosen is equal to rejected"),
-        ({"prompt": "It", "chosen": "", "rejected": "b"}, "no chosen"),
-        ({"prompt": "It", "chosen": "a", "rejected": None}, "no rejected"),
-        ({"prompt": "It", "chosen": 3, "rejected": "b"}, "chosen is 3, not text"),
-        ({"prompt": " ", "chosen": "a", "rejected": "b"}, "no prompt"),
+        ({"prompt": "It", "chosen": "a  b", "rejected": " a b"}, ["chosen", "equal", "rejected"]),
+        ({"prompt": "It", "chosen": "", "rejected": "b"}, ["no chosen"]),
+        ({"prompt": "It", "chosen": "a", "rejected": None}, ["no rejected"]),
+        ({"prompt": "It", "chosen": 3, "rejected": "b"}, ["chosen is 3", "not text"]),
+        ({"prompt": " ", "chosen": "a", "rejected": "b"}, ["no prompt"]),
         (
             {"chosen": TALK + " So.", "rejected": "\n\nHuman: Hi\n\nAssistant: So."},
-            "chosen and rejected do not share their prompt",
+            ["different prompts", "chosen", "rejected"],
         ),
-        ({"chosen": TALK, "rejected": TALK + " So."}, "no response in chosen"),
-        ({"chosen": "a", "rejected": "b"}, "chosen holds no 'Assistant:', and there is no prompt"),
-        ({"chosen": [user("Hi")], "rejected": [user("Hi")]}, "chosen does not end with a message of the assistant's"),
-        ({"chosen": [assistant("Hi")], "rejected": [assistant("Ho")]}, "chosen has no message before the assistant's"),
+        ({"chosen": TALK, "rejected": TALK + " So."}, ["no response", "chosen"]),
+        ({"chosen": "a", "rejected": "b"}, ["no prompt", "'Assistant:'", "chosen"]),
+        ({"chosen": [user("Hi")], "rejected": [user("Hi")]}, ["last message", "chosen", "assistant"]),
+        ({"chosen": [assistant("Hi")], "rejected": [assistant("Ho")]}, ["chosen", "no message before"]),
         (
             {"chosen": [{"from": "gpt"}], "rejected": []},
-            "a message is no {role: user, human, assistant, system; content: text}",
+            ["message", "{role: ", "user, human, assistant, system"],
         ),
-        ({"prompt": "It", "response_a": "a", "response_b": "b", "preference": 1}, "preference is 1: not understood"),
-        ({"prompt": "It", "response_a": "a", "response_b": "b", "preference": [None, ""]}, "no preference"),
+        ({"prompt": "It", "response_a": "a", "response_b": "b", "preference": 1}, ["preference is 1", "no known meaning"]),
+        ({"prompt": "It", "response_a": "a", "response_b": "b", "preference": [None, ""]}, ["no preference"]),
         (
             {"prompt": "It", "response_a": "a", "response_b": "b", "preference": ["a", ["b"]]},
-            "preference is ['b']: should be a number or a word",
+            ["preference is ['b']", "not a number"],
         ),
         (
             {"question": "It", "answer_a": "a", "answer_b": "b", "winner_model_a": 1, "winner_model_b": 1, "winner_tie": 0},
-            "winners are [1.0, 1.0, 0.0]: should be a 1 and two 0",
-        ),
-        (
-            {"prompt": "It", "chosen": "a", "rejected": "b", "score_chosen": "7", "score_rejected": 7.0},
-            "chosen and rejected have the same score, 7",
+            ["winners", "[1.0, 1.0, 0.0]"],
         ),
         (
             {"prompt": "It", "chosen": "a", "rejected": "b", "score_chosen": 6, "score_rejected": 7},
-            "rejected has a higher score, 7, than chosen, 6",
+            ["rejected", "higher score", "(7)", "(6)"],
         ),
-        ({"prompt": "It", "chosen": b"a", "rejected": "b"}, "chosen is b'a', not text"),
-        ({"prompt": {"a": 1}, "chosen": "a", "rejected": "b"}, "prompt is {'a': 1}, not text"),
-        ({"prompt": "It", "chosen": 10**400, "rejected": "b"}, "chosen is 1000"),
-        ({"instruction": "It", "input": 3, "output": "a", "label": 1}, "input is 3, not text"),
-        ({"text": "A film", "label": [1]}, "label is [1]: should be a number or a word"),
-        ({"text": "A film", "label": {"a": 1}}, "label is {'a': 1}: should be a number or a word"),
+        ({"prompt": "It", "chosen": b"a", "rejected": "b"}, ["chosen is b'a'", "not text"]),
+        ({"prompt": {"a": 1}, "chosen": "a", "rejected": "b"}, ["prompt is {'a': 1}", "not text"]),
+        ({"prompt": "It", "chosen": 10**400, "rejected": "b"}, ["chosen is 1000", "not text"]),
+        ({"instruction": "It", "input": 3, "output": "a", "label": 1}, ["input is 3", "not text"]),
+        ({"text": "A film", "label": [1]}, ["label is [1]", "not a number"]),
+        ({"text": "A film", "label": {"a": 1}}, ["label is {'a': 1}", "not a number"]),
         (
             {"prompt": "What?", "chosen": [user("Who?"), assistant("a")], "rejected": [user("Who?"), assistant("b")]},
-            "the prompt does not stand before the response in the messages of chosen",
+            ["messages of chosen", "not match", "prompt"],
         ),
         (
             {"prompt": "What?", "chosen": "Human: What?\nAssistant: a", "rejected": "Human: What?\nAssistant: b"},
-            "the prompt stands inside the response in a form that is not understood",
+            ["response repeats", "prompt", "transcript"],
         ),
-        ({"prompt": "It", "response_a": "a", "response_b": "b", "preference": []}, "no preference"),
-        ({"prompt": "It", "response_a": "a", "response_b": "a", "preference": "a"}, "response_a is equal to response_b"),
-        ({"prompt": "It", "completions": ["a", "b"], "scores": [1, 1]}, "all completions are tied"),
+        ({"prompt": "It", "response_a": "a", "response_b": "b", "preference": []}, ["no preference"]),
+        ({"prompt": "It", "response_a": "a", "response_b": "a", "preference": "a"}, ["response_a", "equal", "response_b"]),
         (
             {"prompt": "It", "completions": ["a", "b"], "scores": [1]},
-            "should have a number in scores or ranks for each completion",
+            ["scores", "ranks", "each completion"],
         ),
-        ({"prompt": "It", "completions": ["a", "b"], "scores": [1, float("nan")]}, "should have a number in scores or ranks"),
-        ({"prompt": "It", "completions": ["a"], "scores": [1]}, "completions should be a list of two or more"),
-        ({"text": "A film", "label": 2}, "label is 2: not understood"),
-        ({"text": "A film", "label": float("nan")}, "no label"),
-        ({"text": "A film", "label": " "}, "no label"),
-        ({"text": "A film", "label": "", "rating": float("nan")}, "no label"),
-        ({"text": "A film", "label": None}, "no label"),
-        ({"text": "A film", "rating": 5}, "rating is 5: neither at most 4 nor at least 7"),
-        ({"text": "A film", "rating": "good"}, "rating is 'good', not a number"),
-        ({"text": None, "label": 1}, "no text"),
-        ({"text": None, "response": "b", "label": 1}, "no text"),
-        ({"text": "<br />", "label": 1}, "no text"),
-        ({"prompt": "It", "chosen": "<br>", "rejected": "b"}, "no chosen"),
-        ({"prompt": [], "chosen": "a", "rejected": "b"}, "no prompt"),
+        ({"prompt": "It", "completions": ["a", "b"], "scores": [1, float("nan")]}, ["scores", "ranks", "each completion"]),
+        ({"prompt": "It", "completions": ["a"], "scores": [1]}, ["completions", "list", "two"]),
+        ({"text": "A film", "label": 2}, ["label is 2", "no known meaning"]),
+        ({"text": "A film", "label": float("nan")}, ["no label"]),
+        ({"text": "A film", "label": " "}, ["no label"]),
+        ({"text": "A film", "label": "", "rating": float("nan")}, ["no label"]),
+        ({"text": "A film", "label": None}, ["no label"]),
+        ({"text": "A film", "rating": 5}, ["rating is 5", "data.rating_negative 4", "data.rating_positive 7"]),
+        ({"text": "A film", "rating": "good"}, ["rating is 'good'", "not a number"]),
+        ({"text": None, "label": 1}, ["no text"]),
+        ({"text": None, "response": "b", "label": 1}, ["no text"]),
+        ({"text": "<br />", "label": 1}, ["no text"]),
+        ({"prompt": "It", "chosen": "<br>", "rejected": "b"}, ["no chosen"]),
+        ({"prompt": [], "chosen": "a", "rejected": "b"}, ["no prompt"]),
         (
             {"prompt": 5, "chosen": [user("Hi"), assistant("a")], "rejected": [user("Hi"), assistant("b")]},
-            "prompt is 5, not text",
+            ["prompt is 5", "not text"],
         ),
-        ({"chosen": [{"role": ["user"], "content": "a"}], "rejected": []}, "a message is no {role: "),
+        ({"chosen": [{"role": ["user"], "content": "a"}], "rejected": []}, ["message", "{role: "]),
         (
             {"prompt": "It", "completions": [{"text": "a", "score": 1}, None]},
-            "a message is no {role: ",
+            ["message", "{role: "],
         ),
-        ({"prompt": "It", "completions": ["a", "b", "a"], "scores": [3, 2, 1]}, "two completions are the same text"),
-        ({"prompt": "It", "completions": ["a", "b"], "scores": [1, 10**400]}, "should have a number in scores or ranks"),
-        ({"text": "A film", "label": 10**400}, "label is 1000"),
-        ({"text": "A film", "rating": 10**400}, "rating is 1000"),
-        ({"text": "A\0film", "label": 1}, "holds a NUL byte"),
-        ({"prompt": '["It"]', "answer_a": '["a"]', "answer_b": '["\\u0000"]', "winner": "a"}, "holds a NUL byte"),
+        ({"prompt": "It", "completions": ["a", "b", "a"], "scores": [3, 2, 1]}, ["two completions", "equal"]),
+        ({"prompt": "It", "completions": ["a", "b"], "scores": [1, 10**400]}, ["scores", "ranks", "each completion"]),
+        ({"text": "A film", "label": 10**400}, ["label is 1000", "no known meaning"]),
+        ({"text": "A film", "rating": 10**400}, ["rating is 1000", "not a number"]),
+        ({"text": "A\0film", "label": 1}, ["NUL"]),
+        ({"prompt": '["It"]', "answer_a": '["a"]', "answer_b": '["\\u0000"]', "winner": "a"}, ["NUL"]),
         (
             {"prompt": '["It"]', "response_a": '["a"]', "response_b": '["b", "c"]', "winner": "a"},
-            "prompt and responses are JSON lists, and not of one text each",
+            ["JSON list", "one text"],
         ),
-        ({"text": "A \ud83d film", "label": 1}, "holds half a surrogate pair"),
-        ({"text": "x" * 100_001, "label": 1}, "100001 characters, more than data.max_characters 100000"),
+        ({"text": "A \ud83d film", "label": 1}, ["surrogate"]),
+        ({"text": "x" * 100_001, "label": 1}, ["100001 characters", "data.max_characters 100000"]),
     ],
 )
-def test_a_row_that_cannot_be_used_says_why(row: Row, said: str | None) -> None:
-    if said is None:
-        become(row)
-        return
+def test_a_row_that_cannot_be_used_is_a_fault_with_the_reason(row: Row, parts: list[str]) -> None:
     with pytest.raises(Fault) as fault:
         become(row)
-    assert str(fault.value).startswith(said)
+    assert_names(fault.value, *parts)
+
+
+@pytest.mark.parametrize(
+    ("row", "parts"),
+    [
+        (
+            {"prompt": "It", "chosen": "a", "rejected": "b", "score_chosen": "7", "score_rejected": 7.0},
+            ["chosen", "rejected", "same score", "7"],
+        ),
+        ({"prompt": "It", "completions": ["a", "b"], "scores": [1, 1]}, ["all completions", "same score"]),
+    ],
+)
+def test_equal_scores_are_a_tie(row: Row, parts: list[str]) -> None:
+    with pytest.raises(Fault) as fault:
+        become(row)
+    assert fault.value.kind == TIE
+    assert_names(fault.value, *parts)
 
 
 HI = "\n\nHuman: Hi there\n\nAssistant:"
@@ -294,7 +306,7 @@ KIND = {"role": "system", "content": "Be kind."}
         ([user("Hi there")], [f"Human: Hi there\nAssistant: {side}" for side in "ab"], HI),
     ],
 )
-def test_the_prompt_stands_once(prompt: Any, sides: list[Any], becomes: str) -> None:
+def test_the_prompt_is_removed_from_the_responses(prompt: Any, sides: list[Any], becomes: str) -> None:
     ranked = Ranked(becomes, [" a", " b"], [1, 0])
     assert become({"prompt": prompt, "chosen": sides[0], "rejected": sides[1]}) == ranked
     assert become({"prompt": prompt, "response_a": sides[0], "response_b": sides[1], "preference": "a"}) == ranked
@@ -306,20 +318,20 @@ def test_the_prompt_stands_once(prompt: Any, sides: list[Any], becomes: str) -> 
 @pytest.mark.parametrize(
     ("prompt", "sides"),
     [
-        ("What is it?", [" What is it? a", " b"]),  # one side quotes it
-        ("The film was", [" The film wasted my time", " The film was bad"]),  # in the middle of a word
+        ("What is it?", [" What is it? a", " b"]),  # only one response begins with it
+        ("The film was", [" The film wasted my time", " The film was bad"]),  # the prompt would end in the middle of a word
         ("Hi", [" Hi there", " Hi you"]),  # one word may begin any answer
         ("Film 1", [" Film 10 is good", " Film 1 is bad"]),
         ("The film", [" is this: The film and no more", " has a title: The film"]),  # not after a mark of a speaker
         ("I love", [" a person I love", " this human. I love it"]),
     ],
 )
-def test_what_may_be_no_prompt_stays(prompt: str, sides: list[str]) -> None:
+def test_a_beginning_that_may_not_be_the_prompt_stays_in_the_response(prompt: str, sides: list[str]) -> None:
     assert become({"prompt": prompt, "chosen": sides[0], "rejected": sides[1]}) == Ranked(prompt, sides, [1, 0])
 
 
 @pytest.mark.parametrize("joined", ["Sum up.\n\nA film", "Sum up.\nA film", "Sum up. A film", "Sum up."])
-def test_an_instruction_and_its_input_stand_once(joined: str) -> None:
+def test_an_instruction_and_its_input_are_removed_from_the_responses(joined: str) -> None:
     asked = {"instruction": "Sum up.", "input": "A film"}
     row = asked | {"chosen": f"{joined} a", "rejected": f"{joined}\nb"}
     assert become(row) == Ranked("Sum up.\n\nA film", [" a", " b"], [1, 0])
@@ -341,7 +353,7 @@ def test_an_instruction_and_its_input_stand_once(joined: str) -> None:
     ],
 )
 @pytest.mark.parametrize("prompt", ["What is it?", [user("What is it?")], "What\nis it?"])
-def test_a_prompt_inside_another_form_of_transcript_is_a_fault(form: str, prompt: Any) -> None:
+def test_a_prompt_inside_an_unknown_transcript_format_is_a_fault(form: str, prompt: Any) -> None:
     sides = [form.format("What is it?") + side for side in "ab"]
     rows = [
         {"prompt": prompt, "chosen": sides[0], "rejected": sides[1]},
@@ -349,12 +361,13 @@ def test_a_prompt_inside_another_form_of_transcript_is_a_fault(form: str, prompt
         {"prompt": prompt, "response": sides[0], "label": 1},
     ]
     for row in rows:
-        with pytest.raises(Fault, match=r"^the prompt stands inside the response in a form that is not understood$"):
+        with pytest.raises(Fault) as fault:
             become(row)
-    assert isinstance(become(rows[0] | {"rejected": "b"}), Ranked), "one side alone quotes it"
+        assert_names(fault.value, "response repeats", "prompt", "transcript")
+    assert isinstance(become(rows[0] | {"rejected": "b"}), Ranked), "only one response contains the prompt"
 
 
-def test_rows_that_lack_a_column_or_nest_deeply_are_faults() -> None:
+def test_rows_without_a_column_or_with_deeply_nested_values_are_faults() -> None:
     for like in (
         {"prompt": "It", "chosen": "a", "rejected": "b"},
         {"chosen": TALK + " a", "rejected": TALK + " b"},
@@ -378,20 +391,21 @@ def test_rows_that_lack_a_column_or_nest_deeply_are_faults() -> None:
                 assert len(str(fault.value)) < 200
 
 
-def test_columns_and_labels_can_be_told() -> None:
+def test_settings_name_the_columns_and_the_labels() -> None:
     row = {"body": "A film", "verdict": "thumbs up", "text": "not this", "id": 3}
     columns = {"text": "body", "label": "verdict"}
     labels = {"negative": ["thumbs down"], "positive": ["Thumbs Up"]}
     assert become(row, columns=columns, labels=labels) == Labelled("", "A film", 1)
-    with pytest.raises(Fault, match=r"label is 1: data\.labels does not name it"):
+    with pytest.raises(Fault) as fault:
         become(row | {"verdict": 1}, columns=columns, labels=labels)
+    assert_names(fault.value, "label is 1", "not in data.labels")
     assert become({"text": "A film", "label": "3"}, labels={"negative": [1, 2], "positive": [3.0]}) == Labelled("", "A film", 1)
     assert recognise(["text", "label"], ALL, Meanings(settings(columns={"text": "body"}), "data.source")) is None, (
-        "a column that was named and is not there"
+        "data.columns names a column that the file does not have"
     )
 
 
-def test_the_columns_of_annotators_can_be_told() -> None:
+def test_settings_name_the_columns_of_annotators() -> None:
     row = {"prompt": "It", "left": "a", "right": "b", "ann": 1, "bob": 2, "cleo": 2, "dan": 0}
     columns = {"response_a": "left", "response_b": "right", "preference": ["ann", "bob", "cleo"]}
     values = {"a": [1], "b": ["2"], "tie": [0]}
@@ -399,13 +413,14 @@ def test_the_columns_of_annotators_can_be_told() -> None:
     assert become(row, columns=columns | {"preference": "ann"}, preference_values=values) == Ranked("It", [" a", " b"], [1, 0])
     graded = {"a": [-3, -2, -1], "b": [1, 2, 3], "tie": [0]}
     row |= {"preference_strength": -2.0}
-    told = columns | {"preference": "preference_strength"}
-    assert become(row, columns=told, preference_values=graded) == Ranked("It", [" a", " b"], [1, 0])
-    with pytest.raises(Fault, match=r"^preference is -4: data\.preference_values does not name it$"):
-        become(row | {"preference_strength": -4}, columns=told, preference_values=graded)
+    graded_column = columns | {"preference": "preference_strength"}
+    assert become(row, columns=graded_column, preference_values=graded) == Ranked("It", [" a", " b"], [1, 0])
+    with pytest.raises(Fault) as fault:
+        become(row | {"preference_strength": -4}, columns=graded_column, preference_values=graded)
+    assert_names(fault.value, "preference is -4", "not in data.preference_values")
 
 
-def test_scores_beside_a_pair_can_be_ignored() -> None:
+def test_settings_can_ignore_the_scores_of_a_pair() -> None:
     row = {"prompt": "It", "chosen": "a", "rejected": "b", "chosen_score": 1, "rejected_score": 2}
     ignored = {"chosen_score": None, "rejected_score": None}
     assert become(row, columns=ignored) == Ranked("It", [" a", " b"], [1, 0])
@@ -415,7 +430,7 @@ AB = {"prompt": "It", "response_a": "a", "response_b": "b"}
 
 
 @pytest.mark.parametrize(
-    ("row", "said", "columns", "record"),
+    ("row", "parts", "columns", "record"),
     [
         (
             {"instruction": "It", "question": "Is", "output": "a", "label": 1},
@@ -431,13 +446,13 @@ AB = {"prompt": "It", "response_a": "a", "response_b": "b"}
         ),
         (
             AB | {"chosen": "a", "rejected": "b"},
-            ["vote for response_a or response_b", "data.columns: {chosen: chosen} or {preference: chosen}"],
+            ["vote", "response_a", "response_b", "data.columns: {chosen: chosen} or {preference: chosen}"],
             {"preference": "chosen"},
             Ranked("It", [" a", " b"], [1, 0]),
         ),
         (
             AB | {"chosen": "b", "rejected": "c"},
-            ["chosen", "vote for response_a or response_b"],
+            ["chosen", "vote", "response_a", "response_b"],
             {"chosen": "chosen"},
             Ranked("It", [" b", " c"], [1, 0]),
         ),
@@ -449,16 +464,16 @@ AB = {"prompt": "It", "response_a": "a", "response_b": "b"}
         ),
     ],
 )
-def test_a_column_that_can_be_read_in_two_ways_is_refused_unless_told(
-    row: Row, said: list[str], columns: dict[str, str], record: Record
+def test_a_column_that_can_be_read_in_two_ways_is_refused_unless_data_columns_names_it(
+    row: Row, parts: list[str], columns: dict[str, str], record: Record
 ) -> None:
     with pytest.raises(Fault) as fault:
         recognise(row, ALL, Meanings(settings(), "data.source"))
-    assert all(part in str(fault.value) for part in said)
+    assert_names(fault.value, *parts)
     assert become(row, columns=columns) == record
 
 
-def test_a_named_column_decides_between_two_shapes() -> None:
+def test_a_column_in_data_columns_decides_between_two_shapes() -> None:
     row = {"prompt": "It", "chosen": "a", "rejected": "b", "text": "A film", "label": 1}
     assert isinstance(become(row), Ranked)
     assert isinstance(become(row, columns={"text": "text"}), Labelled)
@@ -472,12 +487,12 @@ def test_plain_texts_and_prompts() -> None:
     assert become({"text": "The film was "}, ("prompts",)) == Plain("The film was")
 
 
-def test_letters_of_every_script_stay() -> None:
+def test_letters_of_every_script_are_kept() -> None:
     text = "הסרט היה נפלא 🎬👨‍👩‍👧 والفيلم رائع"
     assert become({"text": text, "label": 1}) == Labelled("", text, 1)
     assert become({"prompt": text, "chosen": "א", "rejected": "ב"}) == Ranked(text, [" א", " ב"], [1, 0])
 
 
-def test_what_has_no_shape_is_none() -> None:
+def test_columns_of_no_shape_are_none() -> None:
     assert recognise(["said"], ALL, Meanings(settings(), "data.source")) is None
     assert recognise(["text"], ALL, Meanings(settings(), "data.source")) is None

@@ -79,9 +79,9 @@ def test_what_is_not_there_is_said_with_what_would_fit() -> None:
     sizes = Sizes(data(**EMPTY | {"sft_rows": 40, "pairs": 7}))
     sizes.share_out(30, {"sft_rows": 25, "pairs": 0, "prompts_train": 0})
     assert list(sizes.short.values()) == [
-        "data.sft_rows asks for 40, 24 would fit",
-        "data.pairs asks for 7, but there are none",
-        "data.prompts_train is empty, but there are none",
+        "data.sft_rows is 40, but at most 24 are available",
+        "data.pairs is 7, but none are available",
+        "data.prompts_train is empty, but none are available",
     ]
 
 
@@ -92,7 +92,7 @@ def test_all_shortfalls_come_in_one_message_and_its_numbers_fit(made: None) -> N
         prepare.prepare(prepare_params(data(**much), **asked))
     message = str(error.value)
     fitting: dict[str, Any] = {
-        key: int(number) for key, number in re.findall(r"\w+\.(\w+) asks for \d+, (\d+) would fit", message)
+        key: int(number) for key, number in re.findall(r"\w+\.(\w+) is \d+, but at most (\d+) are available", message)
     }
     assert fitting.keys() == much.keys() | asked.keys()
     counts = {name: fitting.pop(name) for name in PROPORTIONS}
@@ -100,7 +100,7 @@ def test_all_shortfalls_come_in_one_message_and_its_numbers_fit(made: None) -> N
     assert {key: prepared.metrics["sizes"][key] for key in counts} == counts
     for name in ("pairs", "sft_rows", "prompts_validation"):
         step = 2 if name == "sft_rows" else 1
-        with pytest.raises(StageError, match=rf"data\.{name} asks for {counts[name] + step}, {counts[name]} would fit$"):
+        with pytest.raises(StageError, match=rf"data\.{name} is {counts[name] + step}, .* {counts[name]} are available$"):
             prepare.prepare(prepare_params(data(**counts | {name: counts[name] + step}), **fitting))
 
 

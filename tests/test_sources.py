@@ -181,8 +181,8 @@ def test_the_votes_of_several_annotators_are_counted(raw: Path) -> None:
     prepared = prepare(pairs=80, pairs_held_out=1, prompts_train=2, prompts_validation=1, prompts_test=2, near_duplicate=1.0)
     assert list(prepared.metrics["files"]["pairs_jsonl"].values()) == [124, 118, 2, 4, 0, 2]
     reasons = Counter(row["reason"] for row in prepared.dropped if row["file"] != "grammar")
-    assert reasons["the annotators are divided, or for neither"] == 2
-    assert reasons["duplicate: a vote on the pair of row 1, and counted there"] == 2
+    assert reasons["a tie: both responses have the same number of votes"] == 2
+    assert reasons["duplicate of row 1, which counts the vote"] == 2
     source = Intake(files_at("data/raw/pairs.jsonl", "data.source"), ("votes",), settings(), "data.source", 6, 0.0)
     first, second = source.record(0), source.record(1)
     assert first.responses[first.scores.index(max(first.scores))].strip() == rows[0]["response_b"].strip()
@@ -304,12 +304,12 @@ def test_many_rejected_rows_are_warned_of_by_kind(raw: Path, capsys: pytest.Capt
     write(raw / "reviews/train.jsonl", rows)
     prepared = prepare("data", source="data/raw/reviews")
     assert capsys.readouterr().err.splitlines() == [
-        "prepare: warning: data/raw/reviews/train.jsonl: 1,330 of 1,730 rows are rejected; 1,200 of 1,330: the rating lies "
-        "between the limits; 100 of 1,330: the rating is no number"
+        "prepare: warning: data/raw/reviews/train.jsonl: 1,330 of 1,730 rows are rejected; 1,200 of 1,330: the rating is "
+        "between data.rating_negative and data.rating_positive; 100 of 1,330: the rating is not a number"
     ], "the third kind is some 2 % of them"
     reasons = [row["reason"] for row in prepared.dropped]
-    assert reasons[0] == "rating is 4.5: neither at most 4 nor at least 7"
-    assert reasons[-1] == "2 words, not more than a prompt's 6"
+    assert reasons[0] == "rating is 4.5, between data.rating_negative 4 and data.rating_positive 7"
+    assert reasons[-1] == "2 words, too few for a prompt of 6 words and a response"
 
 
 def test_labels_that_are_no_two_classes_stop_before_any_work(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -330,12 +330,12 @@ def test_what_labels_mean_can_be_told_and_the_rest_is_left_out(raw: Path, capsys
         write(raw / f"reviews/{name}.jsonl", neutral + [{**row, "label": 2 * row["label"]} for row in rows])
     plain = prepare("data", source="data/raw/reviews", labels={"negative": [0], "positive": [2, 7]})
     assert capsys.readouterr().err.splitlines() == [
-        "prepare: warning: data/raw/reviews/train.jsonl: data.labels does not name 1 (9x), so these rows are rejected",
-        "prepare: warning: data/raw/reviews/test.jsonl: data.labels does not name 1 (9x), so these rows are rejected",
-        "prepare: warning: data/raw/reviews/test.jsonl: 9 of 69 rows are rejected; 9 of 9: data.labels does not name the label",
-        "prepare: warning: data.labels names 7, which no row of data.source has",
+        "prepare: warning: data/raw/reviews/train.jsonl: rows are rejected, because data.labels does not contain 1 (9x)",
+        "prepare: warning: data/raw/reviews/test.jsonl: rows are rejected, because data.labels does not contain 1 (9x)",
+        "prepare: warning: data/raw/reviews/test.jsonl: 9 of 69 rows are rejected; 9 of 9: the label is not in data.labels",
+        "prepare: warning: data.labels contains values that no row of data.source has: 7",
     ]
-    assert {row["reason"] for row in plain.dropped} == {"label is 1: data.labels does not name it"}
+    assert {row["reason"] for row in plain.dropped} == {"label is 1, not in data.labels"}
     assert [fates["rows_rejected"] for fates in plain.metrics["files"].values()] == [9, 9]
 
 
@@ -371,7 +371,7 @@ def test_equal_scores_are_ties_and_make_no_pair(raw: Path) -> None:
     assert list(prepared.metrics["files"]["pairs_jsonl"].values()) == [120, 60, 60, 0, 0, 30]
     assert Counter(row["reason"] for row in prepared.dropped if row["file"] != "grammar") == {
         "chosen and rejected have the same score, 8": 30,
-        "rejected has a higher score, 9, than chosen, 8": 30,
+        "rejected has a higher score (9) than chosen (8)": 30,
     }
     said = card(prepared.tables, prepared.metrics, settings())
     assert "| file | read | kept | rejected | duplicates | overlaps | ties |" in said
@@ -389,7 +389,7 @@ def test_equal_scores_are_ties_and_make_no_pair(raw: Path) -> None:
 
 def test_a_file_of_ties_stops(raw: Path) -> None:
     write(raw / "pairs.jsonl", [{**vote(row, 0), "preference": "tie"} for row in pairs(30)])
-    said = r"pairs\.jsonl: no row can be used: 30 of 30 rows are rejected; 30 of 30: a tie, which prefers neither$"
+    said = r"pairs\.jsonl: no row can be used: 30 of 30 rows are rejected; 30 of 30: a tie: no response is preferred$"
     with pytest.raises(StageError, match=said):
         prepare()
 
@@ -426,7 +426,7 @@ def test_texts_are_used_again_only_where_they_do_not_suffice(raw: Path) -> None:
         counts = Counter(row["prompt"] + row[side] for row in train for side in ("chosen", "rejected"))
         assert max(counts.values()) == uses == prepared.metrics["pairs"]["most_uses"]
         assert asked - 6 <= len(train) == prepared.metrics["pairs"]["pairs"]
-    with pytest.raises(StageError, match=r"data\.pairs asks for 150, \d+ would fit"):
+    with pytest.raises(StageError, match=r"data\.pairs is 150, but at most \d+ are available"):
         prepare("data", source="data/raw/reviews", pairs=150, max_uses=1)
 
 
@@ -455,14 +455,17 @@ def test_long_prompts_are_left_out_and_counted(raw: Path) -> None:
         ({"text": "word " * 20_001, "label": 1}, "100005 characters, more than data.max_characters 100000"),
         (
             {"text": "word " * 10_000_000, "label": 1},
-            "a line of more than 3200000 bytes; a higher data.max_characters allows more",
+            "a line is too long (more than 3200000 bytes; raise data.max_characters)",
         ),
         (
             {"id": 7, "text": "Another text with one and the same id.", "label": 1},
-            "id 7 stands earlier in the file, with another text",
+            "an earlier row has the same id 7 and another text",
         ),
-        ({"text": "A text with a \0 in it.", "label": 1}, "holds a NUL byte"),
-        ({"text": "A text with half a \ud83d face.", "label": 1}, "holds half a surrogate pair, which UTF-8 has not"),
+        ({"text": "A text with a \0 in it.", "label": 1}, "contains a NUL byte"),
+        (
+            {"text": "A text with half a \ud83d face.", "label": 1},
+            "contains half of a surrogate pair, which UTF-8 cannot encode",
+        ),
     ],
 )
 def test_a_faulty_row_is_rejected_and_the_others_stay(raw: Path, row: Row, said: str) -> None:
@@ -487,7 +490,7 @@ def test_ids_that_say_nothing_can_be_told_so(raw: Path) -> None:
 def test_files_of_two_shapes_are_refused(raw: Path) -> None:
     write(raw / "a.jsonl", pairs(20))
     write(raw / "b.jsonl", [talk(row) for row in pairs(20)])
-    with pytest.raises(StageError, match=r"b\.jsonl holds transcripts, .* preferences"):
+    with pytest.raises(StageError, match=r"b\.jsonl contains transcripts, .* preferences"):
         prepare(source="data/raw/*.jsonl")
 
 
@@ -597,7 +600,7 @@ def test_the_real_transcripts_are_accounted_for(raw: Path) -> None:
     fates = prepared.metrics["files"]["hh-rlhf/harmless-base-test_jsonl_gz"]
     assert list(fates.values()) == [2312, 2303, 9, 0, 0, 0]
     reasons = Counter(row["reason"] for row in prepared.dropped if row["file"] != "grammar")
-    assert reasons == {"chosen and rejected do not share their prompt": 5, "no response in chosen": 4}
+    assert reasons == {"different prompts in chosen and rejected": 5, "no response in chosen": 4}
     assert prepared.metrics["shape"] == "transcripts"
     with gzip.open(SHARED / "data/hh-rlhf/harmless-base-test.jsonl.gz") as lines:
         whole = {normalised(json.loads(line)["chosen"]) for line in lines}

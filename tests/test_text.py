@@ -15,27 +15,27 @@ def test_a_cleaned_text_is_one_line() -> None:
     assert cleaned(" One.<br /><br />Two\u00a0\n three<BR>four <b>5</b>\t") == "One. Two three four <b>5</b>"
 
 
-def test_lines_stay_where_they_mean_something() -> None:
+def test_cleaned_lines_keep_line_breaks() -> None:
     talk = "\n\nHuman:  Hi<br />you\u00a0 there\r\n\n\n\n\tfriend\n\nAssistant: \n"
     assert cleaned_lines(talk) == "\n\nHuman: Hi\nyou there\n\nfriend\n\nAssistant:"
     assert cleaned_lines("שלום  עולם 🎬\u200d🍿") == "שלום עולם 🎬\u200d🍿"
 
 
-def test_a_place_is_of_the_text_and_the_purpose() -> None:
+def test_the_place_of_a_text_depends_on_the_text_and_the_purpose() -> None:
     places = [place_of(f"text {number}") for number in range(2000)]
     others = [place_of(f"text {number}", "judge/") for number in range(2000)]
     assert place_of("TEXT  7") == places[7]
     assert sum(place < 0.5 for place in places) == pytest.approx(1000, abs=90)  # four standard errors
     both = sum(a < 0.5 and b < 0.5 for a, b in zip(places, others, strict=True))
-    assert both == pytest.approx(500, abs=78), "one purpose says nothing of another"
+    assert both == pytest.approx(500, abs=78), "the places for two purposes are independent"
 
 
-def test_the_same_text_is_the_same_text() -> None:
+def test_normalised_texts_ignore_case_and_white_space_but_not_punctuation() -> None:
     assert normalised("  The FILM\n was\u00a0fine ") == normalised("the film was fine")
     assert normalised("the film was fine!") != normalised("the film was fine")
 
 
-def test_a_split_is_of_the_text_alone() -> None:
+def test_the_split_depends_on_the_normalised_text_only() -> None:
     texts = [f"prompt {number}" for number in range(5000)]
     counts = Counter(split_of(text, validation=0.1, test=0.2) for text in texts)
     assert counts["validation"] == pytest.approx(500, abs=100)
@@ -50,7 +50,7 @@ def test_a_cut_keeps_white_space() -> None:
     assert cut_words("", 5) == ""
 
 
-def test_words_of_scripts_with_spaces_are_what_white_space_parts() -> None:
+def test_white_space_separates_the_words_of_scripts_with_spaces() -> None:
     for text in (
         "It was  good, “really” - ok. 👍🏽",
         "이 영화는 정말 좋았다 ㅋㅋㅋ",
@@ -85,7 +85,7 @@ def test_letters_of_scripts_without_spaces_are_words(text: str, expected: list[s
     assert [text[:end] for end in word_ends(text)] == [cut_words(text, count) for count in range(1, len(expected) + 1)]
     assert cut_words(text, len(expected)) == text, "no punctuation is lost"
     marks = [(letter, unicodedata.category(letter)) for word in terms(text) for letter in word]
-    assert all(category[0] in "LMN" for _, category in marks), "and none is a word"
+    assert all(category[0] in "LMN" for _, category in marks), "no punctuation is a word"
     assert "".join(terms(text)) == "".join(
         letter for letter in text if unicodedata.category(letter)[0] in "LMN" and letter != "\ufe0f"
     )
@@ -99,7 +99,7 @@ def test_a_few_letters_of_such_a_script_can_be_a_prompt() -> None:
     assert spaced("the film – fine") == "the film – fine"
 
 
-def test_words_and_terms_know_each_letter_as_python_does() -> None:
+def test_words_and_terms_classify_each_letter_as_python_does() -> None:
     for code in range(sys.maxunicode + 1):
         letter = chr(code)
         if unicodedata.category(letter) not in ("Cn", "Cs"):
@@ -107,8 +107,8 @@ def test_words_and_terms_know_each_letter_as_python_does() -> None:
             assert (terms(letter) == [letter]) == bool(re.fullmatch(r"\w", letter)), hex(code)
 
 
-def test_many_combining_marks_stay_the_same_text() -> None:
-    assert normalised("e\u0301") == normalised("É"), "composition makes no other text"
+def test_normalisation_limits_and_orders_combining_marks() -> None:
+    assert normalised("e\u0301") == normalised("É"), "a composed letter is the same text"
     thirty = "a" + "\u0301\u0323" * 15
     assert normalised(thirty) == unicodedata.normalize("NFKC", thirty), "as many marks as the Stream-Safe format has"
     assert normalised("a" + "\u0323" * 15 + "\u0301" * 15) == normalised(thirty), "marks are put in order"

@@ -83,16 +83,17 @@ def refuse_ambiguous(needed: set[str], found: dict[str, list[str]], columns: Col
     for ours in sorted(needed - known - {"votes"}):
         first, *others = found[ours]
         if others:
-            raise Fault(f"{listed(found[ours])} are all read as {ours}; name one, such as data.columns: {{{ours}: {first}}}")
+            several = listed(found[ours])
+            raise Fault(f"several columns could be {ours}: {several}; choose one, such as data.columns: {{{ours}: {first}}}")
         zeroth = re.sub("1$", "0", first.strip())
         if ours == "response_a" and zeroth != first.strip() and zeroth.casefold() in plain:
             raise Fault(
-                f"{first} may be the first or the second response, since there is {zeroth} too; name both, "
+                f"column {first} could be the first or the second response, because column {zeroth} exists; choose both, "
                 f"such as data.columns: {{response_a: {zeroth}, response_b: {first}}}"
             )
     if "chosen" in needed - known and {"response_a", "response_b"} <= found.keys():
         (chosen,), (a, *_), (b, *_) = (found[ours] for ours in ("chosen", "response_a", "response_b"))
         raise Fault(
-            f"{chosen} may be a text, or a vote for {a} or {b}; choose data.columns: {{chosen: {chosen}}} or "
+            f"column {chosen} could be a response, or a vote for {a} or {b}; choose data.columns: {{chosen: {chosen}}} or "
             f"{{preference: {chosen}}}"
         )

@@ -46,7 +46,7 @@ def delimited(
         last_column: the largest number of a column in `data.columns`. If it is not 0, the file has no header, and the names of
             the columns are "1", "2" and so on. If it is 0, the first line is the header.
         limit: characters of the longest record.
-        too_long: the reason for a longer record.
+        too_long: the reason for a longer record, without its subject.
 
     Raises:
         StageError: a quote is not closed or in the wrong place, two columns have one name, or column `last_column` is missing.
@@ -59,19 +59,19 @@ def delimited(
         width = max(widths, key=lambda one: (widths[one], one), default=last_column)
         if last_column > width:
             raise StageError(f"{path}: data.columns names column {last_column}, but most lines have {width} columns")
-        names, expected = [str(number) for number in range(1, width + 1)], f"most lines have {width}"
+        names, expected = [str(number) for number in range(1, width + 1)], "most lines"
         rows = itertools.chain(first, rows)
     else:
         header = next(rows, [])
         if isinstance(header, str):
-            raise StageError(f"{path}: the first line is no header: {header}")
+            raise StageError(f"{path}: the first line is not a header: {header}")
         refuse_twins(header, path)
-        names, expected = header, f"the first line has {len(header)}"
+        names, expected = header, "the first line"
     for number, row in enumerate(rows, start=1):
         if isinstance(row, str):
             yield number, row
         elif len(row) != len(names):
-            yield number, f"has {len(row)} fields, where {expected}"
+            yield number, f"another number of fields than {expected} ({len(row)}, not {len(names)})"
         else:
             yield number, dict(zip(names, row, strict=True))
 
@@ -84,7 +84,7 @@ def refuse_twins(names: Sequence[str], path: Path) -> None:
     """
     twins = [name for number, name in enumerate(names) if name in names[:number]]
     if twins:
-        raise StageError(f"{path}: two columns are called {shown(twins[0])}; rename one of them")
+        raise StageError(f"{path}: two columns have the name {shown(twins[0])}; rename one of them")
 
 
 class _Style(NamedTuple):
@@ -188,16 +188,16 @@ def _fields(path: Path, lines: Iterator[Line], style: _Style, limit: int, too_lo
     if style.quotes == "none":
         for line in lines:
             text = line.text.rstrip("\r\n")
-            yield (text.split(style.delimiter) if text else []) if line.is_whole else f"a line of {too_long}"
+            yield (text.split(style.delimiter) if text else []) if line.is_whole else f"a line {too_long}"
         return
     try:
         for record, row in _records(lines, style, limit):
             if record.is_rows:
                 raise StageError(
-                    f"{path}, line {record.number}: a quote opens a field of {record.lines} lines, and each line looks like a "
-                    "row of its own; double the quote, or take it out"
+                    f"{path}, line {record.number}: a quote begins a field of {record.lines} lines, but each line looks like a "
+                    "separate row; double the quote, or leave it out"
                 )
-            yield f"a record of {too_long}" if record.is_too_long else record.fault or row
+            yield f"a record {too_long}" if record.is_too_long else record.fault or row
     except csv.Error as error:
         raise StageError(f"{path}, {error}") from None
 
@@ -273,12 +273,14 @@ def _records(lines: Iterator[Line], style: _Style, limit: int) -> Iterator[tuple
             return
         except csv.Error as error:
             if "new-line character" in str(error):
-                record.fault = "a line end (CR) stands in a field without quotes"
+                record.fault = "a field without quotes contains a line end (CR)"
                 yield record, []
             elif "unexpected end" in str(error):
-                raise csv.Error(f"line {record.number}: not CSV: {error}; the quote that opens a field is not closed") from None
+                raise csv.Error(
+                    f"line {record.number}: not CSV: {error}; the quote at the start of a field has no closing quote"
+                ) from None
             else:
                 at = record.number + record.lines - 1
                 raise csv.Error(
-                    f"line {at}: not CSV: {error}; double every quote within a field that begins with a quote"
+                    f"line {at}: not CSV: {error}; double every quote inside a field that begins with a quote"
                 ) from None

@@ -29,7 +29,7 @@ def text_of(value: Any, name: str, clean: Callable[[str], str] = cleaned_lines) 
         Fault: the value is no text, or empty.
     """
     if value is not None and not isinstance(value, str):
-        raise Fault(f"{name} is no text", f"{name} is {shown(value)}, not text")
+        raise Fault(f"{name} is not text", f"{name} is {shown(value)}, not text")
     text = clean(value or "")
     if not text.strip():
         raise Fault(f"no {name}")
@@ -62,7 +62,7 @@ def speaker(message: Any) -> str:
     """
     role = message.get("role") if isinstance(message, dict) else None
     if not isinstance(role, str) or role not in SPEAKERS or not isinstance(message.get("content"), str):
-        raise Fault(f"a message is no {{role: {', '.join(SPEAKERS)}; content: text}}")
+        raise Fault(f"a message does not have the form {{role: {', '.join(SPEAKERS)}; content: text}}")
     return SPEAKERS[role]
 
 
@@ -86,9 +86,9 @@ def split(prompt: Any, names: Sequence[str], sides: Sequence[Any], instruction: 
     elif isinstance(prompt, str | list):
         parts = _after(prompt, names, sides)
     else:
-        raise Fault("prompt is no text", f"prompt is {shown(prompt)}, not text")
+        raise Fault("prompt is not text", f"prompt is {shown(prompt)}, not text")
     if any(before != parts[0][0] for before, _ in parts):
-        raise Fault(f"{' and '.join(dict.fromkeys(names))} do not share their prompt".replace("response in ", ""))
+        raise Fault(f"different prompts in {' and '.join(dict.fromkeys(names))}".replace("response in ", ""))
     asked, responses = parts[0][0], [response for _, response in parts]
     for opening in filter(None, (_question(asked), instruction)):
         rests = [rest for response in responses if (rest := _without(opening, response)) is not None]
@@ -96,7 +96,7 @@ def split(prompt: Any, names: Sequence[str], sides: Sequence[Any], instruction: 
             responses = rests
             break
         if all(_is_marked(opening, response) for response in responses):
-            raise Fault("the prompt stands inside the response in a form that is not understood")
+            raise Fault("the response repeats the prompt in an unknown transcript format")
     return asked, [_response(response, name) for response, name in zip(responses, names, strict=True)]
 
 
@@ -124,11 +124,11 @@ def _parts(side: Any, name: str) -> tuple[str, str]:
     if isinstance(side, list | dict):
         before, response = _told(side, name)
         if not before:
-            raise Fault(f"{name} has no message before the assistant's")
+            raise Fault(f"{name} has no message before the response")
         return before + TURN, response
     before, turn, response = text_of(side, name).rpartition(TURN)
     if not turn:
-        raise Fault(f"{name} holds no {shown(TURN.strip())}, and there is no prompt")
+        raise Fault(f"no prompt, and no {shown(TURN.strip())} in {name}")
     return before + turn, response
 
 
@@ -136,7 +136,7 @@ def _told(side: Any, name: str) -> tuple[str, str]:
     """Return the transcript before the assistant's last message, and the content of that message."""
     messages = [side] if isinstance(side, dict) else side
     if not messages or speaker(messages[-1]) != "Assistant":
-        raise Fault(f"{name} does not end with a message of the assistant's")
+        raise Fault(f"the last message of {name} is not from the assistant")
     return transcript(messages[:-1]), cleaned_lines(messages[-1]["content"])
 
 
@@ -151,7 +151,7 @@ def _after(prompt: str | list[Any], names: Sequence[str], sides: Sequence[Any]) 
             before, response = _told(side, name)
             whole = _joined(talk, before)
             if whole is None:
-                raise Fault(f"the prompt does not stand before the response in the messages of {name}")
+                raise Fault(f"the messages of {name} do not match the prompt")
             parts.append((whole + TURN, response))
             continue
         text = text_of(side, name)

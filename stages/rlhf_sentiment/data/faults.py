@@ -1,6 +1,6 @@
 """The reason why a row cannot be used: a kind, which many rows share, and the details of one row."""
 
-TIE = "a tie, which prefers neither"
+TIE = "a tie: no response is preferred"
 
 
 class Fault(ValueError):  # noqa: N818 (the row's, not the program's)

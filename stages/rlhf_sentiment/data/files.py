@@ -68,7 +68,7 @@ def files_at(source: str, setting: str) -> list[File]:
         if not path.exists():
             raise StageError(f"{path} is missing; put it there, or set {setting} to another path{whence(path)}")
         if not ending_of(path):
-            raise StageError(f"{path} is none of {', '.join(ENDINGS)} (each also .gz or .zst); no other files are read")
+            raise StageError(f"{path} has an unknown ending; use {', '.join(ENDINGS)} (each also .gz or .zst)")
         files = [_file(path, "train")]
     for file in files:
         refuse_unprintable(Path(file.name))
@@ -88,7 +88,7 @@ def _of_glob(path: Path, setting: str) -> list[File]:
     try:
         found = sorted(one for one in Path(path.anchor).glob(str(path.relative_to(path.anchor))) if ending_of(one))
     except ValueError as error:
-        raise StageError(f"{setting} {path} is no glob: {error}") from None
+        raise StageError(f"{setting} {path} is not a glob: {error}") from None
     if not found:
         raise StageError(f"{setting} {path} matches no file ({', '.join(ENDINGS)}, each also .gz or .zst)")
     fixed = len(list(itertools.takewhile(lambda part: not re.search(r"[*?[]", part), path.parts)))
@@ -109,14 +109,13 @@ def _of_folder(path: Path) -> list[File]:
         if (split_of_name(one) or (one.is_dir() and looks_held_out(one.name))) and not ending_of(one) and one.suffix != ".dvc"
     )
     if unknown:
-        what = (
-            "a folder without texts by class"
-            if unknown[0].is_dir()
-            else f"none of {', '.join(ENDINGS)} (each also .gz or .zst)"
-        )
-        raise StageError(f"{unknown[0]} is {what}; no other files are read")
+        if unknown[0].is_dir():
+            raise StageError(f"{unknown[0]} contains no folder of texts for each class, such as pos/ and neg/")
+        raise StageError(f"{unknown[0]} has an unknown ending; use {', '.join(ENDINGS)} (each also .gz or .zst)")
     if _is_of_texts(path):
-        raise StageError(f"{path} contains texts without labels, for data.corpus only; name the folder above the classes")
+        raise StageError(
+            f"{path} contains texts without labels, which only data.corpus accepts; name the folder above the classes"
+        )
     files: list[File] = []
     for one in sorted(one for one in path.iterdir() if ending_of(one)):
         split = split_of_name(one) if re.fullmatch(r"[a-z]+", one.name.split(".")[0]) else None
@@ -124,7 +123,7 @@ def _of_folder(path: Path) -> list[File]:
             glob = f"name a glob such as {path}/*{''.join(one.suffixes[-2:])}"
             if not split_of_name(one) and looks_held_out(one.name):
                 glob = "call it test.* if it is held out"
-            raise StageError(f"{one} is no train.*, validation.* or test.*; rename it, move it out of {path}, or {glob}")
+            raise StageError(f"{one} is not train.*, validation.* or test.*; rename it, move it out of {path}, or {glob}")
         twin = next((file for file in files if file.split == split), None)
         if twin:
             raise StageError(f"{path} contains {Path(twin.name).name} and {one.name}; keep one of them, or name a glob")

@@ -53,7 +53,9 @@ def class_folders(path: Path) -> list[tuple[str, Path]]:
         return [("train", path)]
     _refuse_deeper(path)
     if own := _classes(path):
-        raise StageError(f"{path} contains {above[0].name}/ and {own[0].name}/, both with texts; move one of them out")
+        raise StageError(
+            f"{path} contains {above[0].name}/ and {own[0].name}/, both with texts; move one of them to another folder"
+        )
     _refuse_rows(path)
     found: dict[str, Path] = {}
     for folder in above:
@@ -76,7 +78,7 @@ def texts_by_class(folder: Path, data: DataSettings) -> Iterator[Numbered]:
         text = _text(folder / label / name, data)
         rated = _RATED.fullmatch(name.partition(".")[0])
         row: Row = {"text": text, "label": label} | ({"rating": int(rated[1])} if rated else {})
-        yield f"{label}/{name}", row if text is not None else f"a text of {too_long(data)}"
+        yield f"{label}/{name}", row if text is not None else f"a text {too_long(data)}"
 
 
 def loose_texts(folder: Path, data: DataSettings) -> Iterator[Numbered]:
@@ -87,7 +89,7 @@ def loose_texts(folder: Path, data: DataSettings) -> Iterator[Numbered]:
     """
     for name in progress_bar(texts_in(folder), desc=f"prepare: {folder.name}", unit=" texts", leave=False):
         text = _text(folder / name, data)
-        yield name, {"text": text} if text is not None else f"a text of {too_long(data)}"
+        yield name, {"text": text} if text is not None else f"a text {too_long(data)}"
 
 
 def _text(path: Path, data: DataSettings) -> str | None:
@@ -133,7 +135,8 @@ def _refuse_deeper(path: Path) -> None:
     for folder in _folders(path):
         if folder.name.lower() not in SPLITS and _classes(folder) and not texts_in(folder):
             raise StageError(
-                f"{folder} contains classes, but is no split ({', '.join(SPLITS)}); rename it, or move it out of {path}"
+                f"{folder} contains classes, but its name is not a split ({', '.join(SPLITS)}); rename it, or move it out of "
+                f"{path}"
             )
 
 
@@ -151,7 +154,7 @@ def _refuse_others(path: Path) -> None:
             for one in entries:
                 refuse_unprintable(Path(one.path))
                 if one.is_dir() and not one.name.startswith("."):
-                    raise StageError(f"{one.path} is a folder within a class; move its texts to {folder}")
+                    raise StageError(f"{one.path} is a folder inside a class; move its texts to {folder}")
                 if _TEXT.fullmatch(one.name) and not one.is_file():
                     raise StageError(f"{one.path} cannot be read: it is a link to a file that does not exist")
     left = [

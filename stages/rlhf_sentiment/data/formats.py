@@ -27,7 +27,8 @@ from ..engine.records import Row
 from ..settings.data import DataSettings
 from .delimited import Line, delimited, refuse_twins
 
-# The place of a row in its file (a number from 1, or the name of its text), and the row or the reason why it cannot be used.
+# The place of a row in its file (a number from 1, or the name of its text), and the row or the reason why it cannot be used. A
+# reason is its kind, and then the row's own values in parentheses.
 Numbered = tuple[int | str, Row | str]
 ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt")
 LARGEST_WHOLE = 2**28  # bytes, for a file that cannot be read as a stream
@@ -59,8 +60,8 @@ def longest_line(data: DataSettings) -> int:
 
 
 def too_long(data: DataSettings) -> str:
-    """Return the reason why a long line, field or text is no row."""
-    return f"more than {longest_line(data)} bytes; a higher data.max_characters allows more"
+    """Return the reason why a long line, field or text is not a row, without its subject."""
+    return f"is too long (more than {longest_line(data)} bytes; raise data.max_characters)"
 
 
 def refuse_numbers(name: str, data: DataSettings) -> None:
@@ -82,7 +83,7 @@ def rows_of(path: Path, data: DataSettings) -> Iterator[Numbered]:
         StageError: the file cannot be read to its end. The message names the fault and the line.
     """
     if not path.is_file():
-        raise StageError(f"{path} should be a file, and is a folder" if path.is_dir() else f"{path} cannot be read")
+        raise StageError(f"{path} should be a file, but is a folder" if path.is_dir() else f"{path} cannot be read")
     title = f"prepare: {path.name}"
     with (
         readable(path),
@@ -107,7 +108,7 @@ def readable(path: Path) -> Iterator[None]:
     except (StageError, MemoryError):
         raise
     except EOFError:
-        raise StageError(f"{path} cannot be read: it ends in the middle; copy it again") from None
+        raise StageError(f"{path} cannot be read: it is incomplete; copy it again") from None
     except Exception as error:
         raise StageError(f"{path} cannot be read: {cause_of(error)}") from None
 
@@ -152,7 +153,7 @@ def _parsed(stream: IO[bytes], path: Path, data: DataSettings) -> Iterator[Numbe
     else:
         for number, line, is_whole in _lines(stream, path, limit):
             if not is_whole:
-                yield number, f"a line of {too_long(data)}"
+                yield number, f"a line {too_long(data)}"
             elif line.strip():
                 yield number, {"text": line} if ending == ".txt" else _object(_loaded(line.rstrip("\r\n"), path, number))
 
@@ -184,7 +185,7 @@ def _lines(stream: Any, path: Path, limit: int) -> Iterator[Line]:
             is_whole = False
             quotes += rest.count(b'"')
         if number == 1 and b"\r" in line[:-2] and not stream.peek(1):
-            raise StageError(f"{path}: the lines end in CR alone, as on old Macs; save the file with LF line ends")
+            raise StageError(f"{path}: the lines end in CR without LF; save the file with LF line ends")
         yield Line(number, decoded(line, path, number) if is_whole else '"' * (quotes % 2), is_whole)
 
 
@@ -219,7 +220,7 @@ def _json_list(stream: IO[bytes], path: Path) -> Iterator[Numbered]:
 def _whole(stream: IO[bytes], path: Path, instead: str) -> bytes:
     whole = stream.read(LARGEST_WHOLE + 1)
     if len(whole) > LARGEST_WHOLE:
-        raise StageError(f"{path}: more than {LARGEST_WHOLE} bytes, which is too much for a file that is read whole; {instead}")
+        raise StageError(f"{path}: more than {LARGEST_WHOLE} bytes, but this format is read into memory as a whole; {instead}")
     return whole
 
 
@@ -235,13 +236,12 @@ def _loaded(text: str, path: Path, line: int | None) -> Any:
             + (", or the whole .json file a list of objects" if ending_of(path) == ".json" else "")
         ) from None
     except (RecursionError, ValueError) as error:  # nested too deeply, or a number of thousands of digits
-        raise StageError(f"{where}: JSON that cannot be read: {cause_of(error)}; correct it, or take it out") from None
+        raise StageError(f"{where}: JSON that cannot be read: {cause_of(error)}; correct it, or leave it out") from None
 
 
 def _object(value: Any) -> Row | str:
-    kinds = {list: "a list", str: "a text", type(None): "null"}
-    kind = kinds.get(type(value), f"a {type(value).__name__}")
-    return value if isinstance(value, dict) else f"holds {kind}, not an object"
+    kinds = {list: "a list", str: "a text", bool: "a truth value", type(None): "null"}
+    return value if isinstance(value, dict) else f"{kinds.get(type(value), 'a number')} instead of an object"
 
 
 def _parquet(stream: IO[bytes], path: Path) -> Iterator[Numbered]:

@@ -13,7 +13,6 @@ the rejected rows by the kind of their reason.
 
 import itertools
 import json
-import re
 import tempfile
 from array import array
 from collections import Counter
@@ -124,7 +123,7 @@ class Intake:
     def _read(self, file: File, shape: Shape, rows: Iterator[Numbered]) -> None:
         if self.shape not in ("", shape.name):
             raise StageError(
-                f"{file.name} holds {shape.name}, but the files before it hold {self.shape}; use one shape at a time"
+                f"{file.name} contains {shape.name}, but earlier files contain {self.shape}; use files of one shape"
             )
         self.shape = shape.name
         fates: Counter[str] = Counter()
@@ -160,7 +159,7 @@ class Intake:
     def _fate(self, row: Row | str, shape: Shape, ids: set[str], file: File, number: int | str) -> tuple[str, str, str]:
         """Decide the fate of a row. Return it with the kind of reason and the reason."""
         if isinstance(row, str):
-            return "rejected", re.sub(r"\d+", "N", row), row
+            return "rejected", row.partition(" (")[0], row
         try:
             ready = self._ready(shape.read(row))
         except Fault as fault:
@@ -172,7 +171,7 @@ class Intake:
             fate = "overlap" if is_old or ready.prompt in self._prompts else "duplicate"
             if fate == "duplicate" and same in self._voted:
                 self._columns["votes"][same] += _votes(ready.record)
-                return fate, fate, f"duplicate: a vote on the pair of row {self._voted[same][1]}, and counted there"
+                return fate, fate, f"duplicate of row {self._voted[same][1]}, which counts the vote"
             other = same is not None and self._columns["label"][same] != ready.label
             said = f", with the other {'label' if self._kind is Labelled else 'preference'}" if other else ""
             return fate, fate, fate + said
@@ -180,8 +179,8 @@ class Intake:
         name = row.get(str(column)) if column is not None else None
         if name not in (None, "") and shape.name != "votes":
             if str(name) in ids:
-                kind = "the id stands earlier in the file, with another text"
-                return "rejected", kind, f"id {shown(name)} stands earlier in the file, with another text"
+                kind = "an earlier row has the same id and another text"
+                return "rejected", kind, f"an earlier row has the same id {shown(name)} and another text"
             ids.add(str(name))
         if shape.name == "votes":
             self._voted[len(self._seen)] = file.name, number
@@ -203,9 +202,8 @@ class Intake:
         if self._prompt_words and not record.prompt:
             count = len(words(text))
             if count <= self._prompt_words:
-                raise Fault(
-                    "no more words than data.prompt_words", f"{count} words, not more than a prompt's {self._prompt_words}"
-                )
+                detail = f"{count} words, too few for a prompt of {self._prompt_words} words and a response"
+                raise Fault("too few words for a prompt of data.prompt_words and a response", detail)
             prompt = cut_words(text, self._prompt_words)
             record = Labelled(prompt, text[len(prompt) :], record.label)
         return Ready(record, text, digest_of(text), digest_of(record.prompt), record.label)
@@ -234,7 +232,7 @@ class Intake:
         ties = [place for place in self._voted if self._columns["votes"][place] == 0]
         for place in ties:
             name, number = self._voted[place]
-            self.dropped.append({"file": name, "row": number, "reason": "the annotators are divided, or for neither"})
+            self.dropped.append({"file": name, "row": number, "reason": "a tie: both responses have the same number of votes"})
             self._kinds[name][TIE] += 1
             counts = self.files[self._keys[name]]
             counts["rows_kept"] -= 1
@@ -255,10 +253,10 @@ def _recognised(file: File, wanted: Sequence[str], meanings: Meanings, setting: 
     rows = file.rows(meanings.data)
     first = list(itertools.islice(rows, 100))
     if not first:
-        raise StageError(f"{file.name}: holds no rows")
+        raise StageError(f"{file.name}: contains no rows")
     kinds = Counter(tuple(row) for _, row in first if isinstance(row, dict))
     if not kinds:
-        raise StageError(f"{file.name}: none of its first {len(first)} rows can be used; the first one: {first[0][1]}")
+        raise StageError(f"{file.name}: none of the first {len(first)} rows can be used; row {first[0][0]}: {first[0][1]}")
     shapes = Counter[str]()
     known: dict[str, Shape] = {}
     for columns, count in kinds.items():
@@ -275,7 +273,7 @@ def _recognised(file: File, wanted: Sequence[str], meanings: Meanings, setting: 
         hint = "; name other columns in data.columns" if setting == "data.source" else ""
         if hint and ending_of(Path(file.name)) in (".csv", ".tsv") and not meanings.data.last_column:
             hint += ", by number if the file has no header: {text: 1, label: 2}"
-        raise StageError(f"{file.name}: its columns ({there}) fit no shape that {setting} accepts: {needed}{hint}")
+        raise StageError(f"{file.name}: the columns are {there}, but {setting} accepts only: {needed}{hint}")
     return known[shapes.most_common(1)[0][0]], itertools.chain(first, rows)
 
 

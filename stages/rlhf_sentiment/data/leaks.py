@@ -53,8 +53,8 @@ def drop_leaks(tables: Tables, intakes: Sequence[Intake], data: DataSettings, gr
         tables[table], crowded = apart(tables[table], split, others, data.near_duplicate, GROUPS.get(table, 1))
         unsure[table] += len(crowded)
         if crowded:
-            why = f"each is similar to more held-out texts or pairs than are compared; the first is {shown(crowded[0])}"
-            warn("prepare", f"{len(crowded)} texts of {table} are dropped, since {why}")
+            why = "each is similar to too many held-out texts or pairs to compare them all"
+            warn("prepare", f"{len(crowded)} texts of {table} are dropped, because {why}; the first is {shown(crowded[0])}")
 
     for texts in held_out:
         others = sketched(texts, "prepare: near-duplicates of held-out texts")

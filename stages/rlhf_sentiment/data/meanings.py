@@ -92,10 +92,8 @@ class Values(Tally):
         if plain in self._codes:
             return self._codes[plain]
         if self.defined is None:
-            raise Fault(f"the {self.what} is none that is understood", f"{self.what} is {shown(value)}: not understood")
-        raise Fault(
-            f"{self.setting} does not name the {self.what}", f"{self.what} is {shown(value)}: {self.setting} does not name it"
-        )
+            raise Fault(f"the {self.what} has no known meaning", f"{self.what} is {shown(value)}, which has no known meaning")
+        raise Fault(f"the {self.what} is not in {self.setting}", f"{self.what} is {shown(value)}, not in {self.setting}")
 
     def check(self, where: str, values: Collection[str]) -> None:
         """Refuse values of unknown meaning.
@@ -116,7 +114,7 @@ class Values(Tally):
         self.check(file, self.here)
         unnamed = [value for value in self.here if self.defined is not None and value not in self.defined]
         if unnamed:
-            warn("prepare", f"{file}: {self.setting} does not name {self.listing(unnamed)}, so these rows are rejected")
+            warn("prepare", f"{file}: rows are rejected, because {self.setting} does not contain {self.listing(unnamed)}")
         self.here.clear()
 
     def end_of_source(self, where: str) -> None:
@@ -128,7 +126,7 @@ class Values(Tally):
         self.check(where, self.all)
         unseen = [value for value in self.defined or () if self.all and value not in self.all]
         if unseen:
-            warn("prepare", f"{self.setting} names {', '.join(unseen)}, which no row of {where} has")
+            warn("prepare", f"{self.setting} contains values that no row of {where} has: {', '.join(unseen)}")
 
 
 class Meanings:
@@ -144,18 +142,18 @@ class Meanings:
         self.data = data
         labels, votes = data.labels, data.preference_values
         advice = (
-            "define them, such as data.labels: {negative: [1, 2], positive: [4, 5]}, or read a scale as ratings, by "
-            "data.columns: {rating: COLUMN} with data.rating_negative and data.rating_positive"
+            "define the labels, such as data.labels: {negative: [1, 2], positive: [4, 5]}; if they are ratings, set "
+            "data.columns: {rating: COLUMN}, data.rating_negative and data.rating_positive instead"
         )
         if setting != "data.source":
-            advice = f"write 0 and 1 instead (data.labels defines those of data.source, not of {setting})"
+            advice = f"write 0 and 1 instead (data.labels applies to data.source, not to {setting})"
         self.labels = Values(
             "label", "data.labels", _defined({0: labels.negative, 1: labels.positive}) if labels else None, LABELS,
             "0 and 1, or words such as neg and pos,", advice,
         )  # fmt: skip
         self.votes = Values(
             "preference", "data.preference_values", _defined({1: votes.a, -1: votes.b, 0: votes.tie}) if votes else None, VOTES,
-            "a, b and tie", "define those for the first response, for the second and for neither, such as "
+            "a, b and tie", "define the values for the first response, the second response and a tie, such as "
             "data.preference_values: {a: [1], b: [2], tie: [0]}",
         )  # fmt: skip
         self.ratings = Tally()
@@ -182,12 +180,12 @@ class Meanings:
         """
         number = number_of(value)
         if number is None:
-            raise Fault("the rating is no number", f"rating is {shown(value)}, not a number")
+            raise Fault("the rating is not a number", f"rating is {shown(value)}, not a number")
         self.ratings.add(plainly(number), value)
         low, high = self.data.rating_negative, self.data.rating_positive
         if low < number < high:
-            detail = f"rating is {number:g}: neither at most {low:g} nor at least {high:g}"
-            raise Fault("the rating lies between the limits", detail)
+            detail = f"rating is {number:g}, between data.rating_negative {low:g} and data.rating_positive {high:g}"
+            raise Fault("the rating is between data.rating_negative and data.rating_positive", detail)
         self._sides[int(number >= high)] += 1
         self._rated[int(number >= high)] += 1
         return int(number >= high)
@@ -215,8 +213,8 @@ class Meanings:
         """
         if self.labels.defined is None and self.labels.here.keys() == {HIDDEN}:
             raise StageError(
-                f"{file}: every label is -1 ({self.labels.here[HIDDEN]:,}x), so the labels seem to be hidden; leave out this "
-                f"file or split, or {self.labels.advice}"
+                f"{file}: every label is -1 ({self.labels.here[HIDDEN]:,}x), so the labels are probably hidden; leave out "
+                f"this file or split, or {self.labels.advice}"
             )
         self.labels.end_of_file(file)
         self.votes.end_of_file(file)
@@ -263,7 +261,7 @@ def _plain(value: Any, what: str) -> str:
     if is_missing(value):
         raise Fault(f"no {what}")
     if isinstance(value, list | dict | tuple | bytes):
-        raise Fault(f"the {what} is no single value", f"{what} is {shown(value)}: should be a number or a word")
+        raise Fault(f"the {what} is not a number or a word", f"{what} is {shown(value)}, not a number or a word")
     return plainly(value)[:_LONGEST]
 
 

@@ -130,7 +130,7 @@ def pairs_of_dataset(dataset: object) -> list[Row]:
         return [{**row, "split": "train" if number % 10 else "validation"} for number, row in enumerate(pairs)]
     if not {"train", "validation"} <= {row["split"] for row in pairs}:
         raise StageError(
-            "the dataset needs pairs of split train and of split validation; without the column "
-            '(dataset.remove_columns("split")) every tenth pair is for validation'
+            "the dataset needs pairs of split train and of split validation; without the column split "
+            '(dataset.remove_columns("split")), every tenth pair is for validation'
         )
     return pairs

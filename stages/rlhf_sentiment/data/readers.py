@@ -51,7 +51,7 @@ def preference(row: Row, meanings: Meanings) -> Ranked:
         raise Fault(TIE, f"chosen and rejected have the same score, {better:g}")
     if better is not None and worse is not None and better < worse:
         raise Fault(
-            "rejected has a higher score than chosen", f"rejected has a higher score, {worse:g}, than chosen, {better:g}"
+            "rejected has a higher score than chosen", f"rejected has a higher score ({worse:g}) than chosen ({better:g})"
         )
     return Ranked(prompt, responses, [1, 0])
 
@@ -64,7 +64,7 @@ def votes(row: Row, meanings: Meanings) -> Ranked:
     if "won_a" in row and "preference" not in row:
         outcomes = [number_of(row.get(name)) for name in ("won_a", "won_b", "won_tie")]
         if sorted(map(str, outcomes)) != ["0.0", "0.0", "1.0"]:
-            raise Fault("not one winner", f"winners are {shown(outcomes)}: should be a 1 and two 0")
+            raise Fault("not exactly one winner", f"winners are {shown(outcomes)}, but should be one 1 and two 0s")
         return Ranked(prompt, responses, [(1, -1, 0)[outcomes.index(1)], 0])
     cast = row["preference"] if "preference" in row else row.get("votes")
     return Ranked(prompt, responses, [meanings.margin(cast if isinstance(cast, list) else [cast]), 0])
@@ -74,19 +74,19 @@ def completions(row: Row, meanings: Meanings) -> Ranked:
     """Read several responses, with scores or ranks."""
     given = row.get("completions")
     if not isinstance(given, list) or len(given) < 2:
-        raise Fault("completions should be a list of two or more")
+        raise Fault("completions is not a list of at least two responses")
     scores, ranks = row.get("scores"), row.get("ranks")
     if all(isinstance(one, dict) for one in given):
         scores, ranks = ([one.get(name) for one in given] for name in ("score", "rank"))
         given = [next((one[name] for name in ("text", "response", "content") if name in one), None) for one in given]
     prompt, responses = split(prompt_of(row.get("prompt")), ["completion"] * len(given), given, row.get("instruction"))
     if len(set(responses)) < len(responses):
-        raise Fault("two completions are the same text")
+        raise Fault("two completions are equal")
     worth = _numbers(scores) or [-rank for rank in _numbers(ranks)]
     if len(worth) != len(responses):
-        raise Fault("should have a number in scores or ranks for each completion")
+        raise Fault("neither scores nor ranks has one number for each completion")
     if len(set(worth)) == 1:
-        raise Fault(TIE, "all completions are tied")
+        raise Fault(TIE, "all completions have the same score or rank")
     return Ranked(prompt, responses, worth)
 
 

@@ -120,9 +120,9 @@ def _check_texts(cells: Row, data: DataSettings) -> None:
             detail = f"{len(text)} characters, more than data.max_characters {data.max_characters}"
             raise Fault("more characters than data.max_characters", detail)
         if "\0" in text:
-            raise Fault("holds a NUL byte")
+            raise Fault("contains a NUL byte")
         if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-            raise Fault("holds half a surrogate pair, which UTF-8 has not")
+            raise Fault("contains half of a surrogate pair, which UTF-8 cannot encode")
 
 
 def _texts_in(value: Any) -> Iterator[str]:
@@ -148,5 +148,5 @@ def _decoded(parts: Row) -> Row:
     except (ValueError, RecursionError):
         return parts
     if not all(len(one) == 1 and isinstance(one[0], str) for one in lists):
-        raise Fault("prompt and responses are JSON lists, and not of one text each")
+        raise Fault("a JSON list in prompt or responses does not contain exactly one text")
     return dict(zip(parts, (text for (text,) in lists), strict=True))

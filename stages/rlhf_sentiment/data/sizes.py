@@ -72,8 +72,8 @@ class Sizes:
 
     def lacks(self, setting: str, asked: object, fitting: int) -> None:
         """Note that a setting asks for more rows than there are."""
-        wants = "is empty" if asked is None else f"asks for {asked}"
-        self.short[setting] = f"{setting} {wants}, {fitting} would fit" if fitting else f"{setting} {wants}, but there are none"
+        value = "empty" if asked is None else asked
+        self.short[setting] = f"{setting} is {value}, but {f'at most {fitting}' if fitting else 'none'} are available"
 
     def refuse(self, name: str) -> None:
         """Refuse all counts that ask for more than the source `name` has, in one message.
@@ -82,4 +82,6 @@ class Sizes:
             StageError: a count is too large. The message has the numbers that would fit.
         """
         if self.short:
-            raise StageError(f"the settings ask for more than {name} has: {'; '.join([*self.short.values(), *self.hints])}")
+            raise StageError(
+                f"some settings ask for more rows than {name} has: {'; '.join([*self.short.values(), *self.hints])}"
+            )
