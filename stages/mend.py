@@ -25,6 +25,7 @@ from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.engine.outputs import writing
 from rlhf_sentiment.engine.params import read_yaml
 
+NAME = "mend"
 PARAMS = Path("params.yaml")
 
 
@@ -33,14 +34,14 @@ def main() -> None:
     argparse.ArgumentParser(
         prog="python stages/mend.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args()
-    with one_line_errors("mend"):
+    with one_line_errors(NAME):
         if PARAMS.exists():
             read_yaml(PARAMS)  # dvc would expand aliases that multiply
         if LOCK.exists() and not is_readable(read_lock, LOCK):
-            print(f"mend: {LOCK} was damaged, as by a dvc that was killed; {mend_lock()}")
+            print(f"{NAME}: {LOCK} was damaged, perhaps because dvc was killed; {mend_lock()}")
         if RWLOCK.exists() and not is_readable(read_rwlock, RWLOCK):
             RWLOCK.unlink()
-            print(f"mend: {RWLOCK} was damaged, as by a dvc that was killed; removed")
+            print(f"{NAME}: {RWLOCK} was damaged, perhaps because dvc was killed; removed")
 
 
 def mend_lock() -> str:
@@ -50,14 +51,14 @@ def mend_lock() -> str:
         StageError: dvc.lock has the marks of a merge.
     """
     if b"<<<<<<<" in LOCK.read_bytes():
-        raise StageError(f"{LOCK} is in the middle of a merge; resolve that first")
+        raise StageError(f"{LOCK} has merge conflicts; resolve them first")
     try:
         with writing(LOCK) as committed:
             command = ["git", "show", f"HEAD:./{LOCK}"]
             committed.write_bytes(subprocess.run(command, capture_output=True, check=True).stdout)  # noqa: S603 (fixed words)
             read_lock(committed)
     except Exception:  # no git, never committed, or committed in a damaged state
-        return f"put aside as {LOCK.replace(f'{LOCK}.cut')}"
+        return f"renamed to {LOCK.replace(f'{LOCK}.cut')}"
     return "restored from git"
 
 

@@ -45,7 +45,7 @@ def main(params: Params) -> str:
         device, log_with=None if params.report_to == "none" else params.report_to, project_dir="runs"
     )
     if accelerator.num_processes > 1:
-        raise StageError(f"started as {accelerator.num_processes} processes; PPO runs in one, as `python stages/ppo.py`")
+        raise StageError(f"started as {accelerator.num_processes} processes, but PPO needs one; use `python stages/ppo.py`")
     accelerator.init_trackers("ppo")
 
     kept = Checkpoints("ppo", params, READS, params.checkpoint_every.ppo)

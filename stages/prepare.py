@@ -185,7 +185,7 @@ def prompts_asked_later(params: Params, sizes: Sizes) -> dict[str, int]:
         if number > most:
             sizes.lacks(setting, count, most if most >= least else 0)
             if 0 < most < least:
-                sizes.short[setting] = f"{setting} needs at least {least} prompts, and there is {most}"
+                sizes.short[setting] = f"{setting} needs at least {least} prompts, but the source has {most}"
     return came_to
 
 
@@ -198,8 +198,8 @@ def refuse_empty(tables: Tables) -> None:
     for table in TABLES:
         if not any(row["split"] == "train" for row in tables[table]):
             raise StageError(
-                f"no row of {table} is left: each is a near-duplicate of a held-out text, or for the judge of a preference "
-                "pair; use texts that differ more, or raise data.near_duplicate"
+                f"no row of {table} is left: all are near-duplicates of held-out texts or, for the judge, of preference pairs; "
+                "use more varied texts, or raise data.near_duplicate"
             )
 
 
@@ -209,7 +209,7 @@ def warn_of_lengths(pairs: Row) -> None:
         often = f"the chosen response is the longer one in {pairs['chosen_longer']:.0%} of the training pairs"
         warn(
             "prepare",
-            f"{often}, so a reward model can learn length; metrics/reward.json has accuracy_of_longer to compare with",
+            f"{often}, so a reward model can learn length; compare accuracy_of_longer in metrics/reward.json",
         )
 
 

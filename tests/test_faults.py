@@ -188,12 +188,12 @@ def test_a_library_that_changed_is_said_at_the_start(world: World, run_stage: Ru
     record.write_text(record.read_text().replace('"scikit-learn": "', '"scikit-learn": "0.'))
     said = run_stage(world, "judge").err
     assert "judge: warning: scikit-learn is " in said
-    assert "and the last run here had 0." in said
+    assert "but the last run here had 0." in said
     assert "warning" not in run_stage(world, "judge").err, "the record is of the run since"
     record.unlink()
     pins = world / "requirements.txt"
     pins.write_text(pins.read_text().replace("scikit-learn==", "scikit-learn==0."))
-    assert "and requirements.txt pins 0." in run_stage(world, "judge").err
+    assert "but requirements.txt pins 0." in run_stage(world, "judge").err
 
 
 def test_what_people_type_is_shown_and_obeyed_by_nothing(world: World, run_stage: RunStage, fail: Callable[..., None]) -> None:

@@ -109,14 +109,14 @@ def encode_splits(
         too_long += longer
     for split, rows in encoded.items():
         if not any(row["split"] == split for row in pairs):
-            raise StageError(f"{source}: no pair is of split {split}")
+            raise StageError(f"{source}: no pair is in the split {split}")
         if not rows["chosen_ids"]:
             raise StageError(
-                f"{source}: no {split} pair has at most {settings.max_length} tokens a side; raise reward.max_length, or set "
+                f"{source}: no {split} pair has at most {settings.max_length} tokens per side; raise reward.max_length, or set "
                 "reward.cut"
             )
     if too_long:
-        what = "truncated there" if settings.cut else "left out; raise it, or set reward.cut"
+        what = "truncated there" if settings.cut else "left out; raise reward.max_length, or set reward.cut"
         which = f"{too_long} of {len(pairs)} pairs are longer than reward.max_length {settings.max_length}"
         warn("reward", f"{which}, and are {what}")
     return encoded, too_long

@@ -31,7 +31,7 @@ def writing(path: str | Path) -> Iterator[Path]:
     try:
         yield aside
         if path.is_dir() != aside.is_dir() and path.exists():
-            raise StageError(f"{path}: a {'folder' if path.is_dir() else 'file'} is in the way; name another path")
+            raise StageError(f"{path}: a {'folder' if path.is_dir() else 'file'} of this name exists; name another path")
         if (stopped := asked()) is not None:
             raise stopped
         if path.is_dir():

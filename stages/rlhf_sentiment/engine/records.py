@@ -39,7 +39,7 @@ def read_rows(path: str | Path, columns: dict[str, type]) -> list[Row]:
     except UnicodeDecodeError as error:
         raise StageError(f"{path}: not UTF-8, after about {len(rows)} lines: {error.reason}") from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, or endless nesting
-        raise StageError(f"{path}, line {len(rows) + 1}: not JSON that can be read: {error}") from None
+        raise StageError(f"{path}, line {len(rows) + 1}: cannot be read as JSON: {error}") from None
     if not rows:
         raise StageError(f"{path}: holds no rows")
     return rows

@@ -69,5 +69,5 @@ def asked() -> Stopped | None:
     stage's parent does not show that dvc has died: some shells stay between the two, and others do not.
     """
     if _asked is None and _dvc is not None and not is_running(_dvc, psutil.Process().create_time()):
-        return Stopped(signal.SIGTERM, "the dvc that started it is gone")
+        return Stopped(signal.SIGTERM, "the dvc that started it has ended")
     return _asked

@@ -29,7 +29,7 @@ def reward_class(config: PretrainedConfig) -> type[PreTrainedModel]:
     if type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         return MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise StageError(f"a model of the kind {config.model_type} is no causal language model, and has no value head here")
+        raise StageError(f"a model of the kind {config.model_type} is not a causal language model, so it gets no value head")
     causal = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     family = next(one for one in causal.__mro__ if PreTrainedModel in one.__bases__)
     body: dict[str, Any] = {
