@@ -1,4 +1,4 @@
-"""Make the base model: supervised fine-tuning starts from it, and the report compares the other models with it.
+"""Make the base model. Supervised fine-tuning starts from it, and the report compares the other models with it.
 
 `base.model: scratch` trains a byte-level BPE tokenizer and a small GPT-2 on the corpus. Any other value names a folder below
 models/pretrained, or a hub id at a pinned revision, which is loaded without training. In both cases the tokenizer gets a pad

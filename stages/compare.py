@@ -1,4 +1,4 @@
-"""Compare: type a prompt, and see the answer of every model and how positive the judge finds it.
+"""Compare the answers of every model to your prompts, and show how positive the judge finds them.
 
     python stages/compare.py --prompt "The film was" --prompt "I saw this" --samples 3
     python stages/compare.py --prompts prompts/everyday.txt --samples 4 --csv answers.csv

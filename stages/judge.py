@@ -1,7 +1,7 @@
 """Train the judge: a sentiment classifier that shares no training data with the reward model.
 
 The reward model sees neither the judge's labelled texts nor near-duplicates of them. The judge is also of another kind: n-grams
-and logistic regression. This stage measures it on held-out texts: whole, cut to the length of a response, and negated.
+and logistic regression. This stage measures it on held-out texts: whole, truncated to the length of a response, and negated.
 `evaluate` measures the other judges on such texts too.
 """
 

@@ -1,8 +1,8 @@
 """Repair the files that a killed dvc may leave half written, so that the next `dvc repro` can start. `make repro` runs this.
 
 DVC writes dvc.lock and .dvc/tmp/rwlock in place. A dvc.lock that DVC cannot read is restored from git. Stages that have run
-since that commit come back from DVC's run cache, or from their checkpoints. An rwlock that DVC cannot read is removed, because
-it only names the processes that are at work. A params.yaml with no valid settings is refused before DVC reads it.
+since that commit are restored from DVC's run cache, or resume from their checkpoints. An rwlock that DVC cannot read only names
+running processes, and is removed. A params.yaml with no valid settings is refused before DVC reads it.
 """
 
 from rlhf_sentiment.engine.start import one_line_errors  # isort: split
@@ -36,7 +36,7 @@ def main() -> None:
     ).parse_args()
     with one_line_errors(NAME):
         if PARAMS.exists():
-            read_yaml(PARAMS)  # dvc would expand aliases that multiply
+            read_yaml(PARAMS)  # dvc would expand its aliases, however many values they give
         if LOCK.exists() and not is_readable(read_lock, LOCK):
             print(f"{NAME}: {LOCK} was damaged, perhaps because dvc was killed; {mend_lock()}")
         if RWLOCK.exists() and not is_readable(read_rwlock, RWLOCK):

@@ -1,4 +1,4 @@
-"""PPO: the fine-tuned model learns to maximise the reward, and to stay close to the fine-tuned model.
+"""Train the policy with PPO, to maximise the reward and to stay close to the fine-tuned model.
 
 ppo/loop.py runs the steps. Each step samples responses to a batch of prompts (sampling/rollout.py) and computes the advantage
 of each token. Then the step runs several epochs of clipped PPO (ppo/step.py, with the equations in ppo/equations.py). The

@@ -1,8 +1,8 @@
-"""Sample: a contestant answers the prompts, with random numbers that depend on no other contestant.
+"""Sample the answers of a contestant, with random numbers that depend on no other contestant.
 
-The prompts are the test prompts, which no other stage reads, or those of `evaluate.prompts_file`. The answers are sampled as
-`generation` says. A contestant other than the reference also writes rollouts, which are not truncated and have PPO's
-temperature. Its KL from the reference is measured on its rollouts.
+The prompts are the test prompts, which no other stage reads, or those of `evaluate.prompts_file`. The answers are sampled
+with the settings of `generation`. A contestant other than the reference also writes rollouts, which are not truncated and have
+PPO's temperature. Its KL from the reference is measured on its rollouts.
 """
 
 from rlhf_sentiment.engine.start import stage  # isort: split

@@ -144,7 +144,7 @@ def test_only_a_copy_speaks_of_experiments(tmp_path: Path, monkeypatch: pytest.M
         for ask in (*asked, lambda: files_at("data/raw/mine", "data.source")):
             with pytest.raises(StageError) as refused:
                 ask()
-            assert ("a queued or --temp experiment has only what" in str(refused.value)) == copied
+            assert ("a queued or --temp experiment has only files" in str(refused.value)) == copied
     monkeypatch.delenv("DVC_ROOT")
     for name in ("models/pretrained/mine.dvc", "data/raw/group.dvc"):
         Path(name).parent.mkdir(parents=True)

@@ -75,7 +75,7 @@ MOMENTS: list[tuple[str, Callable[[World, str], bool], float, str]] = [
     ("sample", says("sample@rlhf: reads"), 3.0, "dvc and stage"),
     ("evaluate", says("evaluate: reads"), 6.0, "stage"),
 ]
-# Three kills: between a stage and dvc.lock, in a step, and of dvc alone, so that the stage outlives it.
+# Three kills: between a stage and dvc.lock, in a step, and of dvc alone, so that the stage runs longer than dvc.
 FEW = [MOMENTS[number] for number in (4, 5, 7)]
 
 

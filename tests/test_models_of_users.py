@@ -190,7 +190,7 @@ def test_the_names_of_wrappers_are_taken_off_and_not_written_again(tmp_path: Pat
         ),
         (
             lambda w: w | {"model.norm.weight": torch.ones(17)},
-            r"model.norm.weight has the shape \[17\], and its config.json asks",
+            r"model.norm.weight has the shape \[17\], but its config.json asks",
         ),
         (
             lambda w: w | {"model.norm.weight": torch.full((16,), float("nan"))},

@@ -47,7 +47,7 @@ def train_reward(
         The curve of the training, and the metrics of `measure` with the counts of pairs.
 
     Raises:
-        StageError: a split has no pair, or none of at most `settings.max_length` tokens a side; the model has fewer positions.
+        StageError: a split has no pair, or none of at most `settings.max_length` tokens per side; the positions are too few.
     """
     refuse_longer(model, settings.max_length, "reward.max_length")
     encoded, too_long = encode_splits(pairs, tokenizer, settings, source)
@@ -100,7 +100,7 @@ def encode_splits(
     A warning states that number. trl itself would drop these pairs silently.
 
     Raises:
-        StageError: a split has no pair, or none of at most `settings.max_length` tokens a side.
+        StageError: a split has no pair, or none of at most `settings.max_length` tokens per side.
     """
     encoded: dict[str, Encoded] = {}
     too_long = 0

@@ -27,7 +27,7 @@ from ..engine.records import Row
 from ..settings.data import DataSettings
 from .delimited import Line, delimited, refuse_twins
 
-# The place of a row in its file (a number from 1, or the name of its text), and the row or the reason why it cannot be used.
+# The place of a row in its file (a number from 1, or the name of its text), and the row. An unusable row is its reason.
 Numbered = tuple[int | str, Row | str]
 ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt")
 LARGEST_WHOLE = 2**28  # bytes, for a file that cannot be read as a stream

@@ -1,4 +1,4 @@
-"""What DVC says about its own work: which process writes an output now, what was recorded, and how DVC hashes.
+"""Read what DVC records: which process writes an output now, the last run of each stage, and hashes.
 
 Only this module and stages/mend.py read the files that DVC writes.
 """

@@ -38,7 +38,7 @@ class StageError(RuntimeError):
 
 
 class Stopped(BaseException):
-    """A signal or the death of dvc stops the stage.
+    """The stage stops, because of a signal or because its dvc has ended.
 
     This is no `Exception`, so that code which handles faults does not catch it.
 

@@ -1,4 +1,4 @@
-"""The inputs of a stage: whether they are there, and how to get the files that users bring.
+"""Check that the inputs of a stage exist, and say how to get missing files of users.
 
 DVC runs a queued or --temp experiment in a copy of the repository. The copy has only files that git or DVC tracks.
 """
@@ -38,7 +38,7 @@ def whence(path: str | Path) -> str:
 
 
 def warn_of_untracked(stage: str, reads: Sequence[str]) -> None:
-    """In a copy, warn of files that users brought to the repository and that the copy lacks."""
+    """In a copy, warn of files of users that the repository has and the copy lacks."""
     for folder in sorted({*BROUGHT} & {*reads}) if in_copy() else ():
         files = (file.relative_to(repository()) for file in (repository() / folder).rglob("*") if file.is_file())
         unseen = sorted(file for file in files if "/." not in file.as_posix() and not file.exists())

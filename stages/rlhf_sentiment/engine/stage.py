@@ -75,7 +75,7 @@ def stage(
         for change in environment.changes(name):
             warn(name, f"{change} (docs/reproducibility.md)")
         with locked(name, reads, writes):
-            if (stopped := asked()) is not None:  # dvc has died while the stage was starting
+            if (stopped := asked()) is not None:  # dvc has ended while the stage was starting
                 raise stopped
             remove_halves(writes)
             for path in reads:

@@ -20,7 +20,7 @@ from .samples import Samples, batches
 
 
 class Opinions(NamedTuple):
-    """What the judges say of a contestant's answers.
+    """The opinions of the judges on a contestant's answers.
 
     Attributes:
         positive: P(positive) of each answer. judge -> (N x S,)
@@ -42,9 +42,9 @@ class Panel:
         """Load the judges, and fit the scale of the reward model's scores.
 
         Args:
-            settings: name the judges, and say what they read of an answer.
+            settings: the names of the judges, and the part of an answer that they read.
             exam: holds the texts that set the scale.
-            samples: the reference's answers show whether a response ends by itself, so that a text should end likewise.
+            samples: if most answers of the reference end with EOS, the texts get an EOS too.
             device: computes the opinions.
 
         Raises:

@@ -44,8 +44,8 @@ def reward_class(config: PretrainedConfig) -> type[PreTrainedModel]:
 class Critic(nn.Module):
     """The value of each state: a linear head on the hidden states of a trunk, its own or the policy's.
 
-    A critic with its own trunk starts from the reward model's trunk and head. Their score of a whole review is a good first
-    estimate of the score that an unfinished review will get (Stiennon et al. 2020, 2009.01325, section 3.4). A head on the
+    A critic with its own trunk starts from the reward model's trunk and head. The score of a whole review is a good first
+    estimate for the score of an unfinished one (Stiennon et al. 2020, 2009.01325, section 3.4). A head on the
     policy's trunk starts from zero and costs almost no time (Ziegler et al. 2019, 1909.08593, section 2.1).
 
     Attributes:

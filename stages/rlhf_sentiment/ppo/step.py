@@ -69,7 +69,7 @@ class Actors:
 
 
 class Experience(NamedTuple):
-    """A batch of B responses of at most T tokens, and what each was worth. No tensor has the vocabulary's width.
+    """A batch of B responses of at most T tokens, with their rewards and values. No tensor has the vocabulary's width.
 
     | field          | shape  | content                                                               |
     |----------------|--------|-----------------------------------------------------------------------|
