@@ -2,8 +2,9 @@
 
     dvc repro && python benchmarks/checkpoints.py
 
-The stage runs with params.yaml on copies of the last run's models. The benchmark adds up the time to hash the key, to look for
-a checkpoint, to write each checkpoint (with checksums and syncs) and to mark the end. The last line is the result, as JSON.
+The stage runs with params.yaml on copies of the last run's models. The benchmark adds up the time of four
+steps: hash the key, look for a checkpoint, write each checkpoint (with checksums and syncs), and mark the end. The last line is
+the result, as JSON.
 """
 
 import argparse

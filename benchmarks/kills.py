@@ -5,7 +5,7 @@
 The pipeline is the tiny one of the tests, with a checkpoint at every step (base: at every fourth). The benchmark starts the
 commands of `make repro`. After a random time it sends SIGKILL to dvc, to the stage, or to both. It starts the commands again
 until the pipeline is finished, compares the outputs, and begins another pipeline, until all kills are done. It prints which
-process was hit in which stage, and which outputs differ.
+process was killed in which stage, and which outputs differ.
 """
 
 import argparse
@@ -69,13 +69,13 @@ def attempt(world: World, log: Path, patience: float, whom: str) -> tuple[dict[s
     """Start the pipeline, and kill it after `patience` seconds.
 
     Returns:
-        The stage and the process that were hit (None if the pipeline finished first), and the output of the pipeline.
+        The stage and the process that were killed (None if the pipeline finished first), and the output of the pipeline.
 
     Raises:
         SystemExit: the pipeline failed by itself, or a stage did not resume from its newest checkpoint.
     """
     before = {stage: world.newest(stage) for stage in ("base", "sft", "reward", "ppo")}
-    log.unlink(missing_ok=True)  # a stage that outlives its dvc still writes to the old file
+    log.unlink(missing_ok=True)  # a stage that runs longer than its dvc still writes to the old file
     with open(log, "w") as file:
         dvc = subprocess.Popen(  # noqa: S603 (a constant command)
             ["bash", "-c", REPRO],  # noqa: S607 (bash is found as in a shell)

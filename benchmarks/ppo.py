@@ -4,8 +4,11 @@
 
 The code is the code of the stage. Settings without an option come from params.yaml. The weights are random, because speed does
 not depend on them. Most responses reach their full length, because EOS is only one token of the vocabulary. The first update is
-not counted. The last line is the result, as JSON: the median seconds per update and of its rollout, scoring and training,
-responses per second, the peak resident memory of the host, and the growth of this peak after the first update.
+not counted. The last line is the result, as JSON:
+
+- the median seconds per update, and of its rollout, scoring and training;
+- responses per second;
+- the peak resident memory of the host, and the growth of this peak after the first update.
 """
 
 import argparse

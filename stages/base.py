@@ -1,4 +1,4 @@
-"""Make the base model: supervised fine-tuning starts from it, and the report compares the other models with it.
+"""Make the base model. Supervised fine-tuning starts from it, and the report compares the other models with it.
 
 `base.model: scratch` trains a byte-level BPE tokenizer and a small GPT-2 on the corpus. Any other value names a folder below
 models/pretrained, or a hub id at a pinned revision, which is loaded without training. In both cases the tokenizer gets a pad
@@ -67,7 +67,7 @@ def main(params: Params) -> str:
             require(Path(params.base.model))
         name, revision = params.base.model, params.base.revision
         model, tokenizer = load_policy(name, revision=revision), load_tokenizer(name, revision)
-        result = f"{params.base.model} as it is"
+        result = f"{params.base.model} unchanged"
     give_pad_token(model, tokenizer)
     save(model, tokenizer, "models/base")
     if params.base.model != "scratch":
@@ -136,7 +136,7 @@ def check_saved(name: str, model: PreTrainedModel, folder: str | Path) -> None:
     """
     try:
         weights, again = model.state_dict(), load_policy(folder).state_dict()
-        wrong = None if all(torch.equal(again[key], weights[key]) for key in weights) else "its weights differ then"
+        wrong = None if all(torch.equal(again[key], weights[key]) for key in weights) else "its weights change"
     except StageError as error:
         wrong = str(error).split(";")[0]
     if wrong is not None:
@@ -154,17 +154,17 @@ def give_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
         StageError: the tokenizer has no EOS, has a special token that is a letter, or belongs to another model.
     """
     if tokenizer.eos_token_id is None:
-        raise StageError("the tokenizer has no EOS token, so that no response could end; name one in tokenizer_config.json")
+        raise StageError("the tokenizer has no EOS token, so no response could end; set eos_token in tokenizer_config.json")
     for token in tokenizer.convert_ids_to_tokens(sorted(habits(tokenizer).special)):
         for name in (token, tokenizer.convert_tokens_to_string([token])):  # some write a line end as the token `Ċ`
             if len(name) == 1 and not letters(tokenizer, name):
                 raise StageError(
-                    f"the tokenizer has the special token {shown(name)}, a letter that texts would lose; name another"
+                    f"the tokenizer has the special token {shown(name)}, a letter that texts would lose; choose another token"
                 )
     # A pad token needs no trained weights. It is the only token that may lie beyond the model's vocabulary.
     tokens, known = set(tokenizer.get_vocab().values()), model.get_input_embeddings().num_embeddings
     if max(tokens - {tokenizer.pad_token_id}) >= known:
-        raise StageError(f"the tokenizer has {len(tokenizer)} tokens and the model knows {known}; they do not belong together")
+        raise StageError(f"the tokenizer has {len(tokenizer)} tokens, but the model knows {known}; use its own tokenizer")
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id, tokenizer.unk_token_id):
         tokenizer.add_special_tokens({"pad_token": PAD})
     if tokenizer.pad_token_id >= known:

@@ -1,4 +1,4 @@
-"""Compare: type a prompt, and see the answer of every model and how positive the judge finds it.
+"""Compare the answers of every model to your prompts, and show how positive the judge finds them.
 
     python stages/compare.py --prompt "The film was" --prompt "I saw this" --samples 3
     python stages/compare.py --prompts prompts/everyday.txt --samples 4 --csv answers.csv
@@ -36,7 +36,7 @@ def main() -> None:
     parser = Parser(prog="python stages/compare.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompt", action="append", default=[], help="a text to continue; may be given several times")
     parser.add_argument(
-        "--prompts", type=Path, metavar="FILE", help="a file of prompts: .txt, one a line, or .jsonl with `prompt`"
+        "--prompts", type=Path, metavar="FILE", help="a file of prompts: .txt with one prompt per line, or .jsonl with `prompt`"
     )
     parser.add_argument(
         "--samples", type=int, default=1, metavar="N", help="answers of each model to each prompt (default: %(default)s)"
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE", help="default: %(default)s")
     arguments = parser.parse_args()
     if not 1 <= arguments.samples <= MOST_SAMPLES:
-        parser.error(f"--samples: {shown(arguments.samples)} is not from 1 to {MOST_SAMPLES:,}")
+        parser.error(f"--samples: should be from 1 to {MOST_SAMPLES:,} (got {shown(arguments.samples)})")
     if arguments.csv and (not isdir(arguments.csv.parent) or (lexists(arguments.csv) and not isfile(arguments.csv))):
         parser.error(f"--csv: {arguments.csv} cannot be written; name a file in a folder that exists")
     if not (arguments.prompt or arguments.prompts):

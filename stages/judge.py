@@ -1,7 +1,7 @@
 """Train the judge: a sentiment classifier that shares no training data with the reward model.
 
 The reward model sees neither the judge's labelled texts nor near-duplicates of them. The judge is also of another kind: n-grams
-and logistic regression. This stage measures it on held-out texts: whole, cut to the length of a response, and negated.
+and logistic regression. This stage measures it on held-out texts: whole, truncated to the length of a response, and negated.
 `evaluate` measures the other judges on such texts too.
 """
 
@@ -34,7 +34,7 @@ def main(params: Params) -> str:
     labels = {split: np.array([row["label"] for row in rows if row["split"] == split]) for split in ("train", "test")}
     for split, found in labels.items():
         if set(found) != {0, 1}:
-            raise StageError(f"data/prepared/labelled.jsonl: {split} needs texts of both labels, 0 and 1")
+            raise StageError(f"data/prepared/labelled.jsonl: the split {split} needs texts of both labels, 0 and 1")
 
     judge = Judge.train(texts["train"], labels["train"], settings.ngrams, settings.min_count, settings.strength)
     judge.save("models/judge")
@@ -55,8 +55,8 @@ def main(params: Params) -> str:
         "strongest": {side: ", ".join(terms) for side, terms in judge.strongest(12).items()},
     }
     write_metrics("metrics/judge.json", metrics)
-    result = f"accuracy {classifier['accuracy']:.3f}, cut {classifier['accuracy_cut']:.3f}"
-    return result + (f", negated {classifier['accuracy_negated']:.3f}" if negated.any() else "")
+    result = f"accuracy {classifier['accuracy']:.3f}, {classifier['accuracy_cut']:.3f} on truncated texts"
+    return result + (f", {classifier['accuracy_negated']:.3f} on negated texts" if negated.any() else "")
 
 
 if __name__ == "__main__":

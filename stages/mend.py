@@ -1,8 +1,8 @@
 """Repair the files that a killed dvc may leave half written, so that the next `dvc repro` can start. `make repro` runs this.
 
 DVC writes dvc.lock and .dvc/tmp/rwlock in place. A dvc.lock that DVC cannot read is restored from git. Stages that have run
-since that commit come back from DVC's run cache, or from their checkpoints. An rwlock that DVC cannot read is removed, because
-it only names the processes that are at work. A params.yaml with no valid settings is refused before DVC reads it.
+since that commit are restored from DVC's run cache, or resume from their checkpoints. An rwlock that DVC cannot read only names
+running processes, and is removed. A params.yaml with no valid settings is refused before DVC reads it.
 """
 
 from rlhf_sentiment.engine.start import one_line_errors  # isort: split
@@ -25,6 +25,7 @@ from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.engine.outputs import writing
 from rlhf_sentiment.engine.params import read_yaml
 
+NAME = "mend"
 PARAMS = Path("params.yaml")
 
 
@@ -33,14 +34,14 @@ def main() -> None:
     argparse.ArgumentParser(
         prog="python stages/mend.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args()
-    with one_line_errors("mend"):
+    with one_line_errors(NAME):
         if PARAMS.exists():
-            read_yaml(PARAMS)  # dvc would expand aliases that multiply
+            read_yaml(PARAMS)  # dvc would expand its aliases, however many values they give
         if LOCK.exists() and not is_readable(read_lock, LOCK):
-            print(f"mend: {LOCK} was damaged, as by a dvc that was killed; {mend_lock()}")
+            print(f"{NAME}: {LOCK} was damaged, perhaps because dvc was killed; {mend_lock()}")
         if RWLOCK.exists() and not is_readable(read_rwlock, RWLOCK):
             RWLOCK.unlink()
-            print(f"mend: {RWLOCK} was damaged, as by a dvc that was killed; removed")
+            print(f"{NAME}: {RWLOCK} was damaged, perhaps because dvc was killed; removed")
 
 
 def mend_lock() -> str:
@@ -50,14 +51,14 @@ def mend_lock() -> str:
         StageError: dvc.lock has the marks of a merge.
     """
     if b"<<<<<<<" in LOCK.read_bytes():
-        raise StageError(f"{LOCK} is in the middle of a merge; resolve that first")
+        raise StageError(f"{LOCK} has merge conflicts; resolve them first")
     try:
         with writing(LOCK) as committed:
             command = ["git", "show", f"HEAD:./{LOCK}"]
             committed.write_bytes(subprocess.run(command, capture_output=True, check=True).stdout)  # noqa: S603 (fixed words)
             read_lock(committed)
     except Exception:  # no git, never committed, or committed in a damaged state
-        return f"put aside as {LOCK.replace(f'{LOCK}.cut')}"
+        return f"renamed to {LOCK.replace(f'{LOCK}.cut')}"
     return "restored from git"
 
 

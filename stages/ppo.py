@@ -1,4 +1,4 @@
-"""PPO: the fine-tuned model learns to maximise the reward, and to stay close to the fine-tuned model.
+"""Train the policy with PPO, to maximise the reward and to stay close to the fine-tuned model.
 
 ppo/loop.py runs the steps. Each step samples responses to a batch of prompts (sampling/rollout.py) and computes the advantage
 of each token. Then the step runs several epochs of clipped PPO (ppo/step.py, with the equations in ppo/equations.py). The
@@ -45,7 +45,7 @@ def main(params: Params) -> str:
         device, log_with=None if params.report_to == "none" else params.report_to, project_dir="runs"
     )
     if accelerator.num_processes > 1:
-        raise StageError(f"started as {accelerator.num_processes} processes; PPO runs in one, as `python stages/ppo.py`")
+        raise StageError(f"started as {accelerator.num_processes} processes, but PPO needs one; use `python stages/ppo.py`")
     accelerator.init_trackers("ppo")
 
     kept = Checkpoints("ppo", params, READS, params.checkpoint_every.ppo)

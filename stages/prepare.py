@@ -1,7 +1,7 @@
 """Prepare the data: the corpus, demonstrations, preference pairs, labelled texts and prompts that the other stages use.
 
 The source is a seeded grammar, a hub data set, or files below data/raw. Files hold labelled texts, or preferences of people, in
-any of the shapes of rlhf_sentiment/data/shapes.py. Each row of a source has one fate, and metrics/data.json counts the fates.
+any of the shapes of rlhf_sentiment/data/shapes.py. Each row of a source has one outcome, and metrics/data.json counts them.
 Held-out texts and their near-duplicates are excluded from all training data. The judge shares no training data with the reward
 model: its texts have no near-duplicate among the preference pairs.
 
@@ -79,7 +79,7 @@ def look(params: Params, count: int) -> str:
 
 
 def summary(prepared: Prepared) -> str:
-    """Return the sizes of the tables, and the number of the source's rows with each fate."""
+    """Return the sizes of the tables, and the number of the source's rows with each outcome."""
     counts = ", ".join(f"{len(prepared.tables[name])} {name}" for name in TABLES)
     fates: Counter[str] = Counter()
     for file in prepared.metrics["files"].values():
@@ -185,7 +185,7 @@ def prompts_asked_later(params: Params, sizes: Sizes) -> dict[str, int]:
         if number > most:
             sizes.lacks(setting, count, most if most >= least else 0)
             if 0 < most < least:
-                sizes.short[setting] = f"{setting} needs at least {least} prompts, and there is {most}"
+                sizes.short[setting] = f"{setting} needs at least {least} prompts, but the source has {most}"
     return came_to
 
 
@@ -198,8 +198,8 @@ def refuse_empty(tables: Tables) -> None:
     for table in TABLES:
         if not any(row["split"] == "train" for row in tables[table]):
             raise StageError(
-                f"no row of {table} is left: each is a near-duplicate of a held-out text, or for the judge of a preference "
-                "pair; use texts that differ more, or raise data.near_duplicate"
+                f"no row of {table} is left: all are near-duplicates of held-out texts or of pairs; use more varied texts, "
+                "or raise data.near_duplicate"
             )
 
 
@@ -209,12 +209,12 @@ def warn_of_lengths(pairs: Row) -> None:
         often = f"the chosen response is the longer one in {pairs['chosen_longer']:.0%} of the training pairs"
         warn(
             "prepare",
-            f"{often}, so a reward model can learn length; metrics/reward.json has accuracy_of_longer to compare with",
+            f"{often}, so a reward model can learn length; compare accuracy_of_longer in metrics/reward.json",
         )
 
 
 def fates_of_files(sources: Sources, ledger: Ledger) -> dict[str, dict[str, int]]:
-    """Count the fates of the rows of each file, and of the grammar's rows."""
+    """Count the rows of each file by outcome, and of the grammar's rows."""
     counted: dict[str, dict[str, int]] = {"grammar": ledger.account()} if sources.grown else {}
     for setting, intake in sources.intakes.items():
         for file, fates in intake.files.items():

@@ -1,4 +1,4 @@
-"""Train the reward model: it learns to score a response from preference pairs.
+"""Train the reward model on preference pairs, so that it scores responses.
 
 The model is the fine-tuned model with a scalar head in place of the vocabulary. trl's RewardTrainer trains it so that the
 chosen response gets a higher score than the rejected one (Bradley-Terry; Ouyang et al. 2022, 2203.02155, equation 1). The

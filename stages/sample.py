@@ -1,8 +1,8 @@
-"""Sample: a contestant answers the prompts, with random numbers that depend on no other contestant.
+"""Sample the answers of a contestant, with random numbers that depend on no other contestant.
 
-The prompts are the test prompts, which no other stage reads, or those of `evaluate.prompts_file`. The answers are sampled as
-`generation` says. A contestant other than the reference also writes rollouts, which are not truncated and have PPO's
-temperature. Its KL from the reference is measured on its rollouts.
+The prompts are the test prompts, which no other stage reads, or those of `evaluate.prompts_file`. The answers are sampled
+with the settings of `generation`. A contestant other than the reference also writes rollouts, which are not truncated and have
+PPO's temperature. Its KL from the reference is measured on its rollouts.
 """
 
 from rlhf_sentiment.engine.start import stage  # isort: split
@@ -54,8 +54,8 @@ def main(params: Params, name: str) -> str:
     prompts = fitting[: max(number_of(asked.num_samples, len(given)), 2)]
     if len(prompts) < 2:
         raise StageError(
-            f"{asked.prompts_file or 'data/prepared/prompts.jsonl'}: {len(prompts)} of {len(given)} prompts leave the model "
-            "room for max_new_tokens, and paired statistics need at least two prompts; add prompts, or lower "
+            f"{asked.prompts_file or 'data/prepared/prompts.jsonl'}: only {len(prompts)} of {len(given)} prompts leave "
+            "enough positions for max_new_tokens, but paired statistics need two; add short prompts, or lower "
             "generation.max_new_tokens"
         )
 
@@ -70,7 +70,8 @@ def main(params: Params, name: str) -> str:
             finished.append(sum(one.finished for one in answers) / len(answers))
     write_metrics(contestant.counts, {"prompts": len(prompts), "prompts_too_long": len(given) - len(fitting)})
     each = f"{len(prompts)} prompts" + (f" x {asked.samples_per_prompt}" if asked.samples_per_prompt > 1 else "")
-    return f"{each}, finished {finished[0]:.0%}" + (f", rollouts {finished[1]:.0%}" if finished[1:] else "")
+    rollouts = f" and {finished[1]:.0%} of the rollouts" if finished[1:] else ""
+    return f"{each}; {finished[0]:.0%} of the answers{rollouts} end with EOS"
 
 
 def test_prompts() -> list[str]:
@@ -78,7 +79,7 @@ def test_prompts() -> list[str]:
     rows = read_rows("data/prepared/prompts.jsonl", {"prompt": str, "split": str})
     prompts = [row["prompt"] for row in rows if row["split"] == "test"]
     if not prompts:
-        raise StageError("data/prepared/prompts.jsonl: no prompt in test")
+        raise StageError("data/prepared/prompts.jsonl: no prompt of the split test")
     return prompts
 
 

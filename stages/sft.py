@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: the base model learns to answer a prompt with one response and to stop.
+"""Fine-tune the base model on demonstrations, so that it answers a prompt with one response and stops.
 
 trl's SFTTrainer trains on rows of prompt and response. The loss includes only the response and its EOS. A row that is too long
 is left out, or truncated, and then has no EOS. Dropout is that of the base model's configuration.

@@ -86,6 +86,18 @@ def test_the_vocabulary_is_checked_in_prose_only(tmp_path: Path) -> None:
     assert prose(tmp_path / "a.md").split("\n") == ["One .", "", "", "", "", "", "", "Two.", ""]
 
 
+def test_the_vocabulary_is_checked_in_messages() -> None:
+    messages = runpy.run_path(str(ROOT / "lint/vocabulary.py"))["messages"]
+    source = """'A docstring.'
+name = 'word'
+fail(
+    f'{a} was {b} anew, '
+    'run `told it`'
+)
+say('by luck')  # a pupil"""
+    assert messages(source).split("\n") == ["", "", "", "{} was {} anew, run ; ", "", "", "by luck; "]
+
+
 def test_a_name_is_used_once() -> None:
     """A stage and its section of params.yaml share a name, because they mean the same. No other module repeats one."""
     names = Counter(file.stem for file in PACKAGE.rglob("*.py") if file.stem != "__init__" and file.parent.name != "settings")

@@ -144,16 +144,16 @@ def test_only_a_copy_speaks_of_experiments(tmp_path: Path, monkeypatch: pytest.M
         for ask in (*asked, lambda: files_at("data/raw/mine", "data.source")):
             with pytest.raises(StageError) as refused:
                 ask()
-            assert ("a queued or --temp experiment has only what" in str(refused.value)) == copied
+            assert ("a queued or --temp experiment has only files" in str(refused.value)) == copied
     monkeypatch.delenv("DVC_ROOT")
     for name in ("models/pretrained/mine.dvc", "data/raw/group.dvc"):
         Path(name).parent.mkdir(parents=True)
         Path(name).touch()
     with pytest.raises(
-        StageError, match=r"^models/pretrained/mine is missing; put it there; `dvc pull models/pretrained/mine.dvc` br"
+        StageError, match=r"^models/pretrained/mine is missing; put it there; run `dvc pull models/pretrained/mine.dvc` to"
     ):
         require(Path("models/pretrained/mine"))
-    with pytest.raises(StageError, match=r"; `dvc pull data/raw/group.dvc` brings it$"):
+    with pytest.raises(StageError, match=r"; run `dvc pull data/raw/group.dvc` to get it$"):
         files_at("data/raw/group/deep", "data.source")
     with pytest.raises(StageError, match=r"^models/pretrained/other is missing; put it there$"):
         require(Path("models/pretrained/other"))

@@ -75,7 +75,7 @@ MOMENTS: list[tuple[str, Callable[[World, str], bool], float, str]] = [
     ("sample", says("sample@rlhf: reads"), 3.0, "dvc and stage"),
     ("evaluate", says("evaluate: reads"), 6.0, "stage"),
 ]
-# Three kills: between a stage and dvc.lock, in a step, and of dvc alone, so that the stage outlives it.
+# Three kills: between a stage and dvc.lock, in a step, and of dvc alone, so that the stage runs longer than dvc.
 FEW = [MOMENTS[number] for number in (4, 5, 7)]
 
 
@@ -143,7 +143,7 @@ def test_a_signal_writes_a_checkpoint_first(world: World, tmp_path: Path, number
     assert process.wait() == status
     said = (tmp_path / "log").read_text()
     assert f"ppo: {number.name}: finishes this step; send the signal again to stop now\n" in said
-    assert said.endswith(f"ppo: stopped by {number.name}; outputs that were not finished are absent\n")
+    assert said.endswith(f"ppo: stopped by {number.name}; no unfinished output was written\n")
     assert 40 < world.newest("ppo") < 80
     assert runs.read_bytes() == before
 
@@ -179,15 +179,15 @@ def test_a_lock_that_dvc_cut_short_is_restored(world: World, cut: int) -> None:
     (world / ".dvc/tmp/rwlock").write_text('{"read"')
     world.run("dvc", "repro", status=255)
     said = world.run("bash", "-c", REPRO)
-    assert "mend: dvc.lock was damaged, as by a dvc that was killed; restored from git" in said
-    assert "mend: .dvc/tmp/rwlock was damaged, as by a dvc that was killed; removed" in said
+    assert "mend: dvc.lock was damaged, perhaps because dvc was killed; restored from git" in said
+    assert "mend: .dvc/tmp/rwlock was damaged, perhaps because dvc was killed; removed" in said
     assert world.stages_run(said) == []
     assert lock.read_bytes() == whole
     lock.write_text("<<<<<<< HEAD\n")
-    assert "mend: dvc.lock is in the middle of a merge" in world.run("python", "stages/mend.py", status=1)
+    assert "mend: dvc.lock has merge conflicts" in world.run("python", "stages/mend.py", status=1)
     lock.write_bytes(whole[:cut])
     (world / ".git").rename(world / "away")
-    assert "put aside as dvc.lock.cut" in world.run("python", "stages/mend.py")
+    assert "renamed to dvc.lock.cut" in world.run("python", "stages/mend.py")
     assert (world / "dvc.lock.cut").read_bytes() == whole[:cut]
 
 
@@ -215,5 +215,5 @@ def test_a_stage_whose_dvc_died_while_it_was_importing_writes_nothing(world: Wor
     started = re.search(r"dvc is (\d+)", log.read_text())
     assert started
     os.kill(int(started[1]), signal.SIGKILL)
-    until(lambda: "judge: the dvc that started it is gone" in log.read_text(), process)
+    until(lambda: "judge: the dvc that started it has ended" in log.read_text(), process)
     assert not (world / "models/judge").exists()

@@ -110,7 +110,7 @@ def test_mend_and_dvc_agree_on_damage(repository: Path, capsys: pytest.CaptureFi
         assert (repository / "dvc.lock").read_bytes() == (content if verdicts[-1] else WHOLE), (number, content)
     assert 10 < sum(verdicts) < len(verdicts) - 10, "damage of both kinds"
     said = capsys.readouterr().out.splitlines()
-    assert said == ["mend: dvc.lock was damaged, as by a dvc that was killed; restored from git"] * verdicts.count(False)
+    assert said == ["mend: dvc.lock was damaged, perhaps because dvc was killed; restored from git"] * verdicts.count(False)
 
 
 def test_a_lock_that_was_committed_damaged_is_put_aside(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,7 +118,7 @@ def test_a_lock_that_was_committed_damaged_is_put_aside(repository: Path, capsys
     subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qam", "twice"], check=True)
     (repository / "dvc.lock").write_bytes(b"schema: [")
     mend.main()
-    assert "put aside as dvc.lock.cut" in capsys.readouterr().out
+    assert "renamed to dvc.lock.cut" in capsys.readouterr().out
     assert not (repository / "dvc.lock").exists()
     assert (repository / "dvc.lock.cut").read_bytes() == b"schema: ["
     assert [path.name for path in repository.glob(".dvc.lock*")] == []

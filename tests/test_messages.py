@@ -138,7 +138,7 @@ def test_a_wrong_command_line_is_one_line(capsys: pytest.CaptureFixture[str]) ->
     assert stopped.value.code == 2
     line = capsys.readouterr().err.removesuffix("\n")
     assert line.startswith(r"python stages/sft.py: unrecognized arguments: \x1b[31mred")
-    assert line.endswith("(--help says more)")
+    assert line.endswith("(see --help)")
     tame(line, 1050)
 
 

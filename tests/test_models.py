@@ -48,7 +48,7 @@ def test_a_letter_is_no_special_token(llama: Path, role: str) -> None:
 def test_another_models_tokenizer_is_refused(llama: Path) -> None:
     tokenizer: Any = load_tokenizer(llama)
     tokenizer.add_tokens(["a token that the model does not know"])
-    with pytest.raises(StageError, match="the tokenizer has 301 tokens and the model knows 300; they do not belong together"):
+    with pytest.raises(StageError, match="the tokenizer has 301 tokens, but the model knows 300"):
         give_pad_token(load_policy(llama), tokenizer)
 
 

@@ -128,7 +128,7 @@ def test_what_the_last_run_had_is_what_is_compared(world: World, notebook: Calla
     assert "UserWarning: the last run had generator {" in said
     lock.write_text("<<<<<<< HEAD\n" + whole)
     said = notebook(world, IMPORTS + "run_evaluation(RLHFConfig())", fails=True)
-    assert said.endswith("StageError: dvc.lock is damaged; `make repro` restores it from git, or says what is wrong\n")
+    assert said.endswith("StageError: dvc.lock is damaged; run `make repro` to restore it from git, or to see what is wrong\n")
     lock.write_text(whole)
     world.set("ppo.steps", 3)
     world.run("dvc", "repro", "ppo")
@@ -387,7 +387,7 @@ def text_of(cell: nbformat.NotebookNode) -> str:
 WRONG = {
     "run_evaluation(config, 'one text')": "prompts should be a list of texts (got 'one text')",
     "run_evaluation(config, [])": "prompts should be a list of texts (got [])",
-    "run_evaluation(config, [''])": "an empty prompt has no next word",
+    "run_evaluation(config, [''])": "a prompt is empty",
     "run_evaluation(config, ['a b c d e f ' * 99])": "more than the model's 160 positions",
     "run_evaluation(config, ['fine'], samples=0)": "samples should be a whole number of at least 1 (got 0)",
     "model.score(['fine', 3])": "responses should be a list of texts (got ['fine', 3])",
@@ -396,7 +396,7 @@ WRONG = {
     "model.save('models/reward')": "models/reward belongs to the pipeline's outputs",
     "model.train_reward_model(rows(text='x'))": "the dataset lacks chosen, prompt, rejected; it has text",
     "model.train_reward_model(rows(prompt='x', chosen=None, rejected='y'))": "the dataset, row 0: no chosen",
-    "model.train_reward_model(rows(prompt='x', chosen='z', rejected='y'))": "the dataset: no pair is of split train",
+    "model.train_reward_model(rows(prompt='x', chosen='z', rejected='y'))": "the dataset: no pair is in the split train",
     "model.train_reward_model(rows(prompt='x', chosen='z', rejected='y', split='train'))": "needs pairs of split train and",
     "model.train_reward_model([{'prompt': 'x'}])": "dataset should be a datasets.Dataset, as load_custom_data ret",
     "model.train_reward_model(rows(prompt='x', chosen='y', rejected='y'))": "the dataset, row 0: chosen is equal to rejected",

@@ -44,7 +44,7 @@ def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
 def test_a_file_never_takes_the_place_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious/thesis.txt").write_text("years")
-    with pytest.raises(StageError, match="a folder is in the way"):
+    with pytest.raises(StageError, match="a folder of this name exists"):
         write_table(tmp_path / "precious", [{"a": 1}])
     assert (tmp_path / "precious/thesis.txt").read_text() == "years"
 
@@ -73,7 +73,7 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: name == "cuda:2")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    with pytest.raises(StageError, match=f"device: {name} is not there"):
+    with pytest.raises(StageError, match=f"device: {name} is not available"):
         resolve_device(name)
 
 

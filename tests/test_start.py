@@ -38,9 +38,7 @@ def test_another_python_is_told_which_environment_to_activate(bare: Path, tmp_pa
     done = subprocess.run([bare / "python", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
-    assert line.startswith(
-        f"{script.stem}: {sys.executable} has no portalocker; activate the environment that has requirements"
-    )
+    assert line.startswith(f"{script.stem}: {sys.executable} has no portalocker; activate the environment of requirements")
 
 
 def test_dvc_without_its_environment_says_which_to_activate(bare: Path, tmp_path: Path) -> None:
@@ -51,7 +49,7 @@ def test_dvc_without_its_environment_says_which_to_activate(bare: Path, tmp_path
     dvc = str(Path(sys.executable).parent / "dvc")
     world.variables["PATH"] = f"{bare}:/usr/bin:/bin"
     said = world.run(dvc, "repro", status=255)
-    assert "that has requirements.txt: source .venv/bin/activate\n" in said
+    assert "of requirements.txt: source .venv/bin/activate\n" in said
     assert "Traceback" not in said
 
 

@@ -47,7 +47,7 @@ def train_reward(
         The curve of the training, and the metrics of `measure` with the counts of pairs.
 
     Raises:
-        StageError: a split has no pair, or none of at most `settings.max_length` tokens a side; the model has fewer positions.
+        StageError: a split has no pair, or none of at most `settings.max_length` tokens per side; the positions are too few.
     """
     refuse_longer(model, settings.max_length, "reward.max_length")
     encoded, too_long = encode_splits(pairs, tokenizer, settings, source)
@@ -100,7 +100,7 @@ def encode_splits(
     A warning states that number. trl itself would drop these pairs silently.
 
     Raises:
-        StageError: a split has no pair, or none of at most `settings.max_length` tokens a side.
+        StageError: a split has no pair, or none of at most `settings.max_length` tokens per side.
     """
     encoded: dict[str, Encoded] = {}
     too_long = 0
@@ -109,14 +109,14 @@ def encode_splits(
         too_long += longer
     for split, rows in encoded.items():
         if not any(row["split"] == split for row in pairs):
-            raise StageError(f"{source}: no pair is of split {split}")
+            raise StageError(f"{source}: no pair is in the split {split}")
         if not rows["chosen_ids"]:
             raise StageError(
-                f"{source}: no {split} pair has at most {settings.max_length} tokens a side; raise reward.max_length, or set "
+                f"{source}: no {split} pair has at most {settings.max_length} tokens per side; raise reward.max_length, or set "
                 "reward.cut"
             )
     if too_long:
-        what = "truncated there" if settings.cut else "left out; raise it, or set reward.cut"
+        what = "truncated there" if settings.cut else "left out; raise reward.max_length, or set reward.cut"
         which = f"{too_long} of {len(pairs)} pairs are longer than reward.max_length {settings.max_length}"
         warn("reward", f"{which}, and are {what}")
     return encoded, too_long

@@ -1,4 +1,4 @@
-"""The Python interface. It is above all other rooms.
+"""The Python interface. No other subpackage imports it.
 
 config       the settings as one object
 pipeline     run the pipeline

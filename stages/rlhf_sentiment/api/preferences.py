@@ -22,7 +22,7 @@ class PreferenceDataProcessor:
     """Preference pairs from files, in any of the shapes of docs/data.md.
 
     Attributes:
-        files: after a load, the number of rows of each file with each fate, as in metrics/data.json.
+        files: after a load, the number of rows of each file with each outcome, as in metrics/data.json.
         dropped: after a load, file, row and reason of each row that was not kept.
 
     Example:
@@ -42,7 +42,7 @@ class PreferenceDataProcessor:
     def load_custom_data(self, path: str | Path) -> Dataset:
         """Load all pairs of a file, a folder or a glob. From labelled texts, make as many pairs as can be matched.
 
-        Prints the number of rows with each fate.
+        Prints the number of rows with each outcome.
 
         Args:
             path: as `data.source`, but in any folder. The settings of `config.data` apply to its columns and labels.

@@ -1,7 +1,7 @@
 """Read the rows of .csv and .tsv files: find the delimiter, the meaning of quotes, and the header.
 
 A .csv has quoting: a field in quotes may contain commas and line breaks, and a quote in it is doubled. A .tsv has no quoting,
-unless the file was written with it. `_was_quoted` decides that from the whole file. So a stray quote costs no rows.
+unless the file was written with it. `_was_quoted` decides that from the whole file. So an unmatched quote loses no rows.
 
 csv.reader does not report where a record begins or how long it grows. `_records` passes it single lines, and checks both.
 """
@@ -251,7 +251,7 @@ class _Record:
 
     @property
     def is_rows(self) -> bool:
-        """Whether the record looks like several rows joined by a stray quote. Tabs are rare in prose, and commas are not."""
+        """Whether the record looks like several rows joined by an unmatched quote. Tabs are rare in prose; commas are not."""
         is_likely = self.style.delimiter == "\t" or bool(self._alike)
         return self.lines > 1 and self.style.width > 1 and self._fits and is_likely
 

@@ -140,8 +140,8 @@ def not_opening(rows: list[Row], split: str, prompts: Sequence[str], together: i
 def _opens(text: str, prompts: Sequence[str]) -> bool:
     """Return whether `text` begins with one of `prompts`, which are sorted, and a word ends there.
 
-    Every beginning of a text sorts before the text. All strings between the two in the order share this beginning. So either
-    the last prompt that is not after the text is a beginning, or no beginning is longer than the common start of the two.
+    Every beginning of a text sorts before the text. All strings between the two in the order share this beginning. Take the
+    last prompt that does not sort after the text. It is a beginning, or no beginning is longer than their common start.
     """
     ends: set[int] | None = None
     start = text

@@ -10,9 +10,14 @@
 | plain       | `text`, or `messages`                                                                 | Plain    |
 | prompts     | `prompt`, or `messages`, or a transcript `chosen`, or `text`                          | Plain    |
 
-A preference has one of three forms: `preference`, with one value or a list; a column for each annotator, such as `annotator1`;
-or a column for each outcome, as in LMSYS's files. `chosen` and `rejected` may have `chosen_score` and `rejected_score`. A
-completion may be an object with `text`, and with `score` or `rank`.
+A preference has one of three forms:
+
+- `preference`, with one value or a list;
+- a column for each annotator, such as `annotator1`;
+- a column for each outcome, as in LMSYS's files.
+
+`chosen` and `rejected` may have `chosen_score` and `rejected_score`. A completion may be an object with `text`,
+and with `score` or `rank`.
 """
 
 import json

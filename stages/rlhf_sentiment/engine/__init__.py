@@ -1,16 +1,16 @@
-"""How a stage runs, from the command line to whole outputs. This room imports no other room.
+"""How a stage runs, from the command line to complete outputs. No module imports another subpackage.
 
 start        the first import of every script
 stage        the command line, the first and last line, the exit status
 errors       errors that become one line
 params       params.yaml, read and checked
 records      JSON lines, JSON and CSV on disk
-inputs       inputs that must be there, and the files that users bring
-outputs      outputs that are whole or absent
+inputs       required inputs, and files of users
+outputs      outputs that are complete or absent
 environment  the libraries, the processor and the variables that a run depends on
 locks        one process at a time
-stopping     signals, and the death of dvc
-dvc_state    what DVC says: who writes an output, what was recorded, hashes
+stopping     stop at a signal, or when dvc has ended
+dvc_state    what DVC records: current writers, past runs, hashes
 progress     progress bars
 messages     how messages quote values
 """

@@ -1,4 +1,4 @@
-"""What DVC says about its own work: which process writes an output now, what was recorded, and how DVC hashes.
+"""Read what DVC records: which process writes an output now, the last run of each stage, and hashes.
 
 Only this module and stages/mend.py read the files that DVC writes.
 """
@@ -42,7 +42,7 @@ def recorded() -> dict[str, Recorded]:
     try:
         pipeline = read_yaml(PIPELINE)["stages"]
     except (ConfigError, KeyError):
-        raise StageError(f"{PIPELINE} is damaged; `dvc repro` says where") from None
+        raise StageError(f"{PIPELINE} is damaged; run `dvc repro` to see where") from None
     try:
         return {
             name: Recorded(
@@ -54,7 +54,7 @@ def recorded() -> dict[str, Recorded]:
             if _is_declared(name, pipeline)
         }
     except (ConfigError, KeyError, TypeError, ValueError, AttributeError):
-        raise StageError(f"{LOCK} is damaged; `make repro` restores it from git, or says what is wrong") from None
+        raise StageError(f"{LOCK} is damaged; run `make repro` to restore it from git, or to see what is wrong") from None
 
 
 def _is_declared(name: str, pipeline: dict[str, Any]) -> bool:

@@ -124,7 +124,7 @@ def changes(stage: str, pins: Path = Path("requirements.txt")) -> list[str]:
         before, had = {name: number for name, _, number in pinned}, "requirements.txt pins"
     now = {name: number.split("+")[0] for name, number in libraries().items()}  # "+cpu" names a build of torch
     return [
-        f"{name} is {now[name]}, and {had} {was}: its bytes may differ"
+        f"{name} is {now[name]}, but {had} {was}; outputs may have other bytes"
         for name, was in before.items()
         if name in now and now[name] != str(was).split("+")[0]
     ]

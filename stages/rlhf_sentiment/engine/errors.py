@@ -38,7 +38,7 @@ class StageError(RuntimeError):
 
 
 class Stopped(BaseException):
-    """A signal or the death of dvc stops the stage.
+    """The stage stops, because of a signal or because its dvc has ended.
 
     This is no `Exception`, so that code which handles faults does not catch it.
 
@@ -79,7 +79,7 @@ def one_line_errors(name: str, lower: str = "") -> Iterator[None]:
         tell(name, f"memory is not enough; lower {lower or 'the sizes in params.yaml'}")
         sys.exit(1)
     except Stopped as stopped:
-        tell(name, f"{stopped}; outputs that were not finished are absent")
+        tell(name, f"{stopped}; no unfinished output was written")
         sys.exit(128 + stopped.number)
 
 

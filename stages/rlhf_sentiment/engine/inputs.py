@@ -1,4 +1,4 @@
-"""The inputs of a stage: whether they are there, and how to get the files that users bring.
+"""Check that the inputs of a stage exist, and say how to get missing files of users.
 
 DVC runs a queued or --temp experiment in a copy of the repository. The copy has only files that git or DVC tracks.
 """
@@ -32,13 +32,13 @@ def whence(path: str | Path) -> str:
     for one in (Path(path), *Path(path).parents):
         tracked = Path(f"{one}.dvc")
         if isfile(tracked):  # `isfile` also takes a name that is too long for a file
-            return f"; `dvc pull {tracked}` brings it"
-    lacks = "; a queued or --temp experiment has only what git or DVC tracks: `dvc add` it (docs/data.md)"
+            return f"; run `dvc pull {tracked}` to get it"
+    lacks = "; a queued or --temp experiment has only files that git or DVC tracks, so `dvc add` it (docs/data.md)"
     return lacks if in_copy() else ""
 
 
 def warn_of_untracked(stage: str, reads: Sequence[str]) -> None:
-    """In a copy, warn of files that users brought to the repository and that the copy lacks."""
+    """In a copy, warn of files of users that the repository has and the copy lacks."""
     for folder in sorted({*BROUGHT} & {*reads}) if in_copy() else ():
         files = (file.relative_to(repository()) for file in (repository() / folder).rglob("*") if file.is_file())
         unseen = sorted(file for file in files if "/." not in file.as_posix() and not file.exists())
@@ -56,9 +56,9 @@ def require(path: Path) -> None:
         StageError: the message names the path and how to get it.
     """
     if not path.exists():
-        mend = "`dvc repro` writes what is missing, in order"
+        mend = "run `dvc repro` to make it"
         if path.as_posix() in BROUGHT:
-            mend = f"`git checkout {path}` brings it back"
+            mend = f"run `git checkout {path}` to restore it"
         elif path.as_posix().startswith(tuple(f"{folder}/" for folder in BROUGHT)):
             mend = f"put it there{whence(path)}"
         raise StageError(f"{path} is missing; {mend}")

@@ -114,7 +114,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the error on one line, and exit with status 2."""
-        tell(self.prog, f"{cut(message, 300)} (--help says more)")
+        tell(self.prog, f"{cut(message, 300)} (see --help)")
         sys.exit(2)
 
 
@@ -127,4 +127,4 @@ def mend_of(path: str | Path) -> str:
     """Return what to do about a damaged file or folder. No other message may advise to delete anything."""
     if is_made(path):
         return "delete it and run `dvc repro`"
-    return "the pipeline did not make it: bring an intact one, or name another in params.yaml"
+    return "the pipeline did not make it; replace it with an intact copy, or name another one in params.yaml"

@@ -1,4 +1,4 @@
-"""Write outputs that are whole or absent."""
+"""Write outputs that are complete or absent."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ def writing(path: str | Path) -> Iterator[Path]:
     """Give a temporary path for a file or a folder. It is renamed to `path` only when the block ends without an error.
 
     Args:
-        path: what to write. A file or folder of this name is replaced by its own kind.
+        path: what to write. A file replaces a file of this name, and a folder replaces a folder.
 
     Raises:
         StageError: a file would replace a folder, or a folder a file.
@@ -31,7 +31,7 @@ def writing(path: str | Path) -> Iterator[Path]:
     try:
         yield aside
         if path.is_dir() != aside.is_dir() and path.exists():
-            raise StageError(f"{path}: a {'folder' if path.is_dir() else 'file'} is in the way; name another path")
+            raise StageError(f"{path}: a {'folder' if path.is_dir() else 'file'} of this name exists; name another path")
         if (stopped := asked()) is not None:
             raise stopped
         if path.is_dir():
@@ -49,7 +49,7 @@ def writing(path: str | Path) -> Iterator[Path]:
 
 
 def remove_halves(writes: Sequence[str]) -> None:
-    """Remove the temporary files that a killed stage left beside its outputs."""
+    """Remove the temporary files that a killed stage left next to its outputs."""
     for path in map(Path, writes):
         for half in path.parent.glob(f".{path.name}.*.part"):
             _remove(half)

@@ -38,8 +38,8 @@ def read_rows(path: str | Path, columns: dict[str, type]) -> list[Row]:
         raise StageError(f"{path}, line {len(rows) + 1}: not JSON: {error.msg} at column {error.colno}") from None
     except UnicodeDecodeError as error:
         raise StageError(f"{path}: not UTF-8, after about {len(rows)} lines: {error.reason}") from None
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, or endless nesting
-        raise StageError(f"{path}, line {len(rows) + 1}: not JSON that can be read: {error}") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, or very deep nesting
+        raise StageError(f"{path}, line {len(rows) + 1}: cannot be read as JSON: {error}") from None
     if not rows:
         raise StageError(f"{path}: holds no rows")
     return rows
@@ -57,7 +57,7 @@ def read_json(path: str | Path, keys: dict[str, type]) -> Row:
     """
     try:
         tree = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # not UTF-8, a number of thousands of digits, or endless nesting
+    except (ValueError, RecursionError) as error:  # not UTF-8, a number of thousands of digits, or very deep nesting
         raise StageError(f"{path}: not JSON: {error}; run `dvc repro`") from None
     return _checked(tree, keys, str(path))
 

@@ -75,7 +75,7 @@ def stage(
         for change in environment.changes(name):
             warn(name, f"{change} (docs/reproducibility.md)")
         with locked(name, reads, writes):
-            if (stopped := asked()) is not None:  # dvc has died while the stage was starting
+            if (stopped := asked()) is not None:  # dvc has ended while the stage was starting
                 raise stopped
             remove_halves(writes)
             for path in reads:
@@ -101,8 +101,8 @@ def refuse_edited(params: Path, settings: BaseModel, name: str) -> None:
         edited.append(str(params))
     if edited:
         raise StageError(
-            f"{', '.join(edited)} was edited while the stage ran, and DVC would record the new version; run "
-            "`dvc repro` again (with the old version, a training stage resumes from its last checkpoint)"
+            f"{', '.join(edited)} was edited while the stage ran; run `dvc repro` again (with the old version, "
+            "a training stage resumes from its last checkpoint)"
         )
 
 

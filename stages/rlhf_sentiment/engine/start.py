@@ -10,7 +10,7 @@ absent = [name for name in ("portalocker", "psutil", "pydantic", "torch", "trl")
 if absent:
     made = Path(os.environ.get("DVC_ROOT", "."), ".venv/bin/activate").is_file()
     sys.exit(
-        f"{Path(sys.argv[0]).stem}: {sys.executable} has no {absent[0]}; activate the environment that has requirements.txt: "
+        f"{Path(sys.argv[0]).stem}: {sys.executable} has no {absent[0]}; activate the environment of requirements.txt: "
         + ("source .venv/bin/activate" if made else "`make setup` makes one in .venv")
     )
 

@@ -1,4 +1,4 @@
-"""How a stage stops: by SIGINT (Ctrl-C), by SIGTERM, or because the dvc that started it has died.
+"""How a stage stops: by SIGINT (Ctrl-C), by SIGTERM, or because the dvc that started it has ended.
 
 A stage stops at once. Only inside `patient`, as in a training loop, it ends its step and writes a checkpoint first.
 """
@@ -65,9 +65,9 @@ def patient() -> Iterator[None]:
 def asked() -> Stopped | None:
     """Return the reason to stop after this step. None where there is no reason.
 
-    A stage must not outlive its dvc, because the next `dvc repro` may have replaced the stage's outputs already. The
-    stage's parent does not show that dvc has died: some shells stay between the two, and others do not.
+    A stage must not run longer than its dvc, because the next `dvc repro` may have replaced the stage's outputs already. The
+    stage's parent does not show that dvc has ended. Some shells run between the two, and others do not.
     """
     if _asked is None and _dvc is not None and not is_running(_dvc, psutil.Process().create_time()):
-        return Stopped(signal.SIGTERM, "the dvc that started it is gone")
+        return Stopped(signal.SIGTERM, "the dvc that started it has ended")
     return _asked

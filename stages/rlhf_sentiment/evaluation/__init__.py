@@ -1,13 +1,13 @@
-"""Did it work, how certain is that, and what did it cost?
+"""Evaluation of the contestants: judges, statistics, costs, plots and the report.
 
 contestants  the models that are compared
-samples      the answers of the contestants, read back and checked
+samples      read and check the answers of the contestants
 classifier   the n-gram judge
 judges       the other judges
 exam         labelled texts and preference pairs that measure the judges
 panel        all judges of a run
-costs        what positivity cost
-guards       warnings where the cost was too high
+costs        the cost of positivity
+guards       warnings if this cost is too high
 statistics   intervals and tests
 measures     the numbers of metrics/evaluation.json
 plot_data    the tables in plots/

@@ -21,7 +21,7 @@ from ..engine.messages import mend_of
 from ..engine.outputs import writing
 
 _BINS = 10  # of P(positive), in calibration
-_TERM = regex.compile(rf"{TERM}(?:['’]{TERM})?")  # "n't" stays whole
+_TERM = regex.compile(rf"{TERM}(?:['’]{TERM})?")  # "n't" is one word
 _NEGATION = re.compile(r"\b(not|never|no|nobody|nothing|neither|nor|without|hardly|\w+n['’]t)\b", re.IGNORECASE)
 
 
@@ -110,7 +110,7 @@ def _terms(text: str) -> list[str]:
 
 
 def _vectorizer(ngrams: int, min_count: int, terms: list[str] | None = None) -> TfidfVectorizer:
-    # sublinear: a word that stands twice does not count twice.
+    # sublinear: a word that occurs twice does not count twice.
     return TfidfVectorizer(
         ngram_range=(1, ngrams),
         min_df=min_count,
@@ -134,7 +134,7 @@ def examine(positive: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 
 def examine_both(whole: np.ndarray, cut: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Return `examine` of whole texts, and of the same texts cut as `accuracy_cut` and `ece_cut`. (N,), (N,), (N,)."""
+    """Return `examine` of whole texts, and of the truncated texts as `accuracy_cut` and `ece_cut`. (N,), (N,), (N,)."""
     return examine(whole, labels) | {f"{key}_cut": figure for key, figure in examine(cut, labels).items()}
 
 

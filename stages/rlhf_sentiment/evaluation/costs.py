@@ -1,4 +1,4 @@
-"""What positivity cost: variety, repetition, likeness to the base model, and KL from the reference."""
+"""Measure the cost of positivity: variety, repetition, similarity to the base model, and KL from the reference."""
 
 from collections.abc import Sequence
 

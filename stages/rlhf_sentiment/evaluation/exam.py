@@ -45,7 +45,7 @@ def read_exam(count: int, words: int) -> Exam:
         if {row["label"] for row in part} != {0, 1}:
             raise StageError(
                 f"data/prepared/labelled.jsonl: the {len(part)} texts drawn from {split} do not have both labels; "
-                "raise evaluate.exam_texts, or bring more texts"
+                "raise evaluate.exam_texts, or add texts"
             )
     texts = {split: [row["text"] for row in part] for split, part in parts.items()}
     labels = {split: np.array([row["label"] for row in part]) for split, part in parts.items()}

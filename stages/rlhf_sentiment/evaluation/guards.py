@@ -1,4 +1,4 @@
-"""Guards: a warning where a model paid too much for positivity, compared with the reference."""
+"""Guards: warnings if the cost of positivity is too high, compared with the reference."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ class Guard(NamedTuple):
 
     Attributes:
         key: the figure.
-        most: whether the limit is the most that is allowed, or the least.
+        most: whether the limit is a maximum. Otherwise it is a minimum.
         relative: "times" limits the figure divided by the reference's, "more" the figure minus the reference's, and "" the
             figure itself.
     """

@@ -1,4 +1,4 @@
-"""The judges beside the classifier.
+"""All judges except the classifier.
 
 A judge's opinion is P(positive) of a text, from 0 to 1. The lexicon's is its compound score, mapped to this range. The reward
 model's is a logistic function of its score (Platt 1999). The function is fitted on labelled texts that neither the reward model
@@ -56,7 +56,7 @@ def text_scores(reward: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tex
     Args:
         reward, tokenizer: the reward model.
         texts: without special tokens.
-        ended: whether an end token follows each text, as it does where responses end by themselves.
+        ended: whether each text gets an EOS.
     """
     end = ending(tokenizer) if ended else []
     room = int(min(room_of(reward), 1e9))

@@ -20,7 +20,7 @@ from .samples import Samples, batches
 
 
 class Opinions(NamedTuple):
-    """What the judges say of a contestant's answers.
+    """The opinions of the judges on a contestant's answers.
 
     Attributes:
         positive: P(positive) of each answer. judge -> (N x S,)
@@ -51,7 +51,7 @@ def judge(settings: EvaluateSettings, exam: Exam, samples: Samples, device: torc
     """Ask all judges that `evaluate.judges` names.
 
     Args:
-        settings: name the judges, and say what they read of an answer.
+        settings: the names of the judges, and the part of an answer that they read.
         exam: holds the texts that measure the judges, and those that set the scale of the reward model's scores.
         samples: the answers of the contestants.
         device: computes the opinions.
@@ -77,7 +77,7 @@ class _Panel:
     def __init__(self, settings: EvaluateSettings, exam: Exam, samples: Samples, device: torch.device) -> None:
         """Load the judges, and fit the scale of the reward model's scores. The arguments are those of `judge`.
 
-        The reference's answers show whether a response ends by itself, so that a text of the exam should end likewise.
+        If most answers of the reference end with EOS, the texts of the exam get an EOS too.
         """
         self._how = settings.judged
         self._reward, self._tokenizer = load_reward_model("models/reward", device), load_tokenizer("models/base")

@@ -1,4 +1,4 @@
-"""The answers of the contestants, read back and checked."""
+"""Read and check the answers of the contestants."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from .contestants import CONTESTANTS
 
 
 class Samples(NamedTuple):
-    """What the contestants wrote.
+    """The answers and the rollouts of the contestants.
 
     Attributes:
         prompts: the prompts, which are the same for every contestant. [N]
@@ -30,7 +30,7 @@ class Samples(NamedTuple):
 
 
 def read_samples(each: int) -> Samples:
-    """Read what every contestant wrote, `each` answers to a prompt.
+    """Read `each` answers of every contestant to each prompt, and the rollouts.
 
     Raises:
         StageError: a file is damaged, or the contestants did not answer the same prompts in the same order.

@@ -37,7 +37,7 @@ def refuse_absent(folder: str | Path, missing: Collection[str], info: dict[str, 
         others = f", and has others{such_as(info['unexpected_keys'])}" if info["unexpected_keys"] else ""
         raise StageError(f"{folder} lacks weights, such as {min(missing)}{others}; {mend_of(folder)}")
     for name, has, asked in sorted(info["mismatched_keys"]):
-        shapes = f"the shape {list(has)}, and its config.json asks for {list(asked)}"
+        shapes = f"the shape {list(has)}, but its config.json asks for {list(asked)}"
         raise StageError(f"{folder}: the weight {name} has {shapes}; {mend_of(folder)}")
 
 
@@ -48,8 +48,8 @@ def refuse_unplaced(folder: str | Path, info: dict[str, Any]) -> None:
         StageError: there is such a weight. The message names one.
     """
     if info["unexpected_keys"]:
-        weights = f"weights that are there{such_as(info['unexpected_keys'])}"
-        raise StageError(f"{folder}: its config.json has no place for {weights}; {mend_of(folder)}")
+        weights = f"weights that its config.json does not describe{such_as(info['unexpected_keys'])}"
+        raise StageError(f"{folder} has {weights}; {mend_of(folder)}")
 
 
 def refuse_not_finite(folder: str | Path, model: nn.Module) -> None:
@@ -102,12 +102,12 @@ def _wrong(model: PreTrainedModel) -> str | None:
     padded = logits_and_states(model, both, both_mask, places + 3)[0][1]
     near, half = _TOLERANCE * float(plain.std()), length // 2
     if not torch.isfinite(plain).all():
-        return "it gives numbers that are not finite"
+        return "its logits are not finite"
     if not (_stepwise(model, row, mask, half) - plain[-half:]).abs().max() <= near:
-        return "a step with its key-value cache gives other numbers than a plain forward"
+        return "its logits with a key-value cache differ from those without"
     stepwise = _stepwise(model, both, both_mask, half)
     if not max((padded - plain).abs().max(), (stepwise - plain[-half:]).abs().max()) <= near:
-        return "a row that is padded on the left gives other numbers than the same row alone"
+        return "its logits change if a row is padded on the left"
     return None
 
 
@@ -127,5 +127,5 @@ def _no_value_head(model: PreTrainedModel) -> str | None:
     if not isinstance(getattr(reward, "score", None), nn.Linear):
         return f"its class for scores, {type(reward).__name__}, has no linear head `score`"
     if absent := reward.base_model.state_dict().keys() - model.base_model.state_dict().keys():
-        return f"a reward model of it has weights that it lacks, such as {min(absent)}"
+        return f"a reward model of this kind needs weights that it lacks, such as {min(absent)}"
     return None

@@ -27,7 +27,7 @@ def resolve_device(name: str) -> torch.device:
     device = torch.device(name)
     if not there[device.type] or (device.index or 0) >= max(torch.cuda.device_count(), 1):
         have = ", ".join(kind for kind, is_there in there.items() if is_there)
-        raise StageError(f"device: {name} is not there (this machine has {have}); set `device: auto`")
+        raise StageError(f"device: {name} is not available (this machine has {have}); set `device: auto`")
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
     return device

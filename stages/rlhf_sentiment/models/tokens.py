@@ -44,7 +44,7 @@ def _habits(tokenizer: PreTrainedTokenizerBase, size: int) -> Habits:
     whole, letter = tokenizer(some, split_special_tokens=True)["input_ids"], _plain(tokenizer, some)
     start = next((at for at in range(len(whole)) if whole[at : at + len(letter)] == letter), None)
     if start is None:
-        raise StageError("the tokenizer encodes a text differently where special tokens surround it; correct tokenizer.json")
+        raise StageError("the tokenizer encodes a text differently between special tokens; correct tokenizer.json")
     added = {one for one, token in tokenizer.added_tokens_decoder.items() if token.special}
     special = added | set(tokenizer.all_special_ids)
     roles = {"bos_token", "eos_token", "pad_token", "sep_token", "cls_token", "mask_token"}

@@ -29,7 +29,7 @@ def reward_class(config: PretrainedConfig) -> type[PreTrainedModel]:
     if type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         return MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise StageError(f"a model of the kind {config.model_type} is no causal language model, and has no value head here")
+        raise StageError(f"a model of the kind {config.model_type} is not a causal language model, so it gets no value head")
     causal = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     family = next(one for one in causal.__mro__ if PreTrainedModel in one.__bases__)
     body: dict[str, Any] = {
@@ -44,8 +44,8 @@ def reward_class(config: PretrainedConfig) -> type[PreTrainedModel]:
 class Critic(nn.Module):
     """The value of each state: a linear head on the hidden states of a trunk, its own or the policy's.
 
-    A critic with its own trunk starts from the reward model's trunk and head. Their score of a whole review is a good first
-    estimate of the score that an unfinished review will get (Stiennon et al. 2020, 2009.01325, section 3.4). A head on the
+    A critic with its own trunk starts from the reward model's trunk and head. The score of a whole review is a good first
+    estimate for the score of an unfinished one (Stiennon et al. 2020, 2009.01325, section 3.4). A head on the
     policy's trunk starts from zero and costs almost no time (Ziegler et al. 2019, 1909.08593, section 2.1).
 
     Attributes:

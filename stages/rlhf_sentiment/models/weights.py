@@ -24,11 +24,11 @@ from ..engine.messages import is_made, mend_of, shown
 
 _LAYERS = re.compile(r"(n|num)_(\w+_)?layers?")  # names for the number of layers in configurations
 _FOREIGN = {  # part of a weight's name -> the kind of file
-    "lora_": "they are an adapter's: merge the adapter first (peft: merge_and_unload)",
-    "tok_embeddings.": "they are as Llama's authors wrote them: convert them to transformers' form",
-    "v_head.": "they are of a trl model with a value head: save its pretrained_model",
-    ".qweight": "they are quantised: save them as plain numbers",
-    ".absmax": "they are quantised: save them as plain numbers",
+    "lora_": "they belong to an adapter; merge the adapter first (peft: merge_and_unload)",
+    "tok_embeddings.": "they have the original names of Llama; convert them to transformers' form",
+    "v_head.": "they are of a trl model with a value head; save its pretrained_model",
+    ".qweight": "they are quantised; save them in float32, float16 or bfloat16",
+    ".absmax": "they are quantised; save them in float32, float16 or bfloat16",
 }
 _USUAL = {"output_attentions": False, "output_hidden_states": False, "return_dict": True}  # each call sets these itself
 _MOST_LABELS = 10_000
@@ -78,26 +78,25 @@ def look_at(folder: str, revision: str | None) -> dict[str, list[int]]:
     """
     if any(_find(folder, name, revision) for name in ("adapter_config.json", "adapter_model.safetensors")):
         raise StageError(
-            f"{folder} holds an adapter; merge the adapter first (peft: merge_and_unload), save what that gives, and name its "
-            "folder"
+            f"{folder} holds an adapter; merge the adapter first (peft: merge_and_unload), save the result, and name its folder"
         )
     file = _find(folder, "config.json", revision)
     if file is None:
-        raise StageError(f"{folder} has no config.json: it is no model's folder, or no model of the hub that can be reached")
+        raise StageError(f"{folder} has no config.json; name the folder of a model, or a hub model that can be reached")
     tree = json.loads(Path(file).read_text(encoding="utf-8"))
     if "transformers_weights" in tree:
         raise StageError(
-            f"{folder}/config.json names other weights, in transformers_weights; save the model with save_pretrained"
+            f"{folder}/config.json names other weights in transformers_weights; save the model with save_pretrained"
         )
     shapes = _shapes(folder, revision)
     numbers = list(_whole_numbers(tree))
     for key, value in (*numbers, ("num_labels", len(tree.get("id2label") or ""))):
         if key == "num_labels" and value > _MOST_LABELS:  # transformers makes a name for each
-            raise StageError(f"{folder}/config.json has {shown(value)} labels; at most {_MOST_LABELS:,} can be")
+            raise StageError(f"{folder}/config.json has {shown(value)} labels; at most {_MOST_LABELS:,} are possible")
     for key, value in numbers:
         if _LAYERS.fullmatch(key) and value > len(shapes):
             weights = f"{len(shapes)} tensors{such_as(shapes)}"
-            raise StageError(f"{folder}/config.json: {key} is {shown(value)}, and the weights are {weights}")
+            raise StageError(f"{folder}/config.json: {key} is {shown(value)}, but the weights are only {weights}")
     return shapes
 
 
@@ -117,8 +116,8 @@ def options_of(auto: Any, folder: str, revision: str | None, shapes: dict[str, l
     asked = sum(tensor.numel() for tensor in (*skeleton.parameters(), *skeleton.buffers()))
     held = sum(map(math.prod, shapes.values()))
     if asked > 4 * held + _MASKS:
-        many = f"asks for {asked:,} numbers, and the weights hold {held:,}"
-        raise StageError(f"{folder}/config.json {many}; they are not of one model")
+        many = f"asks for {asked:,} numbers, but the weights hold {held:,}"
+        raise StageError(f"{folder}/config.json {many}; they belong to different models")
     if any(re.search(wrapper, name) for wrapper in _WRAPPERS for name in shapes):
         found["key_mapping"] = _WRAPPERS
     return found
@@ -149,14 +148,12 @@ def _shapes(folder: str, revision: str | None) -> dict[str, list[int]]:
     for name in names:
         if Path(name).name != name or not name.endswith(".safetensors"):
             raise StageError(
-                f"{folder}/model.safetensors.index.json names {shown(name)}, which is no safetensors file beside it; no other "
-                "kind is loaded: a pickle may run code when it is read"
+                f"{folder}/model.safetensors.index.json names {shown(name)}, which is not a safetensors file in this "
+                "folder; no other format is loaded, because a pickle can run code"
             )
         file = _find(folder, name, revision)
         if file is None:
-            raise StageError(
-                f"{folder} has no {name}; weights are loaded from safetensors alone, as save_pretrained writes them"
-            )
+            raise StageError(f"{folder} has no {name}; weights are loaded only from safetensors, which save_pretrained writes")
         with safe_open(file, "pt") as tensors:
             parts = {key: tensors.get_slice(key) for key in tensors.keys()}  # noqa: SIM118 (no dictionary)
             shapes |= {key: part.get_shape() for key, part in parts.items()}
@@ -176,7 +173,7 @@ def _refuse_twice(folder: str, names: Collection[str]) -> None:
         for wrapper, without in _WRAPPERS.items():
             bare = re.sub(wrapper, without, bare)
         if (other := plain.setdefault(bare, name)) != name:
-            raise StageError(f"{folder} has the weight {bare} twice, as {other} and as {name}; save the model once more")
+            raise StageError(f"{folder} has the weight {bare} twice, as {other} and as {name}; save the model again")
 
 
 def _whole_numbers(tree: Any) -> Iterator[tuple[str, int]]:

@@ -1,4 +1,4 @@
-"""The equations of proximal policy optimisation, as pure functions of tensors, to be read beside the papers.
+"""The equations of proximal policy optimisation, as pure functions of tensors, each with its paper.
 
 A batch has B responses, which padding brings to T tokens. `mask` (B, T) is 1 on real tokens and 0 on padding. The functions
 select real tokens with `torch.where`. They do not multiply by the mask, because NaN * 0 is NaN.

@@ -210,7 +210,7 @@ def prompts_of(
     fitting = [prompt for prompt in prompts if len(prompt) <= room]
     if not fitting:
         raise StageError(
-            f"each {split} prompt and ppo.max_new_tokens {settings.max_new_tokens} are more than the model's "
+            f"each {split} prompt with ppo.max_new_tokens {settings.max_new_tokens} needs more than the model's "
             f"{room_of(actors.policy)} positions; lower ppo.max_new_tokens to {room_of(actors.policy) - min(map(len, prompts))}"
         )
     return fitting, len(prompts) - len(fitting)

@@ -69,7 +69,7 @@ class Actors:
 
 
 class Experience(NamedTuple):
-    """A batch of B responses of at most T tokens, and what each was worth. No tensor has the vocabulary's width.
+    """A batch of B responses of at most T tokens, with their rewards and values. No tensor has the vocabulary's width.
 
     | field          | shape  | content                                                               |
     |----------------|--------|-----------------------------------------------------------------------|
@@ -164,7 +164,7 @@ def assess(actors: Actors, batch: Responses, settings: PPOSettings, kl_coef: flo
     # 2. The reward of each token: -kl_coef * KL at every token, and the response's reward at its last real token.
     for name, tensor in {"the reward model's score": scores, "a log-probability": own_log_probs, "a value": values}.items():
         if not torch.isfinite(tensor).all():
-            raise StageError(f"{name} is not finite; lower ppo.learning_rate, or look at models/sft and models/reward")
+            raise StageError(f"{name} is not finite; lower ppo.learning_rate, or check models/sft and models/reward")
     k1 = equations.kl_k1(own_log_probs, reference_log_probs)
     rewards = equations.token_rewards(actors.reward.shaped(scores, batch.finished), k1, mask, kl_coef)
 

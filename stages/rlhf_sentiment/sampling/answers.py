@@ -99,11 +99,11 @@ def _encode_all(
     room = room_of(model)
     for prompt, ids in zip(prompts, encoded, strict=True):
         if not (prompt and ids):
-            raise StageError("an empty prompt has no next word; give at least one word")
+            raise StageError("a prompt is empty; give at least one word")
         if len(ids) + max_new_tokens > room:
             raise StageError(
-                f"the prompt {shown(prompt)} has {len(ids)} tokens, which with max_new_tokens, {max_new_tokens}, are "
-                f"more than the model's {room} positions; shorten one of them"
+                f"the prompt {shown(prompt)} has {len(ids)} tokens and max_new_tokens is {max_new_tokens}, together "
+                f"more than the model's {room} positions; shorten the prompt, or lower max_new_tokens"
             )
     return encoded
 

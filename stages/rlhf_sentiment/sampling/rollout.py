@@ -166,7 +166,7 @@ def _draw(probabilities: Tensor, noise: Tensor) -> Tensor:
     """
     cumulative = probabilities.cumsum(dim=-1)
     if not torch.isfinite(cumulative[:, -1]).all():
-        raise StageError("the model's probabilities are not finite; train it at a lower learning rate, or look at its weights")
+        raise StageError("the model's probabilities are not finite; train it at a lower learning rate, or check its weights")
     return torch.searchsorted(cumulative, noise[:, None] * cumulative[:, -1:], right=True).squeeze(1)
 
 

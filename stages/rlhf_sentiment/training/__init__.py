@@ -1,5 +1,5 @@
-"""What the training stages share.
+"""Code that the training stages share.
 
-checkpoints  save and resume a run, to the byte
-trainer      what the stages on transformers' Trainer share
+checkpoints  save and resume a run, with the same bytes
+trainer      the code around transformers' Trainer
 """
