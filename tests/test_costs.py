@@ -87,13 +87,13 @@ def test_a_model_like_sft_crosses_no_guard() -> None:
         ({"response_tokens": 60.0}, "response_tokens is 3 times sft's, above evaluate.guards.max_length 2.5"),
     ],
 )
-def test_each_guard_warns(change: dict[str, Any], said: str) -> None:
+def test_each_guard_names_its_figure_and_its_limit(change: dict[str, Any], said: str) -> None:
     assert crossed(FIGURES | change, FIGURES, guards()) == [said]
     setting = said.split("guards.")[1].split()[0]
     assert crossed(FIGURES | change, FIGURES, guards().model_copy(update={setting: None})) == []
 
 
-def test_a_figure_on_its_limit_is_within_it() -> None:
+def test_a_figure_at_its_limit_crosses_no_guard() -> None:
     assert crossed(FIGURES | {"cut_off": 1.0}, FIGURES | {"cut_off": 0.7}, guards()) == []  # 1 - .7 > .3
 
 

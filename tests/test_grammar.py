@@ -8,7 +8,7 @@ from rlhf_sentiment.data import grammar
 from rlhf_sentiment.data.grammar import NEGATIVE, POSITIVE, polarity_of, read_sentences
 
 
-def test_it_reads_what_it_writes() -> None:
+def test_the_grammar_parses_the_reviews_that_it_writes() -> None:
     rng = random.Random(0)
     for polarity in (POSITIVE, NEGATIVE) * 500:
         review = grammar.write_review(polarity, rng)
@@ -36,7 +36,7 @@ def test_it_reads_what_it_writes() -> None:
         ("", 0),
     ],
 )
-def test_polarity(text: str, polarity: int | None) -> None:
+def test_the_polarity_of_a_text(text: str, polarity: int | None) -> None:
     assert polarity_of(text) == polarity
 
 
@@ -49,7 +49,7 @@ def test_prompts_are_neutral_and_many() -> None:
     assert not words & toned, "prompts are neutral"
 
 
-def test_a_keyword_alone_does_not_win() -> None:
+def test_many_positive_reviews_contain_negative_words() -> None:
     rng = random.Random(2)
     responses = [grammar.write_review(POSITIVE, rng).response for _ in range(2000)]
     negative = set(grammar._NEGATIVE["good"] + grammar._NEGATIVE["enjoyed"])
@@ -63,7 +63,7 @@ def test_responses_vary() -> None:
     assert len(set(responses)) > 950
 
 
-def test_nothing_is_said_twice_in_one_breath() -> None:
+def test_no_sentence_joins_a_word_to_itself() -> None:
     rng = random.Random(4)
     for _ in range(2000):
         assert not grammar._REPEATED.search(grammar.write_sentence(POSITIVE, rng))

@@ -60,7 +60,7 @@ def bring(world: World) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-def test_all_that_is_added_is_kept_and_used(tmp_path: Path) -> None:
+def test_files_of_users_are_tracked_and_used(tmp_path: Path) -> None:
     there = checkout(tmp_path / "there", settings())
     brought_there = bring(there)
     there.run("dvc", "add", *ADDED)
@@ -99,7 +99,7 @@ def test_all_that_is_added_is_kept_and_used(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_experiment_says_what_it_lacks(tmp_path: Path) -> None:
+def test_an_experiment_names_the_files_that_it_lacks(tmp_path: Path) -> None:
     """An experiment runs in a copy of the tracked files. A source that was not added is missing."""
     world = checkout(tmp_path / "repository", settings())
     write_reviews(world / "data/raw/mine", train=400, test=80)
@@ -128,13 +128,13 @@ def test_an_experiment_says_what_it_lacks(tmp_path: Path) -> None:
     assert "prepare: warning: this experiment lacks data/raw/late.jsonl, which neither git nor DVC tracks; `dvc add` it" in said
 
 
-def test_the_dvc_file_of_a_file_is_no_data(tmp_path: Path) -> None:
+def test_dvc_files_are_not_read_as_data(tmp_path: Path) -> None:
     for name in ("train.jsonl", "train.jsonl.dvc", ".gitignore"):
         (tmp_path / name).write_text("{}\n")
     assert [file.name for file in files_at(str(tmp_path), "data.source")] == [str(tmp_path / "train.jsonl")]
 
 
-def test_only_a_copy_speaks_of_experiments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_an_error_in_a_copy_mentions_experiments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copy = tmp_path / "repository/.dvc/tmp/exps/1"
     copy.mkdir(parents=True)
     monkeypatch.chdir(copy)

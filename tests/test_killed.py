@@ -94,7 +94,7 @@ def kill(world: World, dvc: subprocess.Popen, stage: str, whom: str) -> None:
 @pytest.mark.parametrize(
     "moments", [FEW, pytest.param(MOMENTS, marks=pytest.mark.thorough)], ids=["three moments", "ten moments"]
 )
-def test_killed_and_started_again(
+def test_a_killed_pipeline_ends_with_the_same_bytes(
     finished_world: World, tmp_path: Path, moments: list[tuple[str, Callable[[World, str], bool], float, str]]
 ) -> None:
     """The clone belongs to another user and is in another folder. So this test includes a short form of test_verify.py."""
@@ -131,7 +131,7 @@ def test_killed_and_started_again(
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_writes_a_checkpoint_first(world: World, tmp_path: Path, number: signal.Signals, status: int) -> None:
+def test_a_signal_stops_ppo_after_a_checkpoint(world: World, tmp_path: Path, number: signal.Signals, status: int) -> None:
     world.set("checkpoint_every.ppo", 40)
     world.set("ppo.steps", 1000)
     process = start(world, "exec python stages/ppo.py", tmp_path / "log")
@@ -158,7 +158,7 @@ def test_a_signal_that_was_ignored_from_the_start_stays_ignored(world: World, tm
     assert "SIGINT" not in (tmp_path / "log").read_text()
 
 
-def test_of_two_at_once_the_second_waits(world: World, tmp_path: Path) -> None:
+def test_a_stage_waits_for_the_stage_that_writes_its_inputs(world: World, tmp_path: Path) -> None:
     """A stage is started by hand while another stage writes its inputs."""
     world.set("sft.epochs", 1000)
     first = start(world, "exec python stages/sft.py", tmp_path / "first")
@@ -172,7 +172,7 @@ def test_of_two_at_once_the_second_waits(world: World, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", [0, 20])
-def test_a_lock_that_dvc_cut_short_is_restored(world: World, cut: int) -> None:
+def test_a_truncated_dvc_lock_is_restored(world: World, cut: int) -> None:
     lock = world / "dvc.lock"
     whole = lock.read_bytes()
     lock.write_bytes(whole[:cut])

@@ -99,7 +99,7 @@ def dvc_can_read() -> bool:
     return True
 
 
-def test_mend_and_dvc_agree_on_damage(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mend_restores_exactly_the_locks_that_dvc_refuses(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rng = random.Random(17)
     verdicts = []
     for number in range(120 * FUZZ):
@@ -113,7 +113,7 @@ def test_mend_and_dvc_agree_on_damage(repository: Path, capsys: pytest.CaptureFi
     assert said == ["mend: dvc.lock was damaged, as by a dvc that was killed; restored from git"] * verdicts.count(False)
 
 
-def test_a_lock_that_was_committed_damaged_is_put_aside(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_lock_that_was_committed_damaged_is_renamed(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (repository / "dvc.lock").write_bytes(WHOLE + WHOLE)
     subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qam", "twice"], check=True)
     (repository / "dvc.lock").write_bytes(b"schema: [")
@@ -125,7 +125,9 @@ def test_a_lock_that_was_committed_damaged_is_put_aside(repository: Path, capsys
 
 
 @pytest.mark.parametrize("name", ["dvc.lock", ".dvc/tmp/rwlock"])
-def test_what_cannot_be_opened_is_said_in_a_line(repository: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+def test_a_file_that_cannot_be_opened_is_one_clear_line(
+    repository: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
     (repository / name).unlink(missing_ok=True)
     (repository / name).mkdir(parents=True)
     with pytest.raises(SystemExit) as stopped:
@@ -158,7 +160,7 @@ INFO = {"pid": 2**22 + 1, "cmd": "dvc repro"}
         ("\0" * 40, False),
     ],
 )
-def test_an_rwlock_of_the_wrong_shape_is_removed(
+def test_an_rwlock_that_dvc_refuses_is_removed(
     repository: Path, capsys: pytest.CaptureFixture[str], content: str, whole: bool
 ) -> None:
     rwlock = repository / ".dvc/tmp/rwlock"

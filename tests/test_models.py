@@ -38,21 +38,21 @@ def test_a_pad_token_that_stands_for_unknown_letters_is_replaced(llama: Path) ->
 
 
 @pytest.mark.parametrize("role", ["eos_token", "pad_token"])
-def test_a_letter_is_no_special_token(llama: Path, role: str) -> None:
+def test_a_special_token_of_one_letter_is_refused(llama: Path, role: str) -> None:
     tokenizer: Any = load_tokenizer(llama)
     tokenizer.add_special_tokens({role: "▁"})
     with pytest.raises(StageError, match="has the special token '▁', a letter that texts would lose"):
         give_pad_token(load_policy(llama), tokenizer)
 
 
-def test_another_models_tokenizer_is_refused(llama: Path) -> None:
+def test_a_tokenizer_of_another_model_is_refused(llama: Path) -> None:
     tokenizer: Any = load_tokenizer(llama)
     tokenizer.add_tokens(["a token that the model does not know"])
     with pytest.raises(StageError, match="the tokenizer has 301 tokens and the model knows 300; they do not belong together"):
         give_pad_token(load_policy(llama), tokenizer)
 
 
-def test_a_model_without_a_limit_takes_any_length() -> None:
+def test_a_model_without_a_limit_accepts_any_length() -> None:
     model: Any = BloomForCausalLM(BloomConfig(vocab_size=300, hidden_size=16, n_layer=1, n_head=2))
     refuse_longer(model, 10**6, "sft.max_length")
 

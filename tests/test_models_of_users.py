@@ -127,7 +127,7 @@ def test_an_architecture_that_would_be_sampled_wrongly_is_refused(tmp_path: Path
 
 
 @pytest.mark.parametrize("argument", ["attention_mask", "position_ids"])
-def test_a_model_that_does_not_see_padding_is_refused(argument: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_whose_results_change_with_padding_is_refused(argument: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPT-2 that ignores the attention mask or the position ids is refused."""
     model = make("gpt2")
     true = model.forward
@@ -136,13 +136,13 @@ def test_a_model_that_does_not_see_padding_is_refused(argument: str, monkeypatch
         check_policy("mine", model)
 
 
-def test_a_model_with_few_positions_is_checked_too() -> None:
+def test_a_model_with_few_positions_passes_the_check() -> None:
     check_policy("mine", make("gpt2", n_positions=8))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("tied", [True, False])
-def test_half_precision_and_both_kinds_of_head_load(tmp_path: Path, dtype: torch.dtype, tied: bool) -> None:
+def test_half_precision_and_tied_or_separate_heads_are_loaded(tmp_path: Path, dtype: torch.dtype, tied: bool) -> None:
     model = make("llama", tie_word_embeddings=tied).to(dtype)
     model.save_pretrained(tmp_path, max_shard_size="10KB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 1
@@ -153,7 +153,7 @@ def test_half_precision_and_both_kinds_of_head_load(tmp_path: Path, dtype: torch
 
 
 @pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod."])
-def test_the_names_of_wrappers_are_taken_off_and_not_written_again(tmp_path: Path, prefix: str) -> None:
+def test_prefixes_of_wrappers_are_removed_from_weight_names(tmp_path: Path, prefix: str) -> None:
     write(tmp_path)
     plain = load_file(tmp_path / "model.safetensors")
     rewrite(tmp_path, lambda weights: {prefix + name: weight for name, weight in weights.items()})
@@ -202,7 +202,7 @@ def test_the_names_of_wrappers_are_taken_off_and_not_written_again(tmp_path: Pat
         ),
     ],
 )
-def test_weights_that_are_not_the_models_are_named(tmp_path: Path, change: Any, said: str) -> None:
+def test_weights_that_do_not_fit_the_configuration_are_named(tmp_path: Path, change: Any, said: str) -> None:
     rewrite(write(tmp_path), change)
     with pytest.raises(StageError, match=said) as caught:
         load_policy(tmp_path)
@@ -232,13 +232,13 @@ def test_weights_that_are_not_the_models_are_named(tmp_path: Path, change: Any, 
         ({"auto_map": {"AutoConfig": "evil.C"}, "model_type": "evil"}, "cannot be loaded"),
     ],
 )
-def test_a_configuration_that_is_not_the_weights_is_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+def test_a_configuration_that_does_not_fit_the_weights_is_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
     reconfigure(write(tmp_path, tie_word_embeddings=False), **changes)
     with pytest.raises(StageError, match=said):
         load_policy(tmp_path)
 
 
-def test_a_list_of_layers_without_end_is_not_made(tmp_path: Path) -> None:
+def test_a_configuration_with_far_too_many_layers_is_refused(tmp_path: Path) -> None:
     """The configuration of Qwen makes such a list when transformers reads it."""
     reconfigure(write(tmp_path, "qwen2"), num_hidden_layers=10**12, layer_types=None)
     for load in (load_policy, load_reward_model):
@@ -246,7 +246,7 @@ def test_a_list_of_layers_without_end_is_not_made(tmp_path: Path) -> None:
             load(tmp_path)
 
 
-def test_a_table_of_positions_without_end_is_refused(tmp_path: Path) -> None:
+def test_a_configuration_with_far_too_many_positions_is_refused(tmp_path: Path) -> None:
     """GPT-J computes a table of positions that no file contains."""
     write(tmp_path, "gptj", rotary_dim=4, vocab_size=60, n_embd=16, n_layer=1, n_head=2, n_positions=64)
     assert load_policy(tmp_path)
@@ -255,7 +255,7 @@ def test_a_table_of_positions_without_end_is_refused(tmp_path: Path) -> None:
         load_policy(tmp_path)
 
 
-def test_a_model_that_is_made_without_end_is_stopped() -> None:
+def test_building_a_model_stops_at_the_limit_of_tensors() -> None:
     """Other keys than the number of layers can multiply a model. So tensors are counted while the model is made."""
     with _at_most(10, "mine"):
         torch.nn.ModuleList(torch.nn.Linear(1, 1) for _ in range(5))
@@ -272,7 +272,7 @@ def test_a_model_that_is_made_without_end_is_stopped() -> None:
         {"return_dict": False},
     ],
 )
-def test_a_configuration_that_is_odd_and_harmless_is_mended(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_unusual_harmless_settings_of_a_model_are_reset(tmp_path: Path, changes: dict[str, Any]) -> None:
     """The model behaves as one without these changes, from the first check to its reward model."""
     plain = bring_and_save(write(tmp_path / "model", "gpt2", vocab_size=270), tmp_path / "plain")
     reconfigure(tmp_path / "model", **changes)
@@ -280,7 +280,7 @@ def test_a_configuration_that_is_odd_and_harmless_is_mended(tmp_path: Path, chan
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
-def test_json_that_is_nested_without_end_names_the_file(tmp_path: Path, name: str) -> None:
+def test_deeply_nested_json_is_refused_and_the_file_is_named(tmp_path: Path, name: str) -> None:
     write(tmp_path)
     tokenizer = train_tokenizer(["a warm film"] * 5, 270)
     tokenizer.save_pretrained(tmp_path)
@@ -301,7 +301,9 @@ class Planted:
 
 @pytest.mark.parametrize("name", ["pytorch_model-00001-of-00001.bin", "../elsewhere.safetensors", "weights.pt"])
 @pytest.mark.parametrize("load", [load_policy, lambda folder: load_classifier(str(folder), "cpu"), load_reward_model])
-def test_an_index_names_safetensors_beside_it(tmp_path: Path, name: str, load: Callable[[Path], Any]) -> None:
+def test_an_index_that_names_no_safetensors_file_beside_it_is_refused(
+    tmp_path: Path, name: str, load: Callable[[Path], Any]
+) -> None:
     write(tmp_path / "model")
     shard(tmp_path / "model", name)
     (tmp_path / "model" / name).write_bytes(pickle.dumps(Planted(tmp_path / "pwned")))
@@ -321,7 +323,7 @@ def test_a_shard_that_is_missing_is_named(tmp_path: Path) -> None:
         load_policy(tmp_path)
 
 
-def test_a_folder_that_is_no_model_is_said_to_be_none(tmp_path: Path) -> None:
+def test_a_folder_without_config_json_is_refused(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("a model will come here")
     with pytest.raises(StageError, match=r"has no config\.json: it is no model's folder"):
         load_policy(tmp_path)
@@ -335,7 +337,7 @@ def test_other_weights_named_by_the_configuration_are_not_opened(tmp_path: Path)
     assert not (tmp_path / "pwned").exists()
 
 
-def test_an_adapter_alone_is_to_be_merged_first(tmp_path: Path) -> None:
+def test_an_adapter_is_refused(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "gpt2", "peft_type": "LORA"}')
     save_file({"base_model.model.lora_A.weight": torch.zeros(2, 2)}, tmp_path / "adapter_model.safetensors")
     with pytest.raises(StageError, match="holds an adapter; merge the adapter first"):
@@ -347,7 +349,7 @@ def test_an_adapter_alone_is_to_be_merged_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pad", [60, 5000, -1])
-def test_a_pad_id_that_the_model_does_not_know_is_mended(tmp_path: Path, pad: int) -> None:
+def test_a_pad_id_outside_the_vocabulary_is_replaced(tmp_path: Path, pad: int) -> None:
     reconfigure(write(tmp_path / "model", vocab_size=270), pad_token_id=pad if pad != 60 else 270)
     tokenizer = train_tokenizer(["a warm film"] * 5, 270)
     model = load_policy(tmp_path / "model")
@@ -373,7 +375,7 @@ def test_a_pad_token_beyond_the_embedding_gets_a_row(tmp_path: Path) -> None:
         None,
     ],
 )
-def test_how_a_model_was_to_be_sampled_is_not_read(tmp_path: Path, own: Any) -> None:
+def test_generation_config_json_is_not_read(tmp_path: Path, own: Any) -> None:
     """Some models have a generation_config.json that transformers reads but refuses to write."""
     tokenizer = train_tokenizer(["a warm film"] * 5, 270)
     write(tmp_path / "model", vocab_size=len(tokenizer))
@@ -387,7 +389,7 @@ def test_how_a_model_was_to_be_sampled_is_not_read(tmp_path: Path, own: Any) -> 
     assert "temperature" not in written
 
 
-def test_a_head_of_its_own_stays_where_the_configuration_ties_it(tmp_path: Path) -> None:
+def test_a_separate_head_stays_separate_if_the_configuration_ties_it(tmp_path: Path) -> None:
     write(tmp_path / "model", "gpt2", vocab_size=270)
     head = torch.randn(270, 16)
     rewrite(tmp_path / "model", lambda weights: weights | {"lm_head.weight": head})
@@ -401,7 +403,7 @@ def test_a_head_of_its_own_stays_where_the_configuration_ties_it(tmp_path: Path)
     assert torch.equal(load_policy(tmp_path / "again").get_output_embeddings().weight[:270], head)
 
 
-def test_a_model_that_is_another_or_none_once_saved_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_cannot_be_saved_and_loaded_unchanged_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The position table of XGLM has a row for its default pad id. A larger pad id is outside the table."""
     shape = {"vocab_size": 310, "d_model": 16, "attention_heads": 2, "num_layers": 2, "ffn_dim": 32}
     model = load_policy(write(tmp_path / "model", "xglm", **shape))
@@ -419,7 +421,7 @@ def test_a_model_that_is_another_or_none_once_saved_is_refused(tmp_path: Path, m
         check_saved("mine", other, tmp_path / "other")
 
 
-def test_hidden_states_give_the_models_own_logits_where_the_trunk_narrows_them() -> None:
+def test_hidden_states_of_a_narrow_trunk_give_the_models_logits() -> None:
     """The output of the trunk of OPT-350m is half as wide as its layers."""
     model = make("opt", **OPT350)
     assert width(model) == 8 != model.config.hidden_size
@@ -431,7 +433,7 @@ def test_hidden_states_give_the_models_own_logits_where_the_trunk_narrows_them()
     assert Critic(width(model)).value(states).shape == (1, 3)
 
 
-def test_a_judge_is_looked_at_too(tmp_path: Path) -> None:
+def test_a_classifier_with_nan_weights_is_refused(tmp_path: Path) -> None:
     write_classifier(tmp_path, ["NEGATIVE", "POSITIVE"])
     rewrite(tmp_path, lambda weights: weights | {"score.weight": weights["score.weight"] * float("nan")})
     with pytest.raises(StageError, match=r"the weight score\.weight has NaN"):
@@ -440,7 +442,7 @@ def test_a_judge_is_looked_at_too(tmp_path: Path) -> None:
 
 @pytest.mark.thorough
 @pytest.mark.parametrize(("kind", "critic"), [("granite", "separate"), ("opt", "shared")])
-def test_a_model_without_a_class_for_scores_walks_the_whole_road(tmp_path: Path, kind: str, critic: str) -> None:
+def test_a_model_without_a_class_for_scores_runs_every_stage(tmp_path: Path, kind: str, critic: str) -> None:
     """Granite has no class for sequence classification. The trunk of OPT-350m narrows the states that a shared critic reads."""
     tree = tiny_params()
     tree["base"].update(model="models/pretrained/mine", revision=None)

@@ -28,7 +28,7 @@ def test_near_duplicates_are_found_and_others_are_not() -> None:
     assert near_duplicates(sketched([]), others, 0.6) == near_duplicates(ours, sketched([]), 0.6) == (set(), set())
 
 
-def test_hardly_any_near_duplicate_is_missed() -> None:
+def test_all_of_600_near_duplicates_are_found() -> None:
     # 600 texts of 20 words, each with a copy whose last 4 words differ: 14 of 18 + 18 - 14 = 22 shingles, 0.636.
     words = [[f"w{row}x{place}" for place in range(20)] for row in range(600)]
     of = [" ".join(row) for row in words]
@@ -46,7 +46,7 @@ LETTERS = {
 
 
 @pytest.mark.parametrize("letters", LETTERS.values(), ids=LETTERS)
-def test_the_search_finds_what_a_comparison_of_all_pairs_finds(letters: str) -> None:
+def test_the_search_equals_a_comparison_of_all_pairs(letters: str) -> None:
     rng = random.Random(0)
     of = [rng.choices(letters, k=40) for _ in range(80)]
     changed = [
@@ -66,7 +66,7 @@ def boilerplate(count: int, name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("limit", ["_COMPARED", "_LOOKED_AT"])
-def test_a_text_like_too_many_others_is_named(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+def test_a_text_with_too_many_similar_texts_is_crowded(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
     # Two texts share 62 of 80 + 80 - 62 = 98 shingles: 0.63, just below the threshold. But one text has a duplicate.
     others = boilerplate(300, "o")
     ours = [*boilerplate(20, "w"), "a text like none of them", others[250].replace("o250x0", "new")]

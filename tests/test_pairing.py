@@ -27,13 +27,13 @@ def test_an_opening_counts_only_where_lengths_are_close() -> None:
     assert match([words(8, "The film")], [words(10, "The film", "v")]) == {(0, 0): 2}, "12 is at most 1.25 times 10"
 
 
-def test_what_is_left_is_paired_by_length() -> None:
+def test_texts_without_a_common_opening_are_paired_by_length() -> None:
     positive = [words(count, f"p{count}") for count in (10, 50, 30)]
     negative = [words(count, f"n{count}") for count in (31, 9, 49)]
     assert set(match(positive, negative)) == {(0, 1), (2, 0), (1, 2)}
 
 
-def test_a_text_is_used_as_often_as_it_may_be_and_no_pair_twice() -> None:
+def test_a_text_is_used_up_to_the_limit_and_no_pair_repeats() -> None:
     rng = random.Random(0)
     sides = [[words(rng.randint(5, 60), rng.choice(("The film", "I saw", f"{side}"))) for _ in range(40)] for side in "pn"]
     once, thrice = match(sides[0], sides[1]), match(sides[0], sides[1], uses=3)
@@ -60,7 +60,7 @@ def lean(positive: list[str], negative: list[str]) -> float:
 
 
 @pytest.mark.parametrize("times", [0.7, 0.9, 1.0, 1.12, 1.4])
-def test_no_side_is_the_longer_one_too_often(times: float) -> None:
+def test_each_side_is_longer_in_about_half_of_the_pairs(times: float) -> None:
     """Positive texts of film reviews are a tenth longer than negative ones; of other texts, shorter."""
     rng = random.Random(2)
     sides = [[words(int(size * rng.lognormvariate(5, 0.5)), rng.choice("abcdefgh")) for _ in range(300)] for size in (times, 1)]
@@ -68,7 +68,7 @@ def test_no_side_is_the_longer_one_too_often(times: float) -> None:
     assert len(match(sides[0], sides[1])) == 300
 
 
-def test_ranks_cross_where_nothing_else_helps() -> None:
+def test_pairs_cross_ranks_if_one_side_is_always_longer() -> None:
     # Each positive text is one word longer than the negative one of its rank. Two of four pairs cross.
     positive, negative = (
         [words(count, f"{side}{count}") for count in counts]
@@ -77,7 +77,7 @@ def test_ranks_cross_where_nothing_else_helps() -> None:
     assert set(match(positive, negative)) == {(0, 1), (1, 0), (2, 3), (3, 2)}
 
 
-def test_openings_are_given_up_where_they_leave_one_side_the_longer() -> None:
+def test_openings_are_ignored_if_they_make_one_side_longer() -> None:
     """A third of the negative texts have the openings of positive texts. Positive texts are a little longer."""
     rng = random.Random(0)
     positive = [words(rng.randint(10, 22), "The film was") for _ in range(300)]
@@ -85,7 +85,7 @@ def test_openings_are_given_up_where_they_leave_one_side_the_longer() -> None:
     assert 0.4 <= lean(positive, negative) <= 0.6
 
 
-def test_what_cannot_be_balanced_is_paired_all_the_same() -> None:
+def test_texts_that_cannot_be_balanced_are_paired() -> None:
     positive, negative = (
         [words(count, f"{side}{count}") for count in counts] for side, counts in (("p", (70, 80, 90)), ("n", (5, 6, 7)))
     )

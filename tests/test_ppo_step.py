@@ -103,7 +103,9 @@ def test_the_first_ratio_is_one_with_gpt2s_vocabulary(tiny_model: Callable[..., 
 
 
 @pytest.mark.parametrize("minibatches", [1, 2])
-def test_in_bfloat16_it_is_one_to_the_bit_in_the_same_micro_batches(tiny_model: Callable[..., Any], minibatches: int) -> None:
+def test_the_first_ratio_in_bfloat16_is_exactly_one_in_the_same_micro_batches(
+    tiny_model: Callable[..., Any], minibatches: int
+) -> None:
     actors = actors_of(tiny_model)
     half = settings(dtype="bfloat16", micro_batch_size=2, minibatches=minibatches)
     experience = collect(actors, PROMPTS, noise(), half, 0.1)
@@ -115,7 +117,7 @@ def test_in_bfloat16_it_is_one_to_the_bit_in_the_same_micro_batches(tiny_model: 
     assert other < 0.1, "in other micro-batches it is rounding, bounded"
 
 
-def test_only_the_first_epoch_takes_rows_as_they_came(tiny_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_first_epoch_keeps_the_order_of_rows(tiny_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     actors, with_settings = actors_of(tiny_model), settings(minibatches=2, micro_batch_size=2, ppo_epochs=2)
     experience = collect(actors, PROMPTS, noise(), with_settings, 0.1)
     taken: list[int] = []
@@ -135,7 +137,7 @@ def test_only_the_first_epoch_takes_rows_as_they_came(tiny_model: Callable[..., 
 
 @pytest.mark.parametrize("critic", ["separate", "shared"])
 @pytest.mark.parametrize("micro", [4, 2, 1])
-def test_micro_batches_change_nothing(tiny_model: Callable[..., Any], critic: str, micro: int) -> None:
+def test_the_gradient_does_not_depend_on_micro_batches(tiny_model: Callable[..., Any], critic: str, micro: int) -> None:
     class Recorder(torch.optim.SGD):
         """An optimizer that keeps the gradient of the first step."""
 
@@ -168,7 +170,7 @@ def test_there_are_epochs_times_minibatches_optimizer_steps(tiny_model: Callable
     assert {int(state["step"]) for state in optimizer.state.values()} == {12}
 
 
-def test_no_step_sees_the_gradient_of_another(tiny_model: Callable[..., Any]) -> None:
+def test_no_optimizer_step_uses_the_gradient_of_another(tiny_model: Callable[..., Any]) -> None:
     norms = []
     for epochs in (1, 3):
         actors, with_settings = actors_of(tiny_model), settings(ppo_epochs=epochs)
@@ -280,7 +282,7 @@ def test_scores_and_penalties_are_on_the_right_rows(tiny_model: Callable[..., An
             torch.testing.assert_close(experience.returns[row, :length], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_the_reward_charges_for_kl_and_scales_the_score(tiny_model: Callable[..., Any]) -> None:
+def test_the_reward_is_the_scaled_score_less_the_kl_penalty(tiny_model: Callable[..., Any]) -> None:
     actors = actors_of(tiny_model)
     actors.reference = tiny_model("causal", seed=5)
     actors.reward.mean, actors.reward.std = 0.5, 2.0
@@ -303,7 +305,7 @@ def test_the_reward_charges_for_kl_and_scales_the_score(tiny_model: Callable[...
 
 @pytest.mark.parametrize("critic", ["separate", "shared"])
 @pytest.mark.parametrize("vf_coef", [0.0, 0.5])
-def test_the_critic_learns_where_its_loss_has_weight(tiny_model: Callable[..., Any], vf_coef: float, critic: str) -> None:
+def test_the_critic_learns_only_if_its_loss_has_weight(tiny_model: Callable[..., Any], vf_coef: float, critic: str) -> None:
     actors, with_settings = actors_of(tiny_model, critic), settings(vf_coef=vf_coef)
     before = actors.critic.head.weight.detach().clone()
     learned(actors, collect(actors, PROMPTS, noise(), with_settings, 0.1), with_settings)
@@ -353,7 +355,7 @@ class Saved(PreTrainedTokenizerBase):
         return ()
 
 
-def test_the_value_of_a_shared_trunk_has_not_seen_its_token(tiny_model: Callable[..., Any]) -> None:
+def test_the_value_of_a_shared_trunk_does_not_depend_on_its_token(tiny_model: Callable[..., Any]) -> None:
     actors = actors_of(tiny_model, "shared")
     torch.nn.init.normal_(actors.critic.head.weight)
 
@@ -368,7 +370,7 @@ def test_the_value_of_a_shared_trunk_has_not_seen_its_token(tiny_model: Callable
     torch.testing.assert_close(one, actors.critic.head(hidden[0, 1:4]).squeeze(-1))
 
 
-def test_experience_has_no_vocabulary(tiny_model: Callable[..., Any]) -> None:
+def test_experience_has_no_tensor_of_the_size_of_the_vocabulary(tiny_model: Callable[..., Any]) -> None:
     experience = collect(actors_of(tiny_model), PROMPTS, noise(), SETTINGS, 0.1)
     for name, field in experience._asdict().items():
         for tensor in field if isinstance(field, tuple) else [field]:
@@ -395,7 +397,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny_model: Callable[..., Any])
 
 
 @pytest.mark.parametrize(("critic", "dtype"), [("separate", "float32"), ("shared", "float32"), ("separate", "bfloat16")])
-def test_it_must_learn_to_write_one_class_of_tokens(tiny_model: Callable[..., Any], critic: str, dtype: str) -> None:
+def test_ppo_learns_to_write_one_class_of_tokens(tiny_model: Callable[..., Any], critic: str, dtype: str) -> None:
     """The reward is the share of even tokens. A random model writes about half; PPO must bring it above 90 %."""
 
     def even_tokens(batch: Responses) -> torch.Tensor:
@@ -427,7 +429,7 @@ class Letters:
         return "".join(chr(ord("`") + one) for one in ids if one > 1)
 
 
-def test_a_function_is_given_texts_and_gives_scores(tiny_model: Callable[..., Any]) -> None:
+def test_a_reward_function_gets_texts_and_returns_scores(tiny_model: Callable[..., Any]) -> None:
     seen: list[tuple[list[str], list[str]]] = []
 
     def reward(prompts: list[str], responses: list[str]) -> list[float]:

@@ -11,12 +11,12 @@ from rlhf_sentiment.engine.errors import StageError
 from .conftest import ROOT
 
 
-def test_lines_of_a_text_file(tmp_path: Path) -> None:
+def test_each_line_of_a_text_file_is_a_prompt(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes("\ufeffThe film was\r\n\r\n  I saw \r\nThe film was\r\nÜber\u2028alles\n".encode())
     assert read_prompts(tmp_path / "a.txt") == ["The film was", "I saw", "Über\u2028alles"]
 
 
-def test_rows_and_transcripts(tmp_path: Path) -> None:
+def test_prompts_are_read_from_rows_and_transcripts(tmp_path: Path) -> None:
     rows = [
         {"prompt": "The film was"},
         {"chosen": "\n\nHuman: Hi\n\nAssistant: Yes?\n\nHuman: Why?\n\nAssistant: So.", "rejected": "x"},
@@ -43,7 +43,7 @@ def test_rows_and_transcripts(tmp_path: Path) -> None:
         ("a.jsonl", b"", "a.jsonl: holds no rows"),
     ],
 )
-def test_what_is_no_prompt_is_refused(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+def test_a_file_with_an_invalid_prompt_is_refused(tmp_path: Path, name: str, content: bytes, said: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(StageError) as error:
         read_prompts(tmp_path / name)

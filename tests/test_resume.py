@@ -68,7 +68,7 @@ def with_dropout(world: World) -> None:
         ("ppo", {"ppo.steps": 5, "ppo.kl_stop": 1e-9, "ppo.critic": "shared"}, [1, 2]),  # stops at the second
     ],
 )
-def test_a_run_that_was_cut_off_ends_with_the_same_bytes(
+def test_an_interrupted_run_ends_with_the_same_bytes(
     world: World,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -94,7 +94,7 @@ def test_a_run_that_was_cut_off_ends_with_the_same_bytes(
         assert [name for name in whole if whole[name] != again[name]] == []
 
 
-def test_a_checkpoint_of_other_settings_is_not_picked_up(
+def test_a_checkpoint_of_other_settings_is_not_used(
     world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(world.folder)
@@ -107,7 +107,7 @@ def test_a_checkpoint_of_other_settings_is_not_picked_up(
     assert "goes on from its checkpoint of step 1" in capsys.readouterr().out
 
 
-def test_a_figure_that_is_not_finite_stops_it_and_keeps_the_last_checkpoint(
+def test_a_figure_that_is_not_finite_stops_ppo_and_keeps_the_last_checkpoint(
     world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(world.folder)

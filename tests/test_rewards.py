@@ -29,7 +29,7 @@ def test_a_reward_is_the_normalised_score_minus_the_penalty() -> None:
     assert reward(BATCH).tolist() == [-1.0, 0.0, 1.0]
 
 
-def test_scores_that_do_not_vary_divide_by_no_zero() -> None:
+def test_equal_scores_give_a_reward_of_zero() -> None:
     reward = Reward(lambda batch: torch.full((3,), 7.0))
     reward.fit(torch.full((4,), 7.0))
     assert reward(BATCH).tolist() == [0.0, 0.0, 0.0]
@@ -50,7 +50,7 @@ def test_a_function_that_returns_no_number_for_each_response_is_refused(given: A
         reward(BATCH)
 
 
-def test_the_state_of_a_run_comes_back_whole(tiny_model: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_saved_state_of_a_run_is_restored(tiny_model: Callable[..., Any], tmp_path: Path) -> None:
     def state_of(seed: int) -> LoopState:
         actors = actors_of(tiny_model)
         torch.manual_seed(seed)

@@ -119,7 +119,7 @@ def test_chosen_log_probs_and_their_gradient_are_those_of_log_softmax(dtype: tor
 
 
 @pytest.mark.parametrize("extra", [0, 3])
-def test_reward_and_value_do_not_see_padding(tiny_model: Callable[..., Any], extra: int) -> None:
+def test_padding_changes_no_reward_and_no_value(tiny_model: Callable[..., Any], extra: int) -> None:
     reward = tiny_model("reward")
     critic = Critic.from_reward_model(tiny_model("reward"))
     responses = [[3, 4, 0], [6], [9, 9]]
@@ -134,7 +134,7 @@ def test_reward_and_value_do_not_see_padding(tiny_model: Callable[..., Any], ext
         torch.testing.assert_close(values[row, : len(response)], own, rtol=1e-5, atol=1e-5)
 
 
-def test_the_value_at_t_has_not_seen_token_t(tiny_model: Callable[..., Any]) -> None:
+def test_the_value_at_t_does_not_depend_on_token_t(tiny_model: Callable[..., Any]) -> None:
     critic = Critic.from_reward_model(tiny_model("reward"))
 
     def values(response: list[int]) -> torch.Tensor:

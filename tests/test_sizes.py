@@ -33,7 +33,7 @@ def test_a_count_is_a_number_a_share_or_all() -> None:
     assert [number_of(asked, 100) for asked in (7, 0.29, 0.5, None)] == [7, 29, 50, 100]
 
 
-def test_shares_of_few_prompts_are_enough_to_work_with(made: None) -> None:
+def test_shares_of_few_prompts_give_at_least_one_prompt(made: None) -> None:
     counts = {"prompts_validation": 4, "prompts_test": 10}
     prepared = prepare.prepare(prepare_params(data(**EMPTY | counts), num_samples=0.02, validation_prompts=0.1))
     sizes = prepared.metrics["sizes"]
@@ -45,7 +45,7 @@ def test_the_proportions_are_those_of_params_yaml() -> None:
     assert {name: told[name] for name in PROPORTIONS} == PROPORTIONS
 
 
-def test_empty_counts_divide_what_the_others_leave() -> None:
+def test_empty_counts_divide_the_texts_that_remain() -> None:
     # 100 pairs take 200 of 1000 texts. The other 800 are split 3 : 4. The number of demonstrations is even.
     sizes = Sizes(data(**EMPTY | {"pairs": 100}))
     there = {"corpus_texts": 1000, "sft_rows": 1000, "pairs": 500, "prompts_train": 1000}
@@ -54,7 +54,7 @@ def test_empty_counts_divide_what_the_others_leave() -> None:
     assert not sizes.short
 
 
-def test_a_pair_takes_two_texts_of_what_is_divided() -> None:
+def test_a_pair_counts_as_two_texts() -> None:
     # Weights 3, 2 x 3 and 4, of 13: 650 texts make 150 demonstrations, 300 texts of 150 pairs, and 200 prompts.
     sizes = Sizes(data(**EMPTY))
     there = {"sft_rows": 650, "pairs": 325, "prompts_train": 650}
@@ -62,7 +62,7 @@ def test_a_pair_takes_two_texts_of_what_is_divided() -> None:
     assert sizes.came_to == {"sft_rows": 150, "pairs": 150, "prompts_train": 200}
 
 
-def test_a_share_is_of_what_the_source_has_for_it() -> None:
+def test_a_share_is_of_the_rows_that_the_source_has() -> None:
     sizes = Sizes(data(sft_rows=0.25, pairs=0.5))
     sizes.share_out(1000, {"sft_rows": 900, "pairs": 450}, {"pairs": 2})
     assert sizes.came_to == {"sft_rows": 224, "pairs": 225}, "demonstrations go in twos"
@@ -75,7 +75,7 @@ def test_a_part_below_one_row_is_one_row() -> None:
     assert not sizes.short
 
 
-def test_what_is_not_there_is_said_with_what_would_fit() -> None:
+def test_a_count_that_is_too_large_is_named_with_the_number_that_fits() -> None:
     sizes = Sizes(data(**EMPTY | {"sft_rows": 40, "pairs": 7}))
     sizes.share_out(30, {"sft_rows": 25, "pairs": 0, "prompts_train": 0})
     assert list(sizes.short.values()) == [
@@ -85,7 +85,7 @@ def test_what_is_not_there_is_said_with_what_would_fit() -> None:
     ]
 
 
-def test_all_shortfalls_come_in_one_message_and_its_numbers_fit(made: None) -> None:
+def test_one_message_names_all_counts_that_are_too_large(made: None) -> None:
     much: dict[str, Any] = dict.fromkeys(PROPORTIONS, 2000)
     asked: dict[str, Any] = {"batch_size": 3000, "validation_prompts": 2500, "num_samples": 2600}
     with pytest.raises(StageError) as error:
@@ -104,7 +104,7 @@ def test_all_shortfalls_come_in_one_message_and_its_numbers_fit(made: None) -> N
             prepare.prepare(prepare_params(data(**counts | {name: counts[name] + step}), **fitting))
 
 
-def test_nothing_need_be_counted_by_hand(made: None) -> None:
+def test_empty_counts_use_all_texts(made: None) -> None:
     prepared = prepare.prepare(prepare_params(data(**EMPTY)))
     sizes, rows = prepared.metrics["sizes"], prepared.metrics["splits"]
     assert sizes["evaluate_num_samples"] == sizes["prompts_test"] == rows["prompts"]["test"]
@@ -115,7 +115,7 @@ def test_nothing_need_be_counted_by_hand(made: None) -> None:
     assert 1.2 < sizes["prompts_train"] / sizes["sft_rows"] < 1.5
 
 
-def test_prompts_that_open_nearly_all_texts_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompts_that_begin_nearly_all_texts_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_reviews(tmp_path / "data/raw/made", train=400, test=100)
     for file in (tmp_path / "data/raw/made").iterdir():
@@ -124,6 +124,6 @@ def test_prompts_that_open_nearly_all_texts_are_told(tmp_path: Path, monkeypatch
         prepare.prepare(prepare_params(data(**EMPTY, prompt_words=2)))
 
 
-def test_the_grammar_wants_whole_numbers() -> None:
+def test_the_grammar_needs_whole_numbers() -> None:
     with pytest.raises(ValueError, match=r"data\.sft_rows, data\.pairs: should be whole numbers"):
         data(source="synthetic", pairs=None, sft_rows=0.5)

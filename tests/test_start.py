@@ -34,7 +34,7 @@ def bare(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
-def test_another_python_is_told_which_environment_to_activate(bare: Path, tmp_path: Path, script: Path) -> None:
+def test_a_python_without_the_libraries_names_a_missing_one(bare: Path, tmp_path: Path, script: Path) -> None:
     done = subprocess.run([bare / "python", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
@@ -43,7 +43,7 @@ def test_another_python_is_told_which_environment_to_activate(bare: Path, tmp_pa
     )
 
 
-def test_dvc_without_its_environment_says_which_to_activate(bare: Path, tmp_path: Path) -> None:
+def test_dvc_without_an_environment_names_the_one_to_activate(bare: Path, tmp_path: Path) -> None:
     world = checkout(tmp_path / "repository", tiny_params())
     activate = world / ".venv/bin/activate"
     activate.parent.mkdir(parents=True)
@@ -67,7 +67,7 @@ def waits(**variables: str) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="torch has another OpenMP than libgomp there")
-def test_idle_threads_soon_sleep_unless_the_user_says_otherwise() -> None:
+def test_idle_threads_soon_sleep_unless_the_user_sets_a_variable() -> None:
     assert "GOMP_SPINCOUNT = '1000'" in waits()
     assert "GOMP_SPINCOUNT = '70'" in waits(GOMP_SPINCOUNT="70")
     passive = waits(OMP_WAIT_POLICY="passive")
@@ -88,9 +88,7 @@ CHANGES = (
 @pytest.mark.parametrize(
     "name", [*CHANGES, "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE", "OPENBLAS_NUM_THREADS", "KMP_AFFINITY"]
 )
-def test_a_variable_that_changes_bytes_is_recorded_and_known(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_a_variable_that_changes_bytes_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
     before = environment.arithmetic()
     monkeypatch.setenv(name, "x")
@@ -100,7 +98,7 @@ def test_a_variable_that_changes_bytes_is_recorded_and_known(
 
 
 @pytest.mark.parametrize("name", ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"])
-def test_how_threads_wait_is_recorded_and_changes_no_key(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_variables_of_waiting_threads_are_recorded_and_change_no_key(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     before = environment.arithmetic()
     monkeypatch.setenv(name, "x")
     assert environment.arithmetic() == before

@@ -28,7 +28,7 @@ def test_the_first_run_runs_every_stage(finished_world: World) -> None:
     assert "For this model and seed, " in output
 
 
-def test_the_report_has_what_people_look_for(finished_world: World) -> None:
+def test_metrics_report_and_figures_are_complete(finished_world: World) -> None:
     result = json.loads((finished_world / "metrics/evaluation.json").read_text())
     shape = {"mean_positive", "std_positive", "positive_ratio", "lexicon_positive", "reward", "perplexity", "distinct_2"}
     shape |= {
@@ -68,7 +68,7 @@ def test_the_report_has_what_people_look_for(finished_world: World) -> None:
     assert validation[-1] > 0
 
 
-def test_the_gap_is_the_reward_models_gain_less_the_judges(finished_world: World) -> None:
+def test_the_reward_hacking_gap_is_the_gain_in_reward_less_the_gain_in_positivity(finished_world: World) -> None:
     from rlhf_sentiment.evaluation.classifier import Judge
     from rlhf_sentiment.evaluation.panel import answer_scores
     from rlhf_sentiment.models.loading import load_reward_model, load_tokenizer
@@ -86,7 +86,7 @@ def test_the_gap_is_the_reward_models_gain_less_the_judges(finished_world: World
     assert abs(rises[0] - rises[1]) > 2e-4, "the order of the two matters"
 
 
-def test_the_judge_is_nobodys_pupil(finished_world: World) -> None:
+def test_the_reward_model_trains_on_no_text_of_the_judge(finished_world: World) -> None:
     """The reward model trains on no text of the judge's training data and no near-duplicate. All pairs are compared exactly."""
     from rlhf_sentiment.data.near_duplicates import shingles
 
@@ -114,7 +114,7 @@ def test_no_test_prompt_is_trained_on(finished_world: World) -> None:
     assert not test & {row["prompt"] for row in rows("prompts") if row["split"] != "test"}
 
 
-def test_accounts_add_up(finished_world: World) -> None:
+def test_each_row_of_a_file_is_counted_once(finished_world: World) -> None:
     metrics = json.loads((finished_world / "metrics/data.json").read_text())
     account = metrics["files"]["grammar"]
     parts = ("rows_kept", "rows_rejected", "duplicates_dropped", "overlap_dropped")
@@ -125,7 +125,7 @@ def test_accounts_add_up(finished_world: World) -> None:
     assert len(dropped) == account["duplicates_dropped"] + account["overlap_dropped"]
 
 
-def test_prompts_that_leave_no_room_are_left_out_and_counted(world: World, run_stage: RunStage) -> None:
+def test_prompts_that_are_too_long_are_left_out_and_counted(world: World, run_stage: RunStage) -> None:
     world.set("ppo.max_new_tokens", 150)
     run_stage(world, "ppo")
     rows = [json.loads(line) for line in (world / "data/prepared/prompts.jsonl").read_text().splitlines()]
@@ -141,14 +141,14 @@ def test_prompts_that_leave_no_room_are_left_out_and_counted(world: World, run_s
         assert json.loads((world / f"metrics/sample_{name}.json").read_text()) == {"prompts": 2, "prompts_too_long": 1}
 
 
-def test_nothing_machine_dependent_is_written(finished_world: World) -> None:
+def test_outputs_contain_no_path_of_the_machine(finished_world: World) -> None:
     for name, content in outs(finished_world, "data", "models", "metrics", "plots", "reports").items():
         assert str(finished_world.folder).encode() not in content, name
         assert b"/tmp/" not in content, name
         assert Path(name).suffix not in {".bin", ".pt", ".pkl"}, name
 
 
-def test_a_finished_run_does_nothing_again(world: World) -> None:
+def test_a_second_repro_runs_no_stage(world: World) -> None:
     output = world.run("dvc", "repro")
     assert world.stages_run(output) == []
     assert "Data and pipelines are up to date." in output
@@ -159,7 +159,7 @@ def test_a_change_of_evaluate_reruns_check_and_evaluate(world: World) -> None:
     assert world.stages_run(world.run("dvc", "repro")) == ["check", "evaluate"]
 
 
-def test_a_change_of_statistics_samples_nothing_and_of_questions_does(world: World) -> None:
+def test_a_change_of_guards_does_not_sample_again_and_more_samples_do(world: World) -> None:
     world.set("evaluate.guards.max_kl", 0.0)
     output = world.run("dvc", "repro")
     assert world.stages_run(output) == ["check", "evaluate"]
@@ -172,7 +172,7 @@ def test_a_change_of_statistics_samples_nothing_and_of_questions_does(world: Wor
     assert [line for i, line in enumerate(after) if i % 3 < 2] == before, "more answers leave the first as they are"
 
 
-def test_a_model_adds_nothing_to_anothers_samples(world: World, run_stage: RunStage) -> None:
+def test_samples_of_a_model_do_not_depend_on_the_other_models(world: World, run_stage: RunStage) -> None:
     """The samples of base and sft do not depend on the RLHF model."""
     before = outs(world, "data/samples")
     shutil.rmtree(world / "models/ppo")
@@ -187,7 +187,7 @@ def test_a_model_adds_nothing_to_anothers_samples(world: World, run_stage: RunSt
     assert after["data/samples/rlhf.jsonl"] == after["data/samples/base.jsonl"], "the same model, the same samples"
 
 
-def test_a_model_that_only_repeats_wonderful_is_caught(world: World, run_stage: RunStage) -> None:
+def test_a_model_that_repeats_one_word_crosses_guards(world: World, run_stage: RunStage) -> None:
     from rlhf_sentiment.models.loading import load_tokenizer
 
     tokenizer = load_tokenizer(world / "models/base")
@@ -207,7 +207,7 @@ def test_a_model_that_only_repeats_wonderful_is_caught(world: World, run_stage: 
     assert "warning: rlhf: repetition is" in (world / "reports/report.md").read_text()
 
 
-def test_your_own_prompts_and_another_judge(world: World, run_stage: RunStage) -> None:
+def test_prompts_and_a_judge_of_the_user_are_used(world: World, run_stage: RunStage) -> None:
     """`evaluate.prompts_file` and a classifier of the user work, and compare.py gives the numbers of the stage."""
     import torch
 
@@ -236,12 +236,12 @@ def test_your_own_prompts_and_another_judge(world: World, run_stage: RunStage) -
         assert sum(positive) / 12 == pytest.approx(result[model]["mean_positive"], abs=1e-4)
 
 
-def test_report_to_retrains_nothing(world: World) -> None:
+def test_a_change_of_report_to_reruns_only_check(world: World) -> None:
     world.set("report_to", "tensorboard")
     assert world.stages_run(world.run("dvc", "repro")) == ["check"]
 
 
-def test_training_reports_where_it_is_told(world: World, run_stage: RunStage) -> None:
+def test_report_to_tensorboard_writes_events_and_changes_no_output(world: World, run_stage: RunStage) -> None:
     world.set("report_to", "tensorboard")
     before = outs(world, "models", "metrics", "plots")
     for name in ("sft", "ppo"):
@@ -251,13 +251,13 @@ def test_training_reports_where_it_is_told(world: World, run_stage: RunStage) ->
     assert outs(world, "models", "metrics", "plots") == before, "and changes nothing else"
 
 
-def test_compare_keeps_its_csv_where_the_pager_closes_early(finished_world: World, tmp_path: Path) -> None:
+def test_compare_writes_its_csv_if_stdout_is_closed(finished_world: World, tmp_path: Path) -> None:
     compare = f"python stages/compare.py --prompt 'The film was' --prompt 'I saw' --csv {tmp_path}/answers.csv"
     finished_world.run("bash", "-c", f"{compare} 2>/dev/null | true")
     assert len(list(csv.DictReader((tmp_path / "answers.csv").open()))) == 6  # two prompts, three models
 
 
-def test_the_schedule_is_what_the_settings_say(finished_world: World) -> None:
+def test_ppo_takes_the_number_of_steps_in_the_settings(finished_world: World) -> None:
     steps, batch, epochs = 2, 8, 2  # of the tiny world, with one minibatch
     metrics = json.loads((finished_world / "metrics/ppo.json").read_text())
     assert (metrics["steps"], metrics["episodes"], metrics["optimizer_steps"]) == (steps, steps * batch, steps * epochs)
@@ -275,13 +275,13 @@ def test_ppo_runs_with_a_shared_trunk_in_bfloat16(world: World, run_stage: RunSt
     assert json.loads((world / "metrics/ppo.json").read_text())["first_ratio_error"] == 0.0
 
 
-def test_a_change_in_a_picture_retrains_nothing(world: World) -> None:
+def test_a_change_of_figures_reruns_only_evaluate(world: World) -> None:
     file = world / "stages/rlhf_sentiment/evaluation/plots.py"
     file.write_text(file.read_text() + "\n# another line\n")
     assert world.stages_run(world.run("dvc", "repro")) == ["evaluate"]
 
 
-def test_a_typo_is_found_before_any_work(world: World) -> None:
+def test_an_unknown_key_is_refused_before_any_work(world: World) -> None:
     world.set("evaluate.confidense", 0.9)
     output = world.run("dvc", "repro", status=255)
     assert "check: params.yaml: evaluate.confidense: unknown key; did you mean confidence?" in output
@@ -289,7 +289,7 @@ def test_a_typo_is_found_before_any_work(world: World) -> None:
     assert "Traceback" not in output
 
 
-def test_experiments_and_reviews(world: World, tmp_path: Path) -> None:
+def test_experiments_run_and_dvc_compares_commits_without_a_cache(world: World, tmp_path: Path) -> None:
     """`dvc exp run -S` works, and `dvc metrics diff` and `dvc plots diff` compare two commits of a clone without a cache."""
     output = world.run("dvc", "exp", "run", "-S", "ppo.steps=3", "-S", "ppo.learning_rate=1e-5")
     assert world.stages_run(output) == ["check", "ppo", "sample@rlhf", "evaluate"], "other contestants keep their samples"
@@ -317,7 +317,7 @@ def test_experiments_and_reviews(world: World, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [*(name for name in ALL if name not in SAMPLES), "sample", "compare"])
-def test_help_says_what_a_stage_does(run_stage: RunStage, name: str) -> None:
+def test_help_describes_a_stage(run_stage: RunStage, name: str) -> None:
     said = run_stage(World(ROOT), name, "--help").out
     assert "--params FILE" in said
     assert name != "sample" or "one of base, sft, rlhf" in said
@@ -349,7 +349,7 @@ def test_compare_shows_every_model(world: World, run_stage: RunStage) -> None:
     assert len({row["response"] for row in rows}) > 2 * 3, "and the models differ"
 
 
-def test_compare_says_what_the_stage_said(world: World, run_stage: RunStage) -> None:
+def test_compare_gives_the_answers_of_sample(world: World, run_stage: RunStage) -> None:
     """The command line gives a test prompt the same answers as `sample`."""
     sampled = [json.loads(line) for line in (world / "data/samples/rlhf.jsonl").read_text().splitlines()]
     one = sampled[14]
