@@ -14,7 +14,7 @@ from rlhf_sentiment.evaluation.judges import agreement, classifier_of, judged, l
 from rlhf_sentiment.models.forward import reward_scores
 from rlhf_sentiment.models.loading import load_policy, load_reward_model, load_tokenizer
 
-from .conftest import World, write_classifier, write_llama
+from .conftest import World, assert_names, write_classifier, write_llama
 
 
 def test_calibration_of_a_worked_example() -> None:
@@ -114,8 +114,12 @@ def test_a_classifier_with_few_positions_reads_the_beginning(tmp_path: Path, kin
     opinion = classifier_of(str(folder), torch.device("cpu"))
     texts = ["warm " * 500, "warm " * 600, "The film was dull."]
     together = opinion(texts)
-    assert together[0] == pytest.approx(together[1], abs=1e-6), "the rest is not read"
-    assert together[2:] == pytest.approx(opinion(texts[2:]), abs=1e-6), "nor is padding"
+    assert together[0] == pytest.approx(together[1], abs=1e-6), "only the beginning is read"
+    assert together[2:] == pytest.approx(opinion(texts[2:]), abs=1e-6), "padding changes nothing"
+
+
+class LoadedError(Exception):
+    """An exception that stops a test where it loads a classifier."""
 
 
 def test_a_hub_classifier_is_loaded_at_its_revision(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,11 +127,11 @@ def test_a_hub_classifier_is_loaded_at_its_revision(monkeypatch: pytest.MonkeyPa
 
     def load(name: str, device: torch.device, revision: str | None) -> Any:
         asked.append((name, revision))
-        raise StageError("stop here")
+        raise LoadedError
 
     monkeypatch.setattr("rlhf_sentiment.evaluation.judges.load_classifier", load)
     for judge in ("owner/name@" + "a" * 40, "models/pretrained/mine"):
-        with pytest.raises(StageError, match="stop here"):
+        with pytest.raises(LoadedError):
             classifier_of(judge, torch.device("cpu"))
     assert asked == [("owner/name", "a" * 40), ("models/pretrained/mine", None)]
 
@@ -141,12 +145,14 @@ def test_the_positive_label_is_found_by_its_name(tmp_path: Path) -> None:
 
 def test_a_classifier_without_positive_and_negative_labels_is_refused(tmp_path: Path) -> None:
     write_classifier(tmp_path / "stars", ["1 star", "2 stars", "3 stars"])
-    with pytest.raises(StageError, match="has the labels 1 star, 2 stars, 3 stars; a judge needs one that begins with pos"):
+    with pytest.raises(StageError) as error:
         classifier_of(str(tmp_path / "stars"), torch.device("cpu"))
+    assert_names(error.value, str(tmp_path / "stars"), "1 star, 2 stars, 3 stars", "pos", "neg")
 
 
 def test_a_language_model_as_judge_is_refused(tmp_path: Path) -> None:
     write_llama(tmp_path / "llama")
     assert load_policy(tmp_path / "llama")
-    with pytest.raises(StageError, match=r"llama lacks weights, such as score\.weight"):
+    with pytest.raises(StageError) as error:
         classifier_of(str(tmp_path / "llama"), torch.device("cpu"))
+    assert_names(error.value, str(tmp_path / "llama"), "lacks weights", "score.weight")

@@ -13,10 +13,11 @@ import yaml
 import prepare
 from rlhf_sentiment.data import grammar
 from rlhf_sentiment.engine.params import load, read_yaml
+from rlhf_sentiment.evaluation.contestants import CONTESTANTS
 from rlhf_sentiment.settings.data import DataSettings
 from rlhf_sentiment.settings.whole import Params
 
-from .conftest import ROOT, SHARED, SMALL_DATA, World, checkout, prepare_params, write_llama, write_reviews
+from .conftest import ROOT, SHARED, SMALL_DATA, World, assert_names, checkout, prepare_params, write_llama, write_reviews
 
 PROFILES = sorted((ROOT / "profiles").glob("*.yaml"))
 # Sizes for a small folder of reviews. All other settings are those of the profile.
@@ -42,9 +43,9 @@ def small(profile: str, model: str, **ppo: Any) -> dict[str, Any]:
 def assert_every_stage_ran(world: World, output: str) -> dict[str, Any]:
     assert len(world.stages_run(output)) == 9
     result: dict[str, Any] = json.loads((world / "metrics/evaluation.json").read_text())
-    for model in ("base", "sft", "rlhf"):
+    for model in CONTESTANTS:
         assert result[model]["samples"] == 10
-        assert "grammar_parses" not in result[model], "the grammar is no oracle of text that it did not write"
+        assert "grammar_parses" not in result[model], "the grammar did not write these texts"
     return result
 
 
@@ -141,8 +142,8 @@ def test_a_llama_without_a_pad_token_runs_every_stage(tmp_path: Path) -> None:
     output = world.run(
         "python", "stages/compare.py", "--prompt", "The film was", "--prompt", "I saw", "--samples", "2", "--csv", "out.csv"
     )
-    assert "mean P(positive) of 4 answers each: base " in output
-    assert len((world / "out.csv").read_text().splitlines()) == 1 + 2 * 2 * 3
+    assert_names(output, "P(positive)", "4 answers", *(f"{model} 0." for model in CONTESTANTS))
+    assert len((world / "out.csv").read_text().splitlines()) == 1 + 2 * 2 * len(CONTESTANTS)
 
 
 @pytest.mark.thorough

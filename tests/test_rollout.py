@@ -65,7 +65,7 @@ def test_a_response_stops_at_eos_and_counts_it_once(tiny_model: Callable[..., An
         assert len(tokens) <= 30
         assert len(tokens) == 30 or bool(batch.finished[row])
         assert (batch.responses[row, len(tokens) :] == PAD).all()
-    assert 1 in lengths, "a response of one token (EOS at once) survives"
+    assert 1 in lengths, "a response of one token, the EOS, is valid"
 
 
 def test_a_sampled_pad_token_is_a_real_token(tiny_model: Callable[..., Any]) -> None:
@@ -85,7 +85,7 @@ def test_noise_depends_on_its_coordinates_alone() -> None:
     before = torch.rand(1)
     torch.manual_seed(0)
     uniforms(8, 1)
-    assert torch.equal(before, torch.rand(1)), "drawing noise leaves the world's generators alone"
+    assert torch.equal(before, torch.rand(1)), "noise does not use the global generator"
 
 
 def test_log_probs_are_those_of_the_whole_sequence(tiny_model: Callable[..., Any]) -> None:
@@ -164,6 +164,6 @@ def test_exact_kl_is_what_sampled_log_ratios_estimate(tiny_model: Callable[..., 
         ratio = score_tokens(model, batch, 1.0).log_probs - score_tokens(reference, batch, 1.0).log_probs
     sampled = torch.where(batch.response_mask.bool(), ratio, 0.0).sum(1)
     error = float(sampled.std()) / count**0.5
-    assert exact.mean() > 10 * error, "there is something to see"
+    assert exact.mean() > 10 * error, "the KL is far above the error"
     assert abs(float(exact.mean() - sampled.mean())) < 4 * error
     assert (exact_kl(reference, reference, batch, 1.0).abs() < 1e-5).all()

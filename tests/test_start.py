@@ -11,7 +11,7 @@ import pytest
 from rlhf_sentiment.engine import environment
 
 from .closure import STAGES
-from .conftest import World, checkout, tiny_params
+from .conftest import World, assert_names, checkout, tiny_params
 
 SCRIPTS = sorted(STAGES.glob("*.py"))
 
@@ -38,9 +38,8 @@ def test_a_python_without_the_libraries_names_a_missing_one(bare: Path, tmp_path
     done = subprocess.run([bare / "python", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
-    assert line.startswith(
-        f"{script.stem}: {sys.executable} has no portalocker; activate the environment that has requirements"
-    )
+    assert line.startswith(f"{script.stem}: ")
+    assert_names(line, sys.executable, "portalocker", "activate", "requirements.txt")
 
 
 def test_dvc_without_an_environment_names_the_one_to_activate(bare: Path, tmp_path: Path) -> None:
@@ -51,7 +50,7 @@ def test_dvc_without_an_environment_names_the_one_to_activate(bare: Path, tmp_pa
     dvc = str(Path(sys.executable).parent / "dvc")
     world.variables["PATH"] = f"{bare}:/usr/bin:/bin"
     said = world.run(dvc, "repro", status=255)
-    assert "that has requirements.txt: source .venv/bin/activate\n" in said
+    assert "source .venv/bin/activate\n" in said
     assert "Traceback" not in said
 
 

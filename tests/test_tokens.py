@@ -25,7 +25,7 @@ from rlhf_sentiment.models.tokens import decode_response, encode, encode_example
 from rlhf_sentiment.reward_model import encode_pairs
 from rlhf_sentiment.settings.reward import RewardSettings
 
-from .conftest import SHARED, write_llama
+from .conftest import SHARED, assert_names, write_llama
 
 PROMPT, RESPONSE = "The acting was", " anything but dull, and I laughed."
 
@@ -60,9 +60,9 @@ def test_tokens_of_prompt_and_response_join_to_those_of_the_text(tokenizer: PreT
 
 def test_a_text_starts_with_bos_if_the_tokenizer_adds_bos(tokenizer: PreTrainedTokenizerBase, llama: Path) -> None:
     ids = encode(tokenizer, PROMPT)
-    habit = tokenizer(PROMPT)["input_ids"][0] == tokenizer.bos_token_id
-    assert habit == (ids[0] == tokenizer.bos_token_id)
-    assert ids.count(tokenizer.bos_token_id) == int(habit)
+    adds_bos = tokenizer(PROMPT)["input_ids"][0] == tokenizer.bos_token_id
+    assert adds_bos == (ids[0] == tokenizer.bos_token_id)
+    assert ids.count(tokenizer.bos_token_id) == int(adds_bos)
     assert ids == tokenizer(PROMPT)["input_ids"], "neither of these tokenizers ends a text with EOS"
 
 
@@ -199,21 +199,22 @@ def test_a_pad_token_of_one_letter_is_left_out_of_texts() -> None:
 
 
 @pytest.mark.parametrize(
-    "tokens",
+    ("tokens", "letter"),
     [
-        {"eos_token": "x"},
-        {"pad_token": "w"},
-        {"bos_token": "Ċ"},
-        {"sep_token": "."},
-        {"additional_special_tokens": ["<a>", "e"]},
+        ({"eos_token": "x"}, "'x'"),
+        ({"pad_token": "w"}, "'w'"),
+        ({"bos_token": "Ċ"}, r"'\n'"),
+        ({"sep_token": "."}, "'.'"),
+        ({"additional_special_tokens": ["<a>", "e"]}, "'e'"),
     ],
 )
-def test_a_special_token_that_is_a_letter_is_refused(tokens: dict[str, Any]) -> None:
+def test_a_special_token_that_is_a_letter_is_refused(tokens: dict[str, Any], letter: str) -> None:
     tokenizer = bytes_()
     model = GPT2LMHeadModel(GPT2Config(vocab_size=300, n_embd=8, n_layer=1, n_head=2, n_positions=32))
     tokenizer.add_special_tokens(tokens)
-    with pytest.raises(StageError, match=r"special token '(x|w|\\n|Ċ|\.|e)', a letter that texts would lose"):
+    with pytest.raises(StageError) as error:
         give_pad_token(model, tokenizer)
+    assert_names(error.value, f"special token {letter}", "a letter")
 
 
 def around(single: str) -> PreTrainedTokenizerBase:
