@@ -47,11 +47,11 @@ def test_the_reward_of_a_model_is_its_score_and_the_model_is_frozen(tiny_model: 
 @pytest.mark.parametrize(
     ("given", "parts"),
     [
-        ("text", ["list of numbers"]),
-        ({"a": 1}, ["list of numbers"]),
+        ("text", ["0 numbers", "3 responses"]),
+        ({"a": 1}, ["0 numbers", "3 responses"]),
         ([1.0], ["1 numbers", "3 responses"]),
-        (["1", "2", "3"], ["list of numbers"]),
-        ([1.0, math.nan, 2.0], ["no finite number", "'f'"]),
+        (["1", "2", "3"], ["no finite number", "'ef'"]),
+        ([1.0, math.nan, 2.0], ["no finite number", "'g'"]),
         (None, ["list of numbers"]),
         ([None] * 3, ["list of numbers"]),
     ],
