@@ -26,7 +26,7 @@ def test_distinct_bigrams() -> None:
 def test_repetition_is_within_a_response() -> None:
     assert repetition([[1, 2, 3, 4, 5], [1, 2, 3, 4, 5]]) == 0
     assert repetition([[7] * 8]) == pytest.approx(4 / 5)  # five 4-grams, all the same
-    assert repetition([[7] * 8, [1, 2, 3]]) == pytest.approx(2 / 5), "too short for a 4-gram repeats nothing"
+    assert repetition([[7] * 8, [1, 2, 3]]) == pytest.approx(2 / 5), "a response too short for a 4-gram repeats nothing"
 
 
 def test_duplicated() -> None:
@@ -46,7 +46,7 @@ def test_self_bleu() -> None:
 
 
 def test_self_bleu_of_a_script_without_spaces() -> None:
-    # As the four words above: letters are words.
+    # The value of the four words above, because each letter is a word.
     expected = (3 / 4 * 2 / 3 * 1 / 2 * 1 / 2) ** (1 / 4)
     assert self_bleu(["音乐感人", "音乐感动"]) == pytest.approx(expected)
     assert self_bleu(["音乐感人。", "难看，无聊！"]) < 0.1

@@ -71,12 +71,7 @@ MOMENTS: list[tuple[str, Callable[[World, str], bool], float, str]] = [
     ("sft", says("sft: wrote"), 0.0, "dvc and stage"),  # between the stage and dvc.lock
     ("reward", has_checkpoint("reward", 1), 0.1, "stage"),
     ("ppo", says("ppo: reads"), 6.0, "dvc and stage"),
-    (
-        "ppo",
-        has_checkpoint("ppo", 1),
-        0.3,
-        "dvc",
-    ),  # in generation or update; the stage outlives its dvc, and must not write beside the next
+    ("ppo", has_checkpoint("ppo", 1), 0.3, "dvc"),  # in generation or update; the stage outlives its dvc
     ("sample", says("sample@rlhf: reads"), 3.0, "dvc and stage"),
     ("evaluate", says("evaluate: reads"), 6.0, "stage"),
 ]

@@ -77,7 +77,7 @@ def test_a_text_with_too_many_similar_texts_is_crowded(monkeypatch: pytest.Monke
     monkeypatch.setattr(duplicates, limit, 100)
     near = near_duplicates(sketched(ours), sketched(others), 0.65)
     assert near.crowded >= set(range(20))
-    assert near.crowded | near.found == set(range(22)) - {20}, "what was not compared may have a double"
+    assert near.crowded | near.found == set(range(22)) - {20}, "a text that was not compared may have a duplicate"
     assert near_duplicates(sketched(ours), sketched(others[:90]), 0.65).found == set()
 
 

@@ -39,7 +39,7 @@ def test_a_text_is_used_up_to_the_limit_and_no_pair_repeats() -> None:
     once, thrice = match(sides[0], sides[1]), match(sides[0], sides[1], uses=3)
     assert [set(Counter(pair[side] for pair in once).values()) for side in (0, 1)] == [{1}, {1}]
     assert max(Counter(pair[0] for pair in thrice).values()) == max(Counter(pair[1] for pair in thrice).values()) == 3
-    assert len(thrice) >= 110, "a few may find no partner that is new to them"
+    assert len(thrice) >= 110, "a few texts may have no partner for a new pair"
 
 
 def test_matched_pairs_are_more_alike_than_others() -> None:

@@ -80,7 +80,7 @@ def test_outs_are_what_the_stage_says_it_writes(name: str) -> None:
     for kind in ("metrics", "plots"):
         for entry in stage.get(kind, []):
             (options,) = entry.values()
-            assert options["cache"] is False, "reviews work from git alone"
+            assert options["cache"] is False, "reviewers need git only"
     assert all(isinstance(entry, str) for entry in stage.get("outs", [])), "cache: false would turn off the run cache"
 
 

@@ -84,7 +84,7 @@ def test_the_reward_hacking_gap_is_the_gain_in_reward_less_the_gain_in_positivit
     rises = [(after["rlhf"].mean() - after["sft"].mean()) / after["sft"].std(ddof=1) for after in (scores, positive)]
     result = json.loads((finished_world / "metrics/evaluation.json").read_text())
     assert result["reward_hacking_gap"] == pytest.approx(rises[0] - rises[1], abs=1e-4)
-    assert abs(rises[0] - rises[1]) > 2e-4, "the order of the two matters"
+    assert abs(rises[0] - rises[1]) > 2e-4, "the gap is not 0, so its sign counts"
 
 
 def test_the_reward_model_trains_on_no_text_of_the_judge(finished_world: World) -> None:
@@ -255,7 +255,7 @@ def test_report_to_tensorboard_writes_events_and_changes_no_output(world: World,
 def test_compare_writes_its_csv_if_stdout_is_closed(finished_world: World, tmp_path: Path) -> None:
     compare = f"python stages/compare.py --prompt 'The film was' --prompt 'I saw' --csv {tmp_path}/answers.csv"
     finished_world.run("bash", "-c", f"{compare} 2>/dev/null | true")
-    assert len(list(csv.DictReader((tmp_path / "answers.csv").open()))) == 6  # two prompts, three models
+    assert len(list(csv.DictReader((tmp_path / "answers.csv").open()))) == 2 * len(CONTESTANTS)
 
 
 def test_ppo_takes_the_number_of_steps_in_the_settings(finished_world: World) -> None:
@@ -264,7 +264,7 @@ def test_ppo_takes_the_number_of_steps_in_the_settings(finished_world: World) ->
     assert (metrics["steps"], metrics["episodes"], metrics["optimizer_steps"]) == (steps, steps * batch, steps * epochs)
     curve = list(csv.DictReader((finished_world / "plots/ppo.csv").open()))
     assert [int(row["step"]) for row in curve] == [1, 2]
-    assert float(curve[0]["kl_penalty"]) == float(curve[0]["kl_k3"]) == 0.0, "the first batch is the reference's own"
+    assert float(curve[0]["kl_penalty"]) == float(curve[0]["kl_k3"]) == 0.0, "the policy is still its reference"
 
 
 def test_ppo_runs_with_a_shared_trunk_in_bfloat16(world: World, run_stage: RunStage) -> None:
@@ -343,7 +343,7 @@ def test_compare_shows_every_model(world: World, run_stage: RunStage) -> None:
     ).out
     assert output.index("The film was") < output.index("P(positive)")
     rows = list(csv.DictReader((world / "answers.csv").open()))
-    assert len(rows) == 2 * 3 * 3
+    assert len(rows) == 2 * len(CONTESTANTS) * 3
     assert {row["model"] for row in rows} == set(CONTESTANTS)
     assert all(0 <= float(row["positive"]) <= 1 for row in rows)
     for model in CONTESTANTS:
