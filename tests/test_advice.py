@@ -41,7 +41,7 @@ def test_only_one_function_advises_to_delete() -> None:
     assert advice == {("rlhf_sentiment/engine/messages.py", "mend_of")}
 
 
-def test_what_may_be_deleted_is_what_the_pipeline_writes() -> None:
+def test_paths_that_may_be_deleted_are_outs_of_the_pipeline() -> None:
     written = {
         entry if isinstance(entry, str) else next(iter(entry))
         for stage in pipeline().values()
@@ -54,7 +54,7 @@ def test_what_may_be_deleted_is_what_the_pipeline_writes() -> None:
 
 
 @pytest.mark.parametrize("path", ["models/sft", "models/sft/config.json", "data/prepared/sft.jsonl", ROOT / "models/judge"])
-def test_what_comes_again_may_go(path: str | Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_of_the_pipeline_may_be_deleted(path: str | Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     assert mend_of(path) == "delete it and run `dvc repro`"
 
@@ -64,6 +64,6 @@ def test_what_comes_again_may_go(path: str | Path, monkeypatch: pytest.MonkeyPat
     ["models/pretrained/mine", "data/raw/mine/train.csv", "prompts/one.txt", "models/mine", "models/sft/../pretrained/mine"]
     + ["my_policy", "/models/sft", "models/sft2", "distilbert/distilgpt2", "models", "."],
 )
-def test_what_people_bring_stays(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_of_users_may_not_be_deleted(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     assert "delete" not in mend_of(path)

@@ -10,6 +10,8 @@ from safetensors.numpy import load_file, save_file
 from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.evaluation.classifier import Judge, is_negated
 
+from .conftest import assert_names
+
 TEXTS = [f"it was {word} {noun}" for word in ("warm", "not dull") for noun in ("film", "plot", "cast")]
 TEXTS += [f"it was {word} {noun}" for word in ("dull", "not warm") for noun in ("film", "plot", "cast")]
 LABELS = np.array([1] * 6 + [0] * 6)
@@ -20,14 +22,14 @@ def judge() -> Judge:
     return Judge.train(TEXTS, LABELS, ngrams=2, min_count=1, strength=100.0)
 
 
-def test_negation_counts(judge: Judge) -> None:
+def test_a_negated_word_changes_the_opinion(judge: Judge) -> None:
     positive = judge.positive(["it was warm", "it was dull", "it was not warm", "it was not dull"])
     assert (positive > 0.5).tolist() == [True, False, False, True]
     words = Judge.train(TEXTS, LABELS, ngrams=1, min_count=1, strength=100.0).positive(["it was warm", "it was not warm"])
-    assert words[0] - words[1] < positive[0] - positive[2], "single words cannot tell"
+    assert words[0] - words[1] < positive[0] - positive[2], "single words do not show negation"
 
 
-def test_a_stored_judge_is_the_same_judge(judge: Judge, tmp_path: Path) -> None:
+def test_a_saved_judge_gives_the_same_opinions(judge: Judge, tmp_path: Path) -> None:
     judge.save(tmp_path / "judge")
     again = Judge.load(tmp_path / "judge")
     texts = [*TEXTS, "", "nothing known", "Warm, WARM film!"]
@@ -58,19 +60,21 @@ def test_a_contraction_is_one_feature() -> None:
 def test_a_damaged_judge_is_refused(judge: Judge, tmp_path: Path) -> None:
     judge.save(tmp_path / "judge")
     (tmp_path / "judge/judge.safetensors").write_bytes(b"no")
-    with pytest.raises(StageError, match="judge cannot be loaded"):
+    with pytest.raises(StageError) as error:
         Judge.load(tmp_path / "judge")
+    assert_names(error.value, str(tmp_path / "judge"), "cannot be loaded")
 
 
 @pytest.mark.parametrize("change", [lambda array: array * np.nan, lambda array: np.concatenate([array, array], axis=-1)])
 @pytest.mark.parametrize("name", ["idf", "weights"])
-def test_a_judge_of_other_numbers_is_refused(judge: Judge, tmp_path: Path, name: str, change: Any) -> None:
+def test_a_judge_with_wrong_numbers_is_refused(judge: Judge, tmp_path: Path, name: str, change: Any) -> None:
     judge.save(tmp_path / "judge")
     file = tmp_path / "judge/judge.safetensors"
     numbers = load_file(file)
     save_file(numbers | {name: change(numbers[name])}, file)
-    with pytest.raises(StageError, match="judge cannot be loaded"):
+    with pytest.raises(StageError) as error:
         Judge.load(tmp_path / "judge")
+    assert_names(error.value, str(tmp_path / "judge"), "cannot be loaded")
 
 
 def test_the_strongest_terms(judge: Judge) -> None:
@@ -83,5 +87,5 @@ def test_the_strongest_terms(judge: Judge) -> None:
     ("text", "negated"),
     [("not dull", True), ("I didn't", True), ("I didn’t", True), ("Nobody", True), ("a knot", False), ("notable", False)],
 )
-def test_what_negation_is(text: str, negated: bool) -> None:
+def test_negated_words_are_found(text: str, negated: bool) -> None:
     assert is_negated(text) == negated

@@ -10,7 +10,7 @@ from rlhf_sentiment.evaluation.costs import distinct, duplicated, repetition, se
 from rlhf_sentiment.evaluation.guards import crossed, guard
 from rlhf_sentiment.settings.evaluate import EvaluateSettings, Guards
 
-from .conftest import ROOT
+from .conftest import ROOT, assert_names
 
 
 def test_distinct_bigrams() -> None:
@@ -26,7 +26,7 @@ def test_distinct_bigrams() -> None:
 def test_repetition_is_within_a_response() -> None:
     assert repetition([[1, 2, 3, 4, 5], [1, 2, 3, 4, 5]]) == 0
     assert repetition([[7] * 8]) == pytest.approx(4 / 5)  # five 4-grams, all the same
-    assert repetition([[7] * 8, [1, 2, 3]]) == pytest.approx(2 / 5), "too short for a 4-gram repeats nothing"
+    assert repetition([[7] * 8, [1, 2, 3]]) == pytest.approx(2 / 5), "a response too short for a 4-gram repeats nothing"
 
 
 def test_duplicated() -> None:
@@ -38,15 +38,15 @@ def test_self_bleu() -> None:
     assert self_bleu(["it was warm and bright", "nobody liked their long story"]) < 0.1
     assert self_bleu(["so warm"] * 2) == pytest.approx(1), "too short for a 4-gram"
     alike = [f"word{i} other{i} third{i} fourth{i}" for i in range(50)] * 2
-    assert self_bleu(alike) == pytest.approx(1), "each has its double among the first hundred"
-    assert self_bleu(alike + ["never seen before here"] * 100) == self_bleu(alike), "and they alone are compared"
+    assert self_bleu(alike) == pytest.approx(1), "each text has its duplicate among the first hundred"
+    assert self_bleu(alike + ["never seen before here"] * 100) == self_bleu(alike), "only the first hundred are compared"
     # Unigrams 3 of 4, bigrams 2 of 3, trigrams 1 of 2, no 4-gram of 1 (smoothed to half a count): each way, equal lengths.
     expected = (3 / 4 * 2 / 3 * 1 / 2 * 1 / 2) ** (1 / 4)
     assert self_bleu(["one two three four", "one two three five"]) == pytest.approx(expected)
 
 
 def test_self_bleu_of_a_script_without_spaces() -> None:
-    # As the four words above: letters are words.
+    # The value of the four words above, because each letter is a word.
     expected = (3 / 4 * 2 / 3 * 1 / 2 * 1 / 2) ** (1 / 4)
     assert self_bleu(["音乐感人", "音乐感动"]) == pytest.approx(expected)
     assert self_bleu(["音乐感人。", "难看，无聊！"]) < 0.1
@@ -74,26 +74,28 @@ def test_a_model_like_sft_crosses_no_guard() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "figure", "side", "setting", "limit"),
     [
-        ({"perplexity": 8.0}, "perplexity is 2 times sft's, above evaluate.guards.max_perplexity 1.5"),
-        ({"kl_to_sft": 12.0}, "kl_to_sft is 12, above evaluate.guards.max_kl 10"),
-        ({"distinct_2": 0.1}, "distinct_2 is 0.5 times sft's, below evaluate.guards.min_distinct_2 0.7"),
-        ({"self_bleu": 0.9}, "self_bleu is 0.4 more than sft's, above evaluate.guards.max_self_bleu 0.15"),
-        ({"repetition": 0.51}, "repetition is 0.5 more than sft's, above evaluate.guards.max_repetition 0.1"),
-        ({"duplicated": 0.5}, "duplicated is 0.5 more than sft's, above evaluate.guards.max_duplicated 0.1"),
-        ({"cut_off": 1.0}, "cut_off is 0.98 more than sft's, above evaluate.guards.max_cut_off 0.3"),
-        ({"response_tokens": 5.0}, "response_tokens is 0.25 times sft's, below evaluate.guards.min_length 0.5"),
-        ({"response_tokens": 60.0}, "response_tokens is 3 times sft's, above evaluate.guards.max_length 2.5"),
+        ({"perplexity": 8.0}, "2 times", "above", "max_perplexity", "1.5"),
+        ({"kl_to_sft": 12.0}, "12", "above", "max_kl", "10"),
+        ({"distinct_2": 0.1}, "0.5 times", "below", "min_distinct_2", "0.7"),
+        ({"self_bleu": 0.9}, "0.4 more", "above", "max_self_bleu", "0.15"),
+        ({"repetition": 0.51}, "0.5 more", "above", "max_repetition", "0.1"),
+        ({"duplicated": 0.5}, "0.5 more", "above", "max_duplicated", "0.1"),
+        ({"cut_off": 1.0}, "0.98 more", "above", "max_cut_off", "0.3"),
+        ({"response_tokens": 5.0}, "0.25 times", "below", "min_length", "0.5"),
+        ({"response_tokens": 60.0}, "3 times", "above", "max_length", "2.5"),
     ],
 )
-def test_each_guard_warns(change: dict[str, Any], said: str) -> None:
-    assert crossed(FIGURES | change, FIGURES, guards()) == [said]
-    setting = said.split("guards.")[1].split()[0]
+def test_each_guard_names_its_figure_and_its_limit(
+    change: dict[str, Any], figure: str, side: str, setting: str, limit: str
+) -> None:
+    (line,) = crossed(FIGURES | change, FIGURES, guards())
+    assert_names(line, *change, f" {figure}", side, f"evaluate.guards.{setting} {limit}")
     assert crossed(FIGURES | change, FIGURES, guards().model_copy(update={setting: None})) == []
 
 
-def test_a_figure_on_its_limit_is_within_it() -> None:
+def test_a_figure_at_its_limit_crosses_no_guard() -> None:
     assert crossed(FIGURES | {"cut_off": 1.0}, FIGURES | {"cut_off": 0.7}, guards()) == []  # 1 - .7 > .3
 
 

@@ -7,6 +7,8 @@ import pytest
 from rlhf_sentiment.engine.dvc_state import recorded
 from rlhf_sentiment.engine.errors import StageError
 
+from .conftest import assert_names
+
 PIPELINE = """
 stages:
   ppo:
@@ -35,11 +37,19 @@ def test_a_stage_that_dvc_yaml_no_longer_has_is_left_out(tmp_path: Path, monkeyp
     }
 
 
-@pytest.mark.parametrize(("file", "text"), [("dvc.lock", "stages: ["), ("dvc.lock", "stages: 3"), ("dvc.yaml", "a: 1")])
-def test_a_damaged_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, text: str) -> None:
+@pytest.mark.parametrize(
+    ("file", "text", "command"),
+    [
+        ("dvc.lock", "stages: [", "make repro"),
+        ("dvc.lock", "stages: 3", "make repro"),
+        ("dvc.yaml", "a: 1", "dvc repro"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, text: str, command: str) -> None:
     monkeypatch.chdir(tmp_path)
     Path("dvc.yaml").write_text(PIPELINE)
     Path("dvc.lock").write_text(LOCKED)
     Path(file).write_text(text)
-    with pytest.raises(StageError, match=f"{file} is damaged"):
+    with pytest.raises(StageError) as error:
         recorded()
+    assert_names(error.value, f"{file} ", "damaged", f"`{command}`")

@@ -19,7 +19,7 @@ WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 ROOMS = {folder.name for folder in PACKAGE.iterdir() if (folder / "__init__.py").is_file()}
 
 
-def test_the_version_is_one() -> None:
+def test_all_files_state_the_same_version() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     released = re.search(r"^## \[?(\d+\.\d+\.\d+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert released
@@ -49,7 +49,7 @@ def test_python_versions_agree() -> None:
     assert f"{names[0]}, {names[1]} or {names[2]}" in CONTRIBUTING
 
 
-def test_the_map_has_every_room_at_its_level() -> None:
+def test_contributing_lists_every_room_at_its_level() -> None:
     modules = {file.stem for file in PACKAGE.glob("[a-z]*.py")}
     rows = re.findall(r"^\| (\d+) \| `(\w+)` \|", CONTRIBUTING, re.MULTILINE)
     assert {room for _, room in rows} == ROOMS | modules
@@ -98,7 +98,7 @@ say('by luck')  # a pupil"""
     assert messages(source).split("\n") == ["", "", "", "{} was {} anew, run ; ", "", "", "by luck; "]
 
 
-def test_a_name_is_used_once() -> None:
+def test_no_two_modules_share_a_name() -> None:
     """A stage and its section of params.yaml share a name, because they mean the same. No other module repeats one."""
     names = Counter(file.stem for file in PACKAGE.rglob("*.py") if file.stem != "__init__" and file.parent.name != "settings")
     assert [name for name, count in names.items() if count > 1] == []

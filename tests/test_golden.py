@@ -32,7 +32,7 @@ def same(found: torch.Tensor, golden: Any) -> None:
     torch.testing.assert_close(found, torch.tensor(golden), rtol=1e-5, atol=1e-6)
 
 
-def test_advantages_and_returns_are_trls() -> None:
+def test_advantages_and_returns_equal_those_of_trl() -> None:
     case = GOLDEN["whole"]
     mask = mask_of(case)
     rewards = equations.token_rewards(
@@ -43,7 +43,7 @@ def test_advantages_and_returns_are_trls() -> None:
     same(returns, case["returns"])
 
 
-def test_losses_and_their_gradients_are_trls() -> None:
+def test_losses_and_their_gradients_equal_those_of_trl() -> None:
     for name, case in ((name, GOLDEN[name]) for name in ("whole", "ragged")):
         mask = mask_of(case)
         log_probs, values = (INPUTS[key].clone().requires_grad_() for key in ("new_logprobs", "vpred"))
@@ -61,7 +61,7 @@ def test_losses_and_their_gradients_are_trls() -> None:
             same(values.grad, case["values_gradient"])
 
 
-def test_the_figures_tell_a_difference() -> None:
+def test_the_recorded_batch_clips_some_ratios_and_values() -> None:
     """The recorded batch has clipped and unclipped ratios and values. Otherwise the comparison would test little."""
     whole = GOLDEN["whole"]
     assert 0 < whole["clip_fraction"] < 1

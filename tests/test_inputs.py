@@ -14,7 +14,7 @@ from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.engine.inputs import require
 from rlhf_sentiment.models.loading import load_policy, load_tokenizer
 
-from .conftest import SMALL_DATA, World, checkout, outs, tiny_params, write_llama, write_reviews
+from .conftest import SMALL_DATA, World, assert_names, checkout, outs, the_error, tiny_params, write_llama, write_reviews
 
 PROMPTS = ["The film was", "I saw", "They said"]
 # Sizes for a small folder of reviews.
@@ -59,8 +59,13 @@ def bring(world: World) -> dict[str, bytes]:
     return outs(world, *inputs.BROUGHT)
 
 
+def lacks(output: str) -> str:
+    """Return the warnings of `prepare` that an experiment lacks a file."""
+    return "".join(line for line in output.splitlines() if line.startswith("prepare: warning: ") and "lacks" in line)
+
+
 @pytest.mark.slow
-def test_all_that_is_added_is_kept_and_used(tmp_path: Path) -> None:
+def test_files_of_users_are_tracked_and_used(tmp_path: Path) -> None:
     there = checkout(tmp_path / "there", settings())
     brought_there = bring(there)
     there.run("dvc", "add", *ADDED)
@@ -76,12 +81,12 @@ def test_all_that_is_added_is_kept_and_used(tmp_path: Path) -> None:
     assert here.run("dvc", "status", *(f"{name}.dvc" for name in ADDED)) == "Data and pipelines are up to date.\n"
     said = here.run("dvc", "exp", "run", "--temp", "--name", "used")
     assert len(here.stages_run(said)) == 11
-    assert "this experiment lacks" not in said
+    assert lacks(said) == ""
     here.run("dvc", "exp", "apply", "used")
     assert json.loads((here / "metrics/data.json").read_text())["source"] == "data/raw/mine"
     assert json.loads((here / "models/base/config.json").read_text())["model_type"] == "llama"
     tokenizer = load_tokenizer(here / "models/ppo")
-    assert tokenizer.pad_token_id == 300 != tokenizer.eos_token_id, "it came without a pad token"
+    assert tokenizer.pad_token_id == 300 != tokenizer.eos_token_id, "the added tokenizer has no pad token"
     assert load_policy(here / "models/ppo").get_input_embeddings().num_embeddings == 301
     assert [json.loads(line)["prompt"] for line in (here / "data/samples/rlhf.jsonl").open()][::2] == PROMPTS
 
@@ -99,21 +104,21 @@ def test_all_that_is_added_is_kept_and_used(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_experiment_says_what_it_lacks(tmp_path: Path) -> None:
+def test_an_experiment_names_the_files_that_it_lacks(tmp_path: Path) -> None:
     """An experiment runs in a copy of the tracked files. A source that was not added is missing."""
     world = checkout(tmp_path / "repository", settings())
     write_reviews(world / "data/raw/mine", train=400, test=80)
     (world / "prompts/mine.txt").write_text("\n".join(PROMPTS))
     said = world.run("dvc", "exp", "run", "--temp", "prepare", status=255)
-    assert "check: params.yaml: settings: evaluate.prompts_file: prompts/mine.txt: no such file of prompts; a queued" in said
+    assert_names(the_error("check", said), "params.yaml", "evaluate.prompts_file", "prompts/mine.txt", "no such file", "--temp")
     world.run("git", "add", "prompts/mine.txt")  # staged, not committed
     said = world.run("dvc", "exp", "run", "--temp", "prepare", status=255)
-    assert "prepare: data/raw/mine is missing; put it there, or set data.source to another path; a queued or --temp" in said
-    assert "prepare: warning: this experiment lacks data/raw/mine/test.jsonl and 1 more, which neither" in said
+    assert_names(the_error("prepare", said), "data/raw/mine ", "missing", "data.source", "--temp")
+    assert_names(lacks(said), "data/raw/mine/test.jsonl", "1 more", "`dvc add`")
 
     world.run("dvc", "add", "data/raw/mine")
     world.run("git", "add", "data/raw/mine.dvc")  # and not the .gitignore that DVC wrote beside it
-    assert "this experiment lacks" not in world.run("dvc", "exp", "run", "--temp", "prepare")
+    assert lacks(world.run("dvc", "exp", "run", "--temp", "prepare")) == ""
 
     with open(world / "data/raw/mine/train.jsonl", "a") as file:  # tracked, and edited since
         file.write('{"text": "Nobody in it was awake.", "label": 0}\n')
@@ -125,16 +130,16 @@ def test_an_experiment_says_what_it_lacks(tmp_path: Path) -> None:
     (world / "data/raw/late.jsonl").write_text("{}\n")
     world.set("data.seed", 7)
     said = world.run("dvc", "exp", "run", "--temp", "prepare")
-    assert "prepare: warning: this experiment lacks data/raw/late.jsonl, which neither git nor DVC tracks; `dvc add` it" in said
+    assert_names(lacks(said), "data/raw/late.jsonl", "git", "DVC", "`dvc add`")
 
 
-def test_the_dvc_file_of_a_file_is_no_data(tmp_path: Path) -> None:
+def test_dvc_files_are_not_read_as_data(tmp_path: Path) -> None:
     for name in ("train.jsonl", "train.jsonl.dvc", ".gitignore"):
         (tmp_path / name).write_text("{}\n")
     assert [file.name for file in files_at(str(tmp_path), "data.source")] == [str(tmp_path / "train.jsonl")]
 
 
-def test_only_a_copy_speaks_of_experiments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_an_error_in_a_copy_mentions_experiments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copy = tmp_path / "repository/.dvc/tmp/exps/1"
     copy.mkdir(parents=True)
     monkeypatch.chdir(copy)
@@ -144,16 +149,18 @@ def test_only_a_copy_speaks_of_experiments(tmp_path: Path, monkeypatch: pytest.M
         for ask in (*asked, lambda: files_at("data/raw/mine", "data.source")):
             with pytest.raises(StageError) as refused:
                 ask()
-            assert ("a queued or --temp experiment has only files" in str(refused.value)) == copied
+            assert ("--temp" in str(refused.value)) == ("`dvc add`" in str(refused.value)) == copied
     monkeypatch.delenv("DVC_ROOT")
     for name in ("models/pretrained/mine.dvc", "data/raw/group.dvc"):
         Path(name).parent.mkdir(parents=True)
         Path(name).touch()
-    with pytest.raises(
-        StageError, match=r"^models/pretrained/mine is missing; put it there; run `dvc pull models/pretrained/mine.dvc` to"
-    ):
+    with pytest.raises(StageError) as refused:
         require(Path("models/pretrained/mine"))
-    with pytest.raises(StageError, match=r"; run `dvc pull data/raw/group.dvc` to get it$"):
+    assert_names(refused.value, "models/pretrained/mine ", "missing", "`dvc pull models/pretrained/mine.dvc`")
+    with pytest.raises(StageError) as refused:
         files_at("data/raw/group/deep", "data.source")
-    with pytest.raises(StageError, match=r"^models/pretrained/other is missing; put it there$"):
+    assert_names(refused.value, "data/raw/group/deep ", "missing", "data.source", "`dvc pull data/raw/group.dvc`")
+    with pytest.raises(StageError) as refused:
         require(Path("models/pretrained/other"))
+    assert_names(refused.value, "models/pretrained/other ", "missing")
+    assert "dvc pull" not in str(refused.value), "DVC does not track it"

@@ -14,7 +14,7 @@ from rlhf_sentiment.evaluation.judges import agreement, classifier_of, judged, l
 from rlhf_sentiment.models.forward import reward_scores
 from rlhf_sentiment.models.loading import load_policy, load_reward_model, load_tokenizer
 
-from .conftest import World, write_classifier, write_llama
+from .conftest import World, assert_names, write_classifier, write_llama
 
 
 def test_calibration_of_a_worked_example() -> None:
@@ -46,28 +46,28 @@ def test_platt_finds_the_logistic_curve() -> None:
     assert platt(scores, labels)(points) == pytest.approx(1 / (1 + np.exp(-(1.5 * points - 4.0))), abs=0.02)
 
 
-def test_platt_shrinks_nothing() -> None:
+def test_platt_has_no_regularisation() -> None:
     # The shares of positive texts at two scores are 1/4 and 3/4: the maximum likelihood curve goes through both.
     scores, labels = np.array([-1.0] * 4 + [1.0] * 4), np.array([0, 0, 0, 1, 0, 1, 1, 1])
     assert platt(scores, labels)(np.array([-1.0, 1.0])) == pytest.approx([0.25, 0.75], abs=1e-3)
 
 
-def test_the_lexicon_speaks_in_probabilities() -> None:
+def test_the_lexicon_returns_probabilities() -> None:
     good, nothing, bad = lexicon()(["a wonderful film", "a film", "a horrible film"])
     assert bad < nothing == 0.5 < good <= 1
 
 
 @pytest.mark.parametrize("text", ["这部电影很好看", "หนังเรื่องนี้แย่มาก", "", "。", "\ufffd"])
-def test_the_lexicon_says_nothing_of_other_languages(text: str) -> None:
+def test_the_lexicon_returns_one_half_for_other_languages(text: str) -> None:
     assert lexicon()([text]) == pytest.approx([0.5])
 
 
-def test_what_is_judged() -> None:
+def test_the_judged_text_has_the_prompt_only_if_asked() -> None:
     assert judged("The film", " was warm", "response") == " was warm"
     assert judged("The film", " was warm", "prompt and response") == "The film was warm"
 
 
-def test_a_text_has_the_score_that_it_has_alone(finished_world: World) -> None:
+def test_the_score_of_a_text_does_not_depend_on_its_batch(finished_world: World) -> None:
     reward = load_reward_model(finished_world / "models/reward")
     tokenizer = load_tokenizer(finished_world / "models/reward")
     texts = ["The film was warm.", "I", "My cousin found that the plot was dull at first but bright by the end."] * 30
@@ -114,39 +114,45 @@ def test_a_classifier_with_few_positions_reads_the_beginning(tmp_path: Path, kin
     opinion = classifier_of(str(folder), torch.device("cpu"))
     texts = ["warm " * 500, "warm " * 600, "The film was dull."]
     together = opinion(texts)
-    assert together[0] == pytest.approx(together[1], abs=1e-6), "the rest is not read"
-    assert together[2:] == pytest.approx(opinion(texts[2:]), abs=1e-6), "nor is padding"
+    assert together[0] == pytest.approx(together[1], abs=1e-6), "only the beginning is read"
+    assert together[2:] == pytest.approx(opinion(texts[2:]), abs=1e-6), "padding changes nothing"
 
 
-def test_a_hub_classifier_is_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+class LoadedError(Exception):
+    """An exception that stops a test where it loads a classifier."""
+
+
+def test_a_hub_classifier_is_loaded_at_its_revision(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
     def load(name: str, device: torch.device, revision: str | None) -> Any:
         asked.append((name, revision))
-        raise StageError("stop here")
+        raise LoadedError
 
     monkeypatch.setattr("rlhf_sentiment.evaluation.judges.load_classifier", load)
     for judge in ("owner/name@" + "a" * 40, "models/pretrained/mine"):
-        with pytest.raises(StageError, match="stop here"):
+        with pytest.raises(LoadedError):
             classifier_of(judge, torch.device("cpu"))
     assert asked == [("owner/name", "a" * 40), ("models/pretrained/mine", None)]
 
 
-def test_the_order_of_labels_is_read_not_guessed(tmp_path: Path) -> None:
+def test_the_positive_label_is_found_by_its_name(tmp_path: Path) -> None:
     write_classifier(tmp_path / "one", ["negative", "positive"])
     write_classifier(tmp_path / "other", ["positive", "negative"])
     one, other = (classifier_of(str(tmp_path / name), torch.device("cpu"))(["The film was warm."]) for name in ("one", "other"))
     assert one == pytest.approx(1 - other, abs=1e-6)
 
 
-def test_a_classifier_without_sides_is_refused(tmp_path: Path) -> None:
+def test_a_classifier_without_positive_and_negative_labels_is_refused(tmp_path: Path) -> None:
     write_classifier(tmp_path / "stars", ["1 star", "2 stars", "3 stars"])
-    with pytest.raises(StageError, match="has the labels 1 star, 2 stars, 3 stars; a judge needs one that begins with pos"):
+    with pytest.raises(StageError) as error:
         classifier_of(str(tmp_path / "stars"), torch.device("cpu"))
+    assert_names(error.value, str(tmp_path / "stars"), "1 star, 2 stars, 3 stars", "pos", "neg")
 
 
-def test_a_language_model_is_no_judge(tmp_path: Path) -> None:
+def test_a_language_model_as_judge_is_refused(tmp_path: Path) -> None:
     write_llama(tmp_path / "llama")
     assert load_policy(tmp_path / "llama")
-    with pytest.raises(StageError, match=r"llama lacks weights, such as score\.weight"):
+    with pytest.raises(StageError) as error:
         classifier_of(str(tmp_path / "llama"), torch.device("cpu"))
+    assert_names(error.value, str(tmp_path / "llama"), "lacks weights", "score.weight")

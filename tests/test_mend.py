@@ -14,7 +14,7 @@ from dvc.repo import Repo
 
 import mend
 
-from .conftest import FUZZ, ROOT
+from .conftest import FUZZ, ROOT, assert_names, the_error
 
 WHOLE = yaml.safe_dump(
     {
@@ -99,7 +99,7 @@ def dvc_can_read() -> bool:
     return True
 
 
-def test_mend_and_dvc_agree_on_damage(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mend_restores_exactly_the_locks_that_dvc_refuses(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rng = random.Random(17)
     verdicts = []
     for number in range(120 * FUZZ):
@@ -108,30 +108,34 @@ def test_mend_and_dvc_agree_on_damage(repository: Path, capsys: pytest.CaptureFi
         verdicts.append(dvc_can_read())
         mend.main()
         assert (repository / "dvc.lock").read_bytes() == (content if verdicts[-1] else WHOLE), (number, content)
-    assert 10 < sum(verdicts) < len(verdicts) - 10, "damage of both kinds"
+    assert 10 < sum(verdicts) < len(verdicts) - 10, "some damage leaves a file that DVC can read, and some does not"
     said = capsys.readouterr().out.splitlines()
-    assert said == ["mend: dvc.lock was damaged, perhaps because dvc was killed; restored from git"] * verdicts.count(False)
+    assert len(said) == verdicts.count(False)
+    for line in said:
+        assert_names(line, "mend: ", "dvc.lock", "damaged", "restored from git")
 
 
-def test_a_lock_that_was_committed_damaged_is_put_aside(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_lock_that_was_committed_damaged_is_renamed(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (repository / "dvc.lock").write_bytes(WHOLE + WHOLE)
     subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qam", "twice"], check=True)
     (repository / "dvc.lock").write_bytes(b"schema: [")
     mend.main()
-    assert "renamed to dvc.lock.cut" in capsys.readouterr().out
+    assert_names(capsys.readouterr().out, "mend: ", "dvc.lock ", "damaged", "dvc.lock.cut")
     assert not (repository / "dvc.lock").exists()
     assert (repository / "dvc.lock.cut").read_bytes() == b"schema: ["
     assert [path.name for path in repository.glob(".dvc.lock*")] == []
 
 
 @pytest.mark.parametrize("name", ["dvc.lock", ".dvc/tmp/rwlock"])
-def test_what_cannot_be_opened_is_said_in_a_line(repository: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+def test_a_file_that_cannot_be_opened_is_one_clear_line(
+    repository: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
     (repository / name).unlink(missing_ok=True)
     (repository / name).mkdir(parents=True)
     with pytest.raises(SystemExit) as stopped:
         mend.main()
     assert stopped.value.code == 1
-    assert capsys.readouterr().err == f"mend: {name}: Is a directory\n"
+    assert_names(the_error("mend", capsys.readouterr().err), name, "directory")
 
 
 INFO = {"pid": 2**22 + 1, "cmd": "dvc repro"}
@@ -158,7 +162,7 @@ INFO = {"pid": 2**22 + 1, "cmd": "dvc repro"}
         ("\0" * 40, False),
     ],
 )
-def test_an_rwlock_of_the_wrong_shape_is_removed(
+def test_an_rwlock_that_dvc_refuses_is_removed(
     repository: Path, capsys: pytest.CaptureFixture[str], content: str, whole: bool
 ) -> None:
     rwlock = repository / ".dvc/tmp/rwlock"

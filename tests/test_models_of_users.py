@@ -1,4 +1,4 @@
-"""Models of users: which are loaded, why others are refused, and the value head of models without one."""
+"""Models of users: which are loaded, which are refused and why, and the value head of models without one."""
 
 import json
 import pickle
@@ -13,13 +13,14 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
 
 from base import check_saved, give_pad_token, train_tokenizer
 from rlhf_sentiment.engine.errors import StageError
+from rlhf_sentiment.evaluation.contestants import CONTESTANTS
 from rlhf_sentiment.models.compatibility import check_policy
 from rlhf_sentiment.models.forward import logits_and_states, reward_scores, width
 from rlhf_sentiment.models.loading import load_classifier, load_policy, load_reward_model, load_tokenizer, save
 from rlhf_sentiment.models.value_head import Critic
 from rlhf_sentiment.models.weights import _at_most
 
-from .conftest import World, checkout, tiny_params, write_classifier
+from .conftest import World, assert_names, checkout, tiny_params, write_classifier
 
 IDS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}
 SIZE = IDS | {
@@ -107,42 +108,44 @@ def test_an_architecture_that_works_is_loaded_and_gets_a_value_head(tmp_path: Pa
     ids, mask = torch.tensor([[5, 6, 7, 8]]), torch.ones(1, 4, dtype=torch.long)
     scores = reward_scores(reward, ids, mask)
     assert torch.equal(reward_scores(again, ids, mask), scores)
-    torch.testing.assert_close(reward(ids, attention_mask=mask).logits[0], scores), "what the reward trainer trains"
+    torch.testing.assert_close(reward(ids, attention_mask=mask).logits[0], scores), "the reward trainer trains these scores"
     values = Critic.from_reward_model(reward)(ids, mask, 1)
     assert values.shape == (1, 1)
 
 
 @pytest.mark.parametrize(
-    ("kind", "reason"),
+    ("kind", "parts"),
     [
-        ("mamba", "its logits with a key-value cache differ"),
-        ("openai-gpt", "it cannot be called with a key-value cache"),
-        ("bert-generation", "its logits with a key-value cache differ"),
-        ("ctrl", "its class for scores, CTRLForSequenceClassification, has no linear head"),
+        ("mamba", ["step", "cache", "other numbers"]),
+        ("openai-gpt", ["cannot be called", "cache"]),
+        ("bert-generation", ["step", "cache", "other numbers"]),
+        ("ctrl", ["CTRLForSequenceClassification", "no linear head"]),
     ],
 )
-def test_an_architecture_that_would_be_sampled_wrongly_is_refused(tmp_path: Path, kind: str, reason: str) -> None:
-    with pytest.raises(StageError, match=f"of the kind {kind}, does not work here: {reason}"):
+def test_an_architecture_that_would_be_sampled_wrongly_is_refused(tmp_path: Path, kind: str, parts: list[str]) -> None:
+    with pytest.raises(StageError) as error:
         load_policy(write(tmp_path / kind, kind))
+    assert_names(error.value, f"{tmp_path / kind}, ", f"kind {kind}", *parts)
 
 
 @pytest.mark.parametrize("argument", ["attention_mask", "position_ids"])
-def test_a_model_that_does_not_see_padding_is_refused(argument: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_whose_results_change_with_padding_is_refused(argument: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPT-2 that ignores the attention mask or the position ids is refused."""
     model = make("gpt2")
     true = model.forward
     monkeypatch.setattr(model, "forward", lambda **given: true(**given | {argument: None}))
-    with pytest.raises(StageError, match="its logits change if a row is padded on the left"):
+    with pytest.raises(StageError) as error:
         check_policy("mine", model)
+    assert_names(error.value, "mine", "kind gpt2", "padded on the left", "other numbers")
 
 
-def test_a_model_with_few_positions_is_checked_too() -> None:
+def test_a_model_with_few_positions_passes_the_check() -> None:
     check_policy("mine", make("gpt2", n_positions=8))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("tied", [True, False])
-def test_half_precision_and_both_kinds_of_head_load(tmp_path: Path, dtype: torch.dtype, tied: bool) -> None:
+def test_half_precision_and_tied_or_separate_heads_are_loaded(tmp_path: Path, dtype: torch.dtype, tied: bool) -> None:
     model = make("llama", tie_word_embeddings=tied).to(dtype)
     model.save_pretrained(tmp_path, max_shard_size="10KB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 1
@@ -153,7 +156,7 @@ def test_half_precision_and_both_kinds_of_head_load(tmp_path: Path, dtype: torch
 
 
 @pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod."])
-def test_the_names_of_wrappers_are_taken_off_and_not_written_again(tmp_path: Path, prefix: str) -> None:
+def test_prefixes_of_wrappers_are_removed_from_weight_names(tmp_path: Path, prefix: str) -> None:
     write(tmp_path)
     plain = load_file(tmp_path / "model.safetensors")
     rewrite(tmp_path, lambda weights: {prefix + name: weight for name, weight in weights.items()})
@@ -164,103 +167,110 @@ def test_the_names_of_wrappers_are_taken_off_and_not_written_again(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "parts"),
     [
         (
             lambda w: {"tok_embeddings.weight": torch.zeros(2, 2)},
-            "the weights are only 1 tensors, such as tok_embeddings.weight .they have the original names of Llama",
+            ["config.json", "num_hidden_layers", "1 tensors", "tok_embeddings.weight", "Llama", "convert"],
         ),
         (
             lambda w: {f"unet.{name}": weight for name, weight in w.items()},
-            r"lacks weights, such as lm_head\.weight, and has others, such as unet\..*; the pipeline did not make it",
+            ["lacks weights", "lm_head.weight", "has others", "unet."],
         ),
         (
             lambda w: w | {"v_head.summary.weight": torch.zeros(1, 16)},
-            "config.json does not describe, such as v_head.* .they are of a trl model",
+            ["config.json", "no place", "v_head.summary.weight", "trl", "pretrained_model"],
         ),
         (
             lambda w: w | {"_orig_mod.model.norm.weight": torch.zeros(16)},
-            "has the weight model.norm.weight twice, as _orig_mod.model.norm.weight and as model.norm.weight",
+            ["twice", "as _orig_mod.model.norm.weight", "as model.norm.weight"],
         ),
-        (lambda w: w | {"model.norm.weight": torch.ones(16).int()}, "the weight model.norm.weight is of I32; save"),
-        (lambda w: w | {"model.norm.weight": torch.ones(16) * 1j}, "the weight model.norm.weight is of C64; save"),
+        (lambda w: w | {"model.norm.weight": torch.ones(16).int()}, ["model.norm.weight", "I32", "float32"]),
+        (lambda w: w | {"model.norm.weight": torch.ones(16) * 1j}, ["model.norm.weight", "C64", "float32"]),
         (
             lambda w: {n: t for n, t in w.items() if "norm" not in n},
-            "lacks weights, such as model.layers.0.input_layernorm.weight;",
+            ["lacks weights", "model.layers.0.input_layernorm.weight"],
         ),
         (
             lambda w: w | {"model.norm.weight": torch.ones(17)},
-            r"model.norm.weight has the shape \[17\], but its config.json asks",
+            ["model.norm.weight", "shape [17]", "config.json", "[16]"],
         ),
         (
             lambda w: w | {"model.norm.weight": torch.full((16,), float("nan"))},
-            "the weight model.norm.weight has NaN or infinite",
+            ["model.norm.weight", "NaN"],
         ),
         (
             lambda w: w | {"lm_head.weight": torch.full((60, 16), -float("inf"))},
-            "the weight lm_head.weight has NaN or infinite",
+            ["lm_head.weight", "infinite"],
         ),
     ],
 )
-def test_weights_that_are_not_the_models_are_named(tmp_path: Path, change: Any, said: str) -> None:
+def test_weights_that_do_not_fit_the_configuration_are_named(tmp_path: Path, change: Any, parts: list[str]) -> None:
     rewrite(write(tmp_path), change)
-    with pytest.raises(StageError, match=said) as caught:
+    with pytest.raises(StageError) as error:
         load_policy(tmp_path)
-    assert "delete" not in str(caught.value), "it is the user's own"
+    assert_names(error.value, str(tmp_path), *parts)
+    assert "delete" not in str(error.value), "the model belongs to the user"
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "parts"),
     [
-        ({"num_hidden_layers": 1}, r"config.json does not describe, such as model\.layers\.1\."),
-        ({"num_hidden_layers": 3}, r"lacks weights, such as model\.layers\.2\."),
-        ({"num_hidden_layers": 10**6}, "config.json: num_hidden_layers is 1000000, but the weights are only 21 tensors"),
-        ({"num_hidden_layers": 10**12}, "config.json: num_hidden_layers is 1000000000000"),
-        ({"num_hidden_layers": -1}, "config.json does not describe"),
-        ({"num_labels": 10**12}, "config.json has 1000000000000 labels; at most 10,000 are possible"),
-        ({"id2label": {str(i): "a" for i in range(10_001)}}, "config.json has 10001 labels"),
-        ({"pad_token_id": "x"}, "cannot be loaded: Validation error for field 'pad_token_id': TypeError"),
-        ({"vocab_size": 61}, r"has the shape \[60, 16\], but its config.json asks for \[61, 16\]"),
-        ({"vocab_size": 10**12}, "config.json asks for 32,.* numbers, but the weights hold"),
-        ({"vocab_size": 10**18}, "cannot be loaded"),
-        ({"hidden_size": 10**400}, "cannot be loaded"),
-        ({"hidden_size": -16}, "cannot be loaded"),
-        ({"hidden_size": "wide"}, "cannot be loaded"),
-        ({"intermediate_size": 10**9}, "config.json asks for"),
-        ({"model_type": "no such thing"}, "cannot be loaded"),
-        ({"model_type": "mixtral", "num_local_experts": 10**9}, "config.json asks for|cannot be loaded"),
-        ({"auto_map": {"AutoConfig": "evil.C"}, "model_type": "evil"}, "cannot be loaded"),
+        ({"num_hidden_layers": 1}, ["config.json", "no place", "model.layers.1."]),
+        ({"num_hidden_layers": 3}, ["lacks weights", "model.layers.2."]),
+        ({"num_hidden_layers": 10**6}, ["config.json", "num_hidden_layers", "1000000,", "21 tensors"]),
+        ({"num_hidden_layers": 10**12}, ["config.json", "num_hidden_layers", "1000000000000", "21 tensors"]),
+        ({"num_hidden_layers": -1}, ["config.json", "no place"]),
+        ({"num_labels": 10**12}, ["config.json", "1000000000000 labels", "at most 10,000"]),
+        ({"id2label": {str(i): "a" for i in range(10_001)}}, ["config.json", "10001 labels", "at most 10,000"]),
+        ({"pad_token_id": "x"}, ["cannot be loaded", "'pad_token_id'", "TypeError"]),
+        ({"vocab_size": 61}, ["config.json", "shape [60, 16]", "[61, 16]"]),
+        ({"vocab_size": 10**12}, ["config.json", "asks for 32,", "numbers"]),
+        ({"vocab_size": 10**18}, ["cannot be loaded"]),
+        ({"hidden_size": 10**400}, ["cannot be loaded"]),
+        ({"hidden_size": -16}, ["cannot be loaded"]),
+        ({"hidden_size": "wide"}, ["cannot be loaded", "hidden_size"]),
+        ({"intermediate_size": 10**9}, ["config.json", "asks for", "numbers"]),
+        ({"model_type": "no such thing"}, ["cannot be loaded", "no such thing"]),
+        ({"model_type": "mixtral", "num_local_experts": 10**9}, ["config.json", "asks for", "numbers"]),
+        ({"auto_map": {"AutoConfig": "evil.C"}, "model_type": "evil"}, ["cannot be loaded"]),
     ],
 )
-def test_a_configuration_that_is_not_the_weights_is_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+def test_a_configuration_that_does_not_fit_the_weights_is_refused(
+    tmp_path: Path, changes: dict[str, Any], parts: list[str]
+) -> None:
     reconfigure(write(tmp_path, tie_word_embeddings=False), **changes)
-    with pytest.raises(StageError, match=said):
+    with pytest.raises(StageError) as error:
         load_policy(tmp_path)
+    assert_names(error.value, str(tmp_path), *parts)
 
 
-def test_a_list_of_layers_without_end_is_not_made(tmp_path: Path) -> None:
+def test_a_configuration_with_far_too_many_layers_is_refused(tmp_path: Path) -> None:
     """The configuration of Qwen makes such a list when transformers reads it."""
     reconfigure(write(tmp_path, "qwen2"), num_hidden_layers=10**12, layer_types=None)
     for load in (load_policy, load_reward_model):
-        with pytest.raises(StageError, match=r"num_hidden_layers is 1000000000000, but the weights are only \d+ tensors"):
+        with pytest.raises(StageError) as error:
             load(tmp_path)
+        assert_names(error.value, "config.json", "num_hidden_layers", "1000000000000", "tensors")
 
 
-def test_a_table_of_positions_without_end_is_refused(tmp_path: Path) -> None:
+def test_a_configuration_with_far_too_many_positions_is_refused(tmp_path: Path) -> None:
     """GPT-J computes a table of positions that no file contains."""
     write(tmp_path, "gptj", rotary_dim=4, vocab_size=60, n_embd=16, n_layer=1, n_head=2, n_positions=64)
     assert load_policy(tmp_path)
     reconfigure(tmp_path, n_positions=10**12)
-    with pytest.raises(StageError, match=r"config\.json asks for 8,000,000,008,380 numbers, but the weights hold 8,380"):
+    with pytest.raises(StageError) as error:
         load_policy(tmp_path)
+    assert_names(error.value, "config.json", "8,000,000,008,380 numbers", " 8,380")
 
 
-def test_a_model_that_is_made_without_end_is_stopped() -> None:
+def test_building_a_model_stops_at_the_limit_of_tensors() -> None:
     """Other keys than the number of layers can multiply a model. So tensors are counted while the model is made."""
     with _at_most(10, "mine"):
         torch.nn.ModuleList(torch.nn.Linear(1, 1) for _ in range(5))
-    with pytest.raises(StageError, match="mine asks for a model of more than 10 tensors"), _at_most(10, "mine"):
+    with pytest.raises(StageError) as error, _at_most(10, "mine"):
         torch.nn.ModuleList(torch.nn.Linear(1, 1) for _ in range(6))
+    assert_names(error.value, "mine", "more than 10 tensors")
     torch.nn.ModuleList(torch.nn.Linear(1, 1) for _ in range(6))
 
 
@@ -272,7 +282,7 @@ def test_a_model_that_is_made_without_end_is_stopped() -> None:
         {"return_dict": False},
     ],
 )
-def test_a_configuration_that_is_odd_and_harmless_is_mended(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_unusual_harmless_settings_of_a_model_are_reset(tmp_path: Path, changes: dict[str, Any]) -> None:
     """The model behaves as one without these changes, from the first check to its reward model."""
     plain = bring_and_save(write(tmp_path / "model", "gpt2", vocab_size=270), tmp_path / "plain")
     reconfigure(tmp_path / "model", **changes)
@@ -280,13 +290,14 @@ def test_a_configuration_that_is_odd_and_harmless_is_mended(tmp_path: Path, chan
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
-def test_json_that_is_nested_without_end_names_the_file(tmp_path: Path, name: str) -> None:
+def test_deeply_nested_json_is_refused_and_the_file_is_named(tmp_path: Path, name: str) -> None:
     write(tmp_path)
     tokenizer = train_tokenizer(["a warm film"] * 5, 270)
     tokenizer.save_pretrained(tmp_path)
     (tmp_path / name).write_text('{"a": ' * 100_000 + "1" + "}" * 100_000)
-    with pytest.raises(StageError, match=f"{name} cannot be read"):
+    with pytest.raises(StageError) as error:
         load_tokenizer(tmp_path) if name.startswith("tokenizer") else load_policy(tmp_path)
+    assert_names(error.value, str(tmp_path / name), "cannot be read")
 
 
 class Planted:
@@ -301,12 +312,15 @@ class Planted:
 
 @pytest.mark.parametrize("name", ["pytorch_model-00001-of-00001.bin", "../elsewhere.safetensors", "weights.pt"])
 @pytest.mark.parametrize("load", [load_policy, lambda folder: load_classifier(str(folder), "cpu"), load_reward_model])
-def test_an_index_names_safetensors_beside_it(tmp_path: Path, name: str, load: Callable[[Path], Any]) -> None:
+def test_an_index_that_names_no_safetensors_file_beside_it_is_refused(
+    tmp_path: Path, name: str, load: Callable[[Path], Any]
+) -> None:
     write(tmp_path / "model")
     shard(tmp_path / "model", name)
     (tmp_path / "model" / name).write_bytes(pickle.dumps(Planted(tmp_path / "pwned")))
-    with pytest.raises(StageError, match=r"index.json names .* which is not a safetensors file"):
+    with pytest.raises(StageError) as error:
         load(tmp_path / "model")
+    assert_names(error.value, "model.safetensors.index.json", repr(name), "no safetensors file")
     assert not (tmp_path / "pwned").exists()
 
 
@@ -314,40 +328,46 @@ def test_a_shard_that_is_missing_is_named(tmp_path: Path) -> None:
     shard(write(tmp_path), "one.safetensors")
     assert load_policy(tmp_path)
     (tmp_path / "one.safetensors").unlink()
-    with pytest.raises(StageError, match=r"has no one\.safetensors"):
+    with pytest.raises(StageError) as error:
         load_policy(tmp_path)
+    assert_names(error.value, str(tmp_path), "no one.safetensors")
     (tmp_path / "model.safetensors.index.json").write_text("[]")
-    with pytest.raises(StageError, match=r"index\.json: should have weight_map"):
+    with pytest.raises(StageError) as error:
         load_policy(tmp_path)
+    assert_names(error.value, str(tmp_path / "model.safetensors.index.json"), "weight_map")
 
 
-def test_a_folder_that_is_no_model_is_said_to_be_none(tmp_path: Path) -> None:
+def test_a_folder_without_config_json_is_refused(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("a model will come here")
-    with pytest.raises(StageError, match=r"has no config\.json"):
+    with pytest.raises(StageError) as error:
         load_policy(tmp_path)
+    assert_names(error.value, str(tmp_path), "no config.json")
 
 
 def test_other_weights_named_by_the_configuration_are_not_opened(tmp_path: Path) -> None:
     reconfigure(write(tmp_path / "model"), transformers_weights="adapter_model.bin")
     (tmp_path / "model/adapter_model.bin").write_bytes(pickle.dumps(Planted(tmp_path / "pwned")))
-    with pytest.raises(StageError, match="transformers_weights"):
+    with pytest.raises(StageError) as error:
         load_policy(tmp_path / "model")
+    assert_names(error.value, str(tmp_path / "model/config.json"), "transformers_weights")
     assert not (tmp_path / "pwned").exists()
 
 
-def test_an_adapter_alone_is_to_be_merged_first(tmp_path: Path) -> None:
+def test_an_adapter_is_refused(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "gpt2", "peft_type": "LORA"}')
     save_file({"base_model.model.lora_A.weight": torch.zeros(2, 2)}, tmp_path / "adapter_model.safetensors")
-    with pytest.raises(StageError, match="holds an adapter; merge the adapter first"):
+    with pytest.raises(StageError) as error:
         load_policy(tmp_path)
+    assert_names(error.value, str(tmp_path), "adapter", "merge_and_unload")
     write(tmp_path)
     (tmp_path / "adapter_config.json").unlink()
-    with pytest.raises(StageError, match="holds an adapter; merge the adapter first"):
+    with pytest.raises(StageError) as error:
         load_policy(tmp_path)
+    assert_names(error.value, str(tmp_path), "adapter", "merge_and_unload")
 
 
 @pytest.mark.parametrize("pad", [60, 5000, -1])
-def test_a_pad_id_that_the_model_does_not_know_is_mended(tmp_path: Path, pad: int) -> None:
+def test_a_pad_id_outside_the_vocabulary_is_replaced(tmp_path: Path, pad: int) -> None:
     reconfigure(write(tmp_path / "model", vocab_size=270), pad_token_id=pad if pad != 60 else 270)
     tokenizer = train_tokenizer(["a warm film"] * 5, 270)
     model = load_policy(tmp_path / "model")
@@ -373,7 +393,7 @@ def test_a_pad_token_beyond_the_embedding_gets_a_row(tmp_path: Path) -> None:
         None,
     ],
 )
-def test_how_a_model_was_to_be_sampled_is_not_read(tmp_path: Path, own: Any) -> None:
+def test_generation_config_json_is_not_read(tmp_path: Path, own: Any) -> None:
     """Some models have a generation_config.json that transformers reads but refuses to write."""
     tokenizer = train_tokenizer(["a warm film"] * 5, 270)
     write(tmp_path / "model", vocab_size=len(tokenizer))
@@ -387,7 +407,7 @@ def test_how_a_model_was_to_be_sampled_is_not_read(tmp_path: Path, own: Any) -> 
     assert "temperature" not in written
 
 
-def test_a_head_of_its_own_stays_where_the_configuration_ties_it(tmp_path: Path) -> None:
+def test_a_separate_head_stays_separate_if_the_configuration_ties_it(tmp_path: Path) -> None:
     write(tmp_path / "model", "gpt2", vocab_size=270)
     head = torch.randn(270, 16)
     rewrite(tmp_path / "model", lambda weights: weights | {"lm_head.weight": head})
@@ -401,25 +421,27 @@ def test_a_head_of_its_own_stays_where_the_configuration_ties_it(tmp_path: Path)
     assert torch.equal(load_policy(tmp_path / "again").get_output_embeddings().weight[:270], head)
 
 
-def test_a_model_that_is_another_or_none_once_saved_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_cannot_be_saved_and_loaded_unchanged_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The position table of XGLM has a row for its default pad id. A larger pad id is outside the table."""
     shape = {"vocab_size": 310, "d_model": 16, "attention_heads": 2, "num_layers": 2, "ffn_dim": 32}
     model = load_policy(write(tmp_path / "model", "xglm", **shape))
     model.config.pad_token_id = 300
     monkeypatch.chdir(tmp_path)
     save(model, train_tokenizer(["a warm film"] * 5, 270), "models/base")
-    with pytest.raises(StageError, match=r"mine, saved with its pad token, cannot be loaded again: .*out of bounds"):
+    with pytest.raises(StageError) as error:
         check_saved("mine", model, "models/base")
-    assert not Path("models/base").exists(), "or the next stage would take it"
+    assert_names(error.value, "mine", "cannot be loaded again", "out of bounds")
+    assert not Path("models/base").exists(), "otherwise the next stage would load it"
     other = make("llama")
     other.save_pretrained(tmp_path / "other")
     with torch.no_grad():
         other.lm_head.weight.add_(1.0)
-    with pytest.raises(StageError, match=r"mine, saved .* its weights change"):
+    with pytest.raises(StageError) as error:
         check_saved("mine", other, tmp_path / "other")
+    assert_names(error.value, "mine", "weights differ")
 
 
-def test_hidden_states_give_the_models_own_logits_where_the_trunk_narrows_them() -> None:
+def test_hidden_states_of_a_narrow_trunk_give_the_models_logits() -> None:
     """The output of the trunk of OPT-350m is half as wide as its layers."""
     model = make("opt", **OPT350)
     assert width(model) == 8 != model.config.hidden_size
@@ -431,16 +453,17 @@ def test_hidden_states_give_the_models_own_logits_where_the_trunk_narrows_them()
     assert Critic(width(model)).value(states).shape == (1, 3)
 
 
-def test_a_judge_is_looked_at_too(tmp_path: Path) -> None:
+def test_a_classifier_with_nan_weights_is_refused(tmp_path: Path) -> None:
     write_classifier(tmp_path, ["NEGATIVE", "POSITIVE"])
     rewrite(tmp_path, lambda weights: weights | {"score.weight": weights["score.weight"] * float("nan")})
-    with pytest.raises(StageError, match=r"the weight score\.weight has NaN"):
+    with pytest.raises(StageError) as error:
         load_classifier(str(tmp_path), "cpu")
+    assert_names(error.value, str(tmp_path), "score.weight", "NaN")
 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize(("kind", "critic"), [("granite", "separate"), ("opt", "shared")])
-def test_a_model_without_a_class_for_scores_walks_the_whole_road(tmp_path: Path, kind: str, critic: str) -> None:
+def test_a_model_without_a_class_for_scores_runs_every_stage(tmp_path: Path, kind: str, critic: str) -> None:
     """Granite has no class for sequence classification. The trunk of OPT-350m narrows the states that a shared critic reads."""
     tree = tiny_params()
     tree["base"].update(model="models/pretrained/mine", revision=None)
@@ -453,6 +476,6 @@ def test_a_model_without_a_class_for_scores_walks_the_whole_road(tmp_path: Path,
     tokenizer.save_pretrained(world / "models/pretrained/mine")
     world.run("dvc", "repro")
     result = json.loads((world / "metrics/evaluation.json").read_text())
-    assert {"base", "sft", "rlhf"} <= result.keys()
+    assert CONTESTANTS.keys() <= result.keys()
     assert json.loads((world / "metrics/ppo.json").read_text())["first_ratio_error"] < 1e-4
     assert type(load_reward_model(world / "models/reward")).__name__.endswith("ForSequenceClassification")

@@ -46,7 +46,7 @@ LETTERS = {
 
 
 @pytest.mark.parametrize("letters", LETTERS.values(), ids=LETTERS)
-def test_the_search_finds_what_a_comparison_of_all_pairs_finds(letters: str) -> None:
+def test_the_search_equals_a_comparison_of_all_pairs(letters: str) -> None:
     rng = random.Random(0)
     of = [rng.choices(letters, k=40) for _ in range(80)]
     changed = [

@@ -62,7 +62,7 @@ def test_deps_are_the_import_closure_and_the_files_read(name: str) -> None:
         assert len(files & code) * 2 > len(files), f"{name} uses less than half of {room}: name the files"
 
 
-def test_a_room_is_nothing_but_its_files() -> None:
+def test_the_init_of_a_room_runs_nothing_and_a_room_has_no_subfolder() -> None:
     """DVC hashes a whole folder. So `__init__.py` runs nothing, there is no subfolder, and caches are ignored."""
     assert "__pycache__" in (ROOT / ".dvcignore").read_text().splitlines()
     for folder in PACKAGE.iterdir():
@@ -80,7 +80,7 @@ def test_outs_are_what_the_stage_says_it_writes(name: str) -> None:
     for kind in ("metrics", "plots"):
         for entry in stage.get(kind, []):
             (options,) = entry.values()
-            assert options["cache"] is False, "reviews work from git alone"
+            assert options["cache"] is False, "reviewers need git only"
     assert all(isinstance(entry, str) for entry in stage.get("outs", [])), "cache: false would turn off the run cache"
 
 
@@ -97,7 +97,7 @@ def test_params_are_the_sections_loaded(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_closure_is_what_python_imports() -> None:
+def test_the_closure_equals_the_imports_of_python() -> None:
     """The imports that `closure` finds equal those of Python, for the stages with the fewest and the most imports."""
     for name in ("check", "prepare", "evaluate"):
         program = f"import sys; sys.path.insert(0, {str(STAGES)!r}); import {name}; print(*sys.modules)"
@@ -109,11 +109,11 @@ def test_the_closure_is_what_python_imports() -> None:
 
 
 @pytest.mark.parametrize("name", ["base", "sft", "reward", "ppo"])
-def test_what_trains_depends_on_nothing_of_evaluation(name: str) -> None:
+def test_training_stages_import_nothing_of_evaluation(name: str) -> None:
     assert not {file.parent.name for file in closure(STAGES / f"{name}.py")} & {"api", "evaluation"}
 
 
-def test_importing_the_package_runs_nothing() -> None:
+def test_importing_the_package_does_not_import_torch() -> None:
     tree = ast.parse((PACKAGE / "__init__.py").read_text())
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module != "typing"]
     (for_types,) = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]

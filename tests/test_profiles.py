@@ -13,10 +13,11 @@ import yaml
 import prepare
 from rlhf_sentiment.data import grammar
 from rlhf_sentiment.engine.params import load, read_yaml
+from rlhf_sentiment.evaluation.contestants import CONTESTANTS
 from rlhf_sentiment.settings.data import DataSettings
 from rlhf_sentiment.settings.whole import Params
 
-from .conftest import ROOT, SHARED, SMALL_DATA, World, checkout, prepare_params, write_llama, write_reviews
+from .conftest import ROOT, SHARED, SMALL_DATA, World, assert_names, checkout, prepare_params, write_llama, write_reviews
 
 PROFILES = sorted((ROOT / "profiles").glob("*.yaml"))
 # Sizes for a small folder of reviews. All other settings are those of the profile.
@@ -42,13 +43,13 @@ def small(profile: str, model: str, **ppo: Any) -> dict[str, Any]:
 def assert_every_stage_ran(world: World, output: str) -> dict[str, Any]:
     assert len(world.stages_run(output)) == 9
     result: dict[str, Any] = json.loads((world / "metrics/evaluation.json").read_text())
-    for model in ("base", "sft", "rlhf"):
+    for model in CONTESTANTS:
         assert result[model]["samples"] == 10
-        assert "grammar_parses" not in result[model], "the grammar is no oracle of text that it did not write"
+        assert "grammar_parses" not in result[model], "the grammar did not write these texts"
     return result
 
 
-def test_there_are_profiles() -> None:
+def test_the_profiles_have_these_names() -> None:
     local = {"imdb-local", "stories-llama", "hh-local"}
     assert {file.stem for file in PROFILES} == local | {"distilgpt2-imdb", "hh-rlhf", "lm-sentiment", "sst2"}
 
@@ -102,11 +103,11 @@ def test_a_hub_data_set_is_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("file", PROFILES, ids=lambda file: file.stem)
-def test_a_profile_is_in_order(file: Path) -> None:
+def test_a_profile_is_valid(file: Path) -> None:
     load(Params, file, whole=True)
 
 
-def test_the_original_setting_is_as_it_was() -> None:
+def test_distilgpt2_imdb_has_the_original_settings() -> None:
     tree = read_yaml(ROOT / "profiles/distilgpt2-imdb.yaml")
     assert tree["base"]["model"] == "distilbert/distilgpt2"
     assert len(tree["base"]["revision"]) == len(tree["data"]["hub"]["revision"]) == 40
@@ -120,7 +121,7 @@ def test_the_original_setting_is_as_it_was() -> None:
 
 
 @pytest.mark.thorough
-def test_a_llama_without_a_pad_token_walks_the_same_road(tmp_path: Path) -> None:
+def test_a_llama_without_a_pad_token_runs_every_stage(tmp_path: Path) -> None:
     tree = small("stories-llama", "llama", batch_size=16, micro_batch_size=8, max_new_tokens=12)
     tree["generation"]["max_new_tokens"] = 12
     world = checkout(tmp_path / "repository", tree)
@@ -141,13 +142,13 @@ def test_a_llama_without_a_pad_token_walks_the_same_road(tmp_path: Path) -> None
     output = world.run(
         "python", "stages/compare.py", "--prompt", "The film was", "--prompt", "I saw", "--samples", "2", "--csv", "out.csv"
     )
-    assert "mean P(positive) of 4 answers each: base " in output
-    assert len((world / "out.csv").read_text().splitlines()) == 1 + 2 * 2 * 3
+    assert_names(output, "P(positive)", "4 answers", *(f"{model} 0." for model in CONTESTANTS))
+    assert len((world / "out.csv").read_text().splitlines()) == 1 + 2 * 2 * len(CONTESTANTS)
 
 
 @pytest.mark.thorough
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the tokenizer of ../shared (or RLHF_SHARED)")
-def test_distilgpt2s_width_runs_every_stage(tmp_path: Path) -> None:
+def test_a_model_of_distilgpt2s_width_runs_every_stage(tmp_path: Path) -> None:
     """The model has random weights, the configuration of distilgpt2 with one of six layers, and the tokenizer of GPT-2."""
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer

@@ -8,15 +8,15 @@ import pytest
 from rlhf_sentiment.data.prompts import read_prompts
 from rlhf_sentiment.engine.errors import StageError
 
-from .conftest import ROOT
+from .conftest import ROOT, assert_names
 
 
-def test_lines_of_a_text_file(tmp_path: Path) -> None:
+def test_each_line_of_a_text_file_is_a_prompt(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes("\ufeffThe film was\r\n\r\n  I saw \r\nThe film was\r\nÜber\u2028alles\n".encode())
     assert read_prompts(tmp_path / "a.txt") == ["The film was", "I saw", "Über\u2028alles"]
 
 
-def test_rows_and_transcripts(tmp_path: Path) -> None:
+def test_prompts_are_read_from_rows_and_transcripts(tmp_path: Path) -> None:
     rows = [
         {"prompt": "The film was"},
         {"chosen": "\n\nHuman: Hi\n\nAssistant: Yes?\n\nHuman: Why?\n\nAssistant: So.", "rejected": "x"},
@@ -31,28 +31,29 @@ def test_rows_and_transcripts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "parts"),
     [
-        ("a.txt", b"\n \n", "a.txt: contains no prompt"),
-        ("a.txt", b"\xff", "a.txt: not UTF-8: invalid start byte at byte 0"),
-        ("a.csv", b"prompt\nx\n", "a.csv: should be a .txt file"),
-        ("a.jsonl", b'{"prompt": "a"}\n{"prompt": " "}\n', "a.jsonl, line 2: should have `prompt`"),
-        ("a.jsonl", b'{"chosen": "no turn"}\n', "a.jsonl, line 1: should have `prompt`"),
-        ("a.jsonl", b'{"prompt": "\\ud800 film"}\n', "a.jsonl, line 1: '\\ud800 film' is not UTF-8"),
-        ("a.jsonl", b"[]\n", "a.jsonl, line 1: holds list, not an object"),
-        ("a.jsonl", b"", "a.jsonl: holds no rows"),
+        ("a.txt", b"\n \n", ["a.txt: ", "no prompt"]),
+        ("a.txt", b"\xff", ["a.txt: ", "not UTF-8", "byte 0"]),
+        ("a.csv", b"prompt\nx\n", ["a.csv: ", ".txt", ".jsonl"]),
+        ("a.jsonl", b'{"prompt": "a"}\n{"prompt": " "}\n', ["a.jsonl, line 2: ", "`prompt`", "`chosen`"]),
+        ("a.jsonl", b'{"chosen": "no turn"}\n', ["a.jsonl, line 1: ", "`prompt`", "`chosen`"]),
+        ("a.jsonl", b'{"prompt": "\\ud800 film"}\n', ["a.jsonl, line 1: ", "'\\ud800 film'", "not UTF-8"]),
+        ("a.jsonl", b"[]\n", ["a.jsonl, line 1: ", "list", "object"]),
+        ("a.jsonl", b"", ["a.jsonl: ", "no rows"]),
     ],
 )
-def test_what_is_no_prompt_is_refused(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+def test_a_file_with_an_invalid_prompt_is_refused(tmp_path: Path, name: str, content: bytes, parts: list[str]) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(StageError) as error:
         read_prompts(tmp_path / name)
-    assert said in str(error.value)
+    assert_names(error.value, *parts)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StageError, match=r"none\.txt: no such file of prompts"):
+    with pytest.raises(StageError) as error:
         read_prompts(tmp_path / "none.txt")
+    assert_names(error.value, str(tmp_path / "none.txt"), "no such file")
 
 
 def test_the_prompts_that_come_with_the_repository_are_read() -> None:

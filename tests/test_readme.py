@@ -32,12 +32,12 @@ def assert_table_is(text: str, metrics: Path) -> None:
         assert abs(float(figure) - value) <= 0.00051
 
 
-def test_the_table_is_that_of_the_metrics() -> None:
+def test_the_table_of_the_readme_equals_the_metrics() -> None:
     assert_table_is(README, ROOT / "metrics/evaluation.json")
 
 
 @pytest.mark.parametrize("profile", [name for name in RESULTS if (ROOT / "docs/results" / name).is_dir()])
-def test_results_are_those_of_their_run(profile: str) -> None:
+def test_results_equal_the_metrics_of_their_run(profile: str) -> None:
     text, run = RESULTS[profile], ROOT / "docs/results" / profile
     assert_table_is(text, run / "evaluation.json")
     judge, reward = (json.loads((run / f"{name}.json").read_text()) for name in ("judge", "reward"))
@@ -47,11 +47,11 @@ def test_results_are_those_of_their_run(profile: str) -> None:
     assert f"{json.loads((run / 'evaluation.json').read_text())['rlhf']['kl_to_sft']:.2f} nats" in text
 
 
-def test_every_profile_has_its_results() -> None:
+def test_each_profile_has_results() -> None:
     assert set(RESULTS) == {file.stem for file in (ROOT / "profiles").glob("*.yaml")}
 
 
-def test_its_stages_and_files_exist() -> None:
+def test_stages_and_files_of_the_readme_exist() -> None:
     for name in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]:
         assert f"| `{name}` |" in README
     for path in re.findall(r"\]\(([\w./-]+)\)", README):
@@ -60,7 +60,7 @@ def test_its_stages_and_files_exist() -> None:
         assert (ROOT / "docs" / path).exists(), path
 
 
-def test_its_make_targets_exist() -> None:
+def test_make_targets_of_the_readme_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"^    make ([\w-]+)", README, re.MULTILINE):
         assert f"\n{target}:" in makefile

@@ -14,6 +14,7 @@ from rlhf_sentiment.ppo.loop import LoopState, make_optimizer
 from rlhf_sentiment.rewards import Reward, reward_of_model, reward_of_texts
 from rlhf_sentiment.sampling.rollout import batch_of
 
+from .conftest import assert_names
 from .test_ppo_step import PAD, SETTINGS, Letters, actors_of
 
 BATCH = batch_of([[2], [3, 4], [5]], [[5, 6, 0], [7], [8]], PAD, "cpu")._replace(finished=torch.tensor([True, False, True]))
@@ -29,7 +30,7 @@ def test_a_reward_is_the_normalised_score_minus_the_penalty() -> None:
     assert reward(BATCH).tolist() == [-1.0, 0.0, 1.0]
 
 
-def test_scores_that_do_not_vary_divide_by_no_zero() -> None:
+def test_equal_scores_give_a_reward_of_zero() -> None:
     reward = Reward(lambda batch: torch.full((3,), 7.0))
     reward.fit(torch.full((4,), 7.0))
     assert reward(BATCH).tolist() == [0.0, 0.0, 0.0]
@@ -43,14 +44,26 @@ def test_the_reward_of_a_model_is_its_score_and_the_model_is_frozen(tiny_model: 
     torch.testing.assert_close(reward(BATCH), reward_scores(model, BATCH.sequences, BATCH.attention_mask))
 
 
-@pytest.mark.parametrize("given", ["text", {"a": 1}, [1.0], ["1", "2", "3"], [1.0, math.nan, 2.0], None, [None] * 3])
-def test_a_function_that_returns_no_number_for_each_response_is_refused(given: Any) -> None:
+@pytest.mark.parametrize(
+    ("given", "parts"),
+    [
+        ("text", ["0 numbers", "3 responses"]),
+        ({"a": 1}, ["0 numbers", "3 responses"]),
+        ([1.0], ["1 numbers", "3 responses"]),
+        (["1", "2", "3"], ["no finite number", "'ef'"]),
+        ([1.0, math.nan, 2.0], ["no finite number", "'g'"]),
+        (None, ["list of numbers"]),
+        ([None] * 3, ["list of numbers"]),
+    ],
+)
+def test_a_function_that_returns_no_number_for_each_response_is_refused(given: Any, parts: list[str]) -> None:
     reward = reward_of_texts(lambda prompts, responses: given, Letters())
-    with pytest.raises(StageError, match="the reward function"):
+    with pytest.raises(StageError) as error:
         reward(BATCH)
+    assert_names(error.value, "reward function", *parts)
 
 
-def test_the_state_of_a_run_comes_back_whole(tiny_model: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_saved_state_of_a_run_is_restored(tiny_model: Callable[..., Any], tmp_path: Path) -> None:
     def state_of(seed: int) -> LoopState:
         actors = actors_of(tiny_model)
         torch.manual_seed(seed)
@@ -66,7 +79,7 @@ def test_the_state_of_a_run_comes_back_whole(tiny_model: Callable[..., Any], tmp
     one.save(tmp_path)
     drawn = torch.rand(3)
     other.restore(torch.load(tmp_path / "state.pt", weights_only=True))
-    assert torch.equal(torch.rand(3), drawn), "random numbers go on from where they were"
+    assert torch.equal(torch.rand(3), drawn), "the state of the random numbers is restored"
     assert (other.step, other.last, other.kl_coef, other.curve, other.validated) == (4, 7, 0.3, [{"step": 4}], [{"step": 0}])
     assert (other.actors.reward.mean, other.actors.reward.std) == (0.5, 2.0)
     for ours, theirs in zip(other.actors.parameters(), one.actors.parameters(), strict=True):

@@ -65,7 +65,7 @@ def test_a_response_stops_at_eos_and_counts_it_once(tiny_model: Callable[..., An
         assert len(tokens) <= 30
         assert len(tokens) == 30 or bool(batch.finished[row])
         assert (batch.responses[row, len(tokens) :] == PAD).all()
-    assert 1 in lengths, "a response of one token (EOS at once) survives"
+    assert 1 in lengths, "a response of one token, the EOS, is valid"
 
 
 def test_a_sampled_pad_token_is_a_real_token(tiny_model: Callable[..., Any]) -> None:
@@ -85,7 +85,7 @@ def test_noise_depends_on_its_coordinates_alone() -> None:
     before = torch.rand(1)
     torch.manual_seed(0)
     uniforms(8, 1)
-    assert torch.equal(before, torch.rand(1)), "drawing noise leaves the world's generators alone"
+    assert torch.equal(before, torch.rand(1)), "noise does not use the global generator"
 
 
 def test_log_probs_are_those_of_the_whole_sequence(tiny_model: Callable[..., Any]) -> None:
@@ -119,7 +119,7 @@ def test_chosen_log_probs_and_their_gradient_are_those_of_log_softmax(dtype: tor
 
 
 @pytest.mark.parametrize("extra", [0, 3])
-def test_reward_and_value_do_not_see_padding(tiny_model: Callable[..., Any], extra: int) -> None:
+def test_padding_changes_no_reward_and_no_value(tiny_model: Callable[..., Any], extra: int) -> None:
     reward = tiny_model("reward")
     critic = Critic.from_reward_model(tiny_model("reward"))
     responses = [[3, 4, 0], [6], [9, 9]]
@@ -134,7 +134,7 @@ def test_reward_and_value_do_not_see_padding(tiny_model: Callable[..., Any], ext
         torch.testing.assert_close(values[row, : len(response)], own, rtol=1e-5, atol=1e-5)
 
 
-def test_the_value_at_t_has_not_seen_token_t(tiny_model: Callable[..., Any]) -> None:
+def test_the_value_at_t_does_not_depend_on_token_t(tiny_model: Callable[..., Any]) -> None:
     critic = Critic.from_reward_model(tiny_model("reward"))
 
     def values(response: list[int]) -> torch.Tensor:
@@ -164,6 +164,6 @@ def test_exact_kl_is_what_sampled_log_ratios_estimate(tiny_model: Callable[..., 
         ratio = score_tokens(model, batch, 1.0).log_probs - score_tokens(reference, batch, 1.0).log_probs
     sampled = torch.where(batch.response_mask.bool(), ratio, 0.0).sum(1)
     error = float(sampled.std()) / count**0.5
-    assert exact.mean() > 10 * error, "there is something to see"
+    assert exact.mean() > 10 * error, "the KL is far above the error"
     assert abs(float(exact.mean() - sampled.mean())) < 4 * error
     assert (exact_kl(reference, reference, batch, 1.0).abs() < 1e-5).all()

@@ -41,7 +41,7 @@ LANGUAGES = {
 
 
 def write_reviews(file: Path, language: str, count: int) -> None:
-    """Return labelled reviews of eight clauses without spaces. Every tenth is a near-duplicate of the previous review."""
+    """Write labelled reviews of eight clauses without spaces. Every tenth is a near-duplicate of the previous review."""
     subjects, adverbs, praise, blame, ends = LANGUAGES[language]
     rng = random.Random(0)
     rows: list[dict[str, Any]] = []
@@ -88,7 +88,7 @@ def test_reviews_without_spaces_are_prepared_and_judged(tmp_path: Path, run_stag
     }
     source = (world / "data/raw/reviews.jsonl").read_text(encoding="utf-8")
     assert {len(words(row["prompt"])) for row in tables["prompts"]} == {PROMPT[language]}
-    assert all(f'"{row["prompt"]}' in source for row in tables["prompts"]), "to the letter"
+    assert all(f'"{row["prompt"]}' in source for row in tables["prompts"]), "prompts are unchanged parts of the source"
     assert all(f'"{row["prompt"]}{row["response"]}' in source for row in tables["sft"])
     assert tables["rejected"] == []
 

@@ -13,7 +13,7 @@ from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.settings.counts import number_of
 from rlhf_sentiment.settings.data import PROPORTIONS, DataSettings
 
-from .conftest import ROOT, prepare_params, tiny_params, write_reviews
+from .conftest import ROOT, assert_names, prepare_params, tiny_params, write_reviews
 
 EMPTY: dict[str, Any] = dict.fromkeys(PROPORTIONS)
 
@@ -33,7 +33,7 @@ def test_a_count_is_a_number_a_share_or_all() -> None:
     assert [number_of(asked, 100) for asked in (7, 0.29, 0.5, None)] == [7, 29, 50, 100]
 
 
-def test_shares_of_few_prompts_are_enough_to_work_with(made: None) -> None:
+def test_shares_of_few_prompts_give_at_least_one_prompt(made: None) -> None:
     counts = {"prompts_validation": 4, "prompts_test": 10}
     prepared = prepare.prepare(prepare_params(data(**EMPTY | counts), num_samples=0.02, validation_prompts=0.1))
     sizes = prepared.metrics["sizes"]
@@ -41,11 +41,11 @@ def test_shares_of_few_prompts_are_enough_to_work_with(made: None) -> None:
 
 
 def test_the_proportions_are_those_of_params_yaml() -> None:
-    told = yaml.safe_load((ROOT / "params.yaml").read_text())["data"]
-    assert {name: told[name] for name in PROPORTIONS} == PROPORTIONS
+    default = yaml.safe_load((ROOT / "params.yaml").read_text())["data"]
+    assert {name: default[name] for name in PROPORTIONS} == PROPORTIONS
 
 
-def test_empty_counts_divide_what_the_others_leave() -> None:
+def test_empty_counts_divide_the_texts_that_remain() -> None:
     # 100 pairs take 200 of 1000 texts. The other 800 are split 3 : 4. The number of demonstrations is even.
     sizes = Sizes(data(**EMPTY | {"pairs": 100}))
     there = {"corpus_texts": 1000, "sft_rows": 1000, "pairs": 500, "prompts_train": 1000}
@@ -54,7 +54,7 @@ def test_empty_counts_divide_what_the_others_leave() -> None:
     assert not sizes.short
 
 
-def test_a_pair_takes_two_texts_of_what_is_divided() -> None:
+def test_a_pair_counts_as_two_texts() -> None:
     # Weights 3, 2 x 3 and 4, of 13: 650 texts make 150 demonstrations, 300 texts of 150 pairs, and 200 prompts.
     sizes = Sizes(data(**EMPTY))
     there = {"sft_rows": 650, "pairs": 325, "prompts_train": 650}
@@ -62,7 +62,7 @@ def test_a_pair_takes_two_texts_of_what_is_divided() -> None:
     assert sizes.came_to == {"sft_rows": 150, "pairs": 150, "prompts_train": 200}
 
 
-def test_a_share_is_of_what_the_source_has_for_it() -> None:
+def test_a_share_is_of_the_rows_that_the_source_has() -> None:
     sizes = Sizes(data(sft_rows=0.25, pairs=0.5))
     sizes.share_out(1000, {"sft_rows": 900, "pairs": 450}, {"pairs": 2})
     assert sizes.came_to == {"sft_rows": 224, "pairs": 225}, "demonstrations go in twos"
@@ -75,36 +75,36 @@ def test_a_part_below_one_row_is_one_row() -> None:
     assert not sizes.short
 
 
-def test_what_is_not_there_is_said_with_what_would_fit() -> None:
+def test_a_count_that_is_too_large_is_named_with_the_number_that_fits() -> None:
     sizes = Sizes(data(**EMPTY | {"sft_rows": 40, "pairs": 7}))
     sizes.share_out(30, {"sft_rows": 25, "pairs": 0, "prompts_train": 0})
-    assert list(sizes.short.values()) == [
-        "data.sft_rows is 40, but at most 24 are available",
-        "data.pairs is 7, but none are available",
-        "data.prompts_train is empty, but none are available",
-    ]
+    assert list(sizes.short) == ["data.sft_rows", "data.pairs", "data.prompts_train"]
+    rows, pairs, prompts = sizes.short.values()
+    assert_names(rows, "data.sft_rows", "40", "24 would fit")
+    assert_names(pairs, "data.pairs", "7", "none")
+    assert_names(prompts, "data.prompts_train", "empty", "none")
 
 
-def test_all_shortfalls_come_in_one_message_and_its_numbers_fit(made: None) -> None:
+def test_one_message_names_all_counts_that_are_too_large(made: None) -> None:
     much: dict[str, Any] = dict.fromkeys(PROPORTIONS, 2000)
     asked: dict[str, Any] = {"batch_size": 3000, "validation_prompts": 2500, "num_samples": 2600}
     with pytest.raises(StageError) as error:
         prepare.prepare(prepare_params(data(**much), **asked))
     message = str(error.value)
-    fitting: dict[str, Any] = {
-        key: int(number) for key, number in re.findall(r"\w+\.(\w+) is \d+, but at most (\d+) are available", message)
-    }
+    fitting: dict[str, Any] = {key: int(number) for key, number in re.findall(r"\w+\.(\w+) [^;]* (\d+) would fit", message)}
     assert fitting.keys() == much.keys() | asked.keys()
     counts = {name: fitting.pop(name) for name in PROPORTIONS}
     prepared = prepare.prepare(prepare_params(data(**counts), **fitting))
     assert {key: prepared.metrics["sizes"][key] for key in counts} == counts
     for name in ("pairs", "sft_rows", "prompts_validation"):
         step = 2 if name == "sft_rows" else 1
-        with pytest.raises(StageError, match=rf"data\.{name} is {counts[name] + step}, .* {counts[name]} are available$"):
+        with pytest.raises(StageError) as error:
             prepare.prepare(prepare_params(data(**counts | {name: counts[name] + step}), **fitting))
+        assert_names(error.value, f"data.{name} ", f" {counts[name] + step}, ", f" {counts[name]} would fit")
+        assert str(error.value).count("would fit") == 1, "the other counts are not too large"
 
 
-def test_nothing_need_be_counted_by_hand(made: None) -> None:
+def test_empty_counts_use_all_texts(made: None) -> None:
     prepared = prepare.prepare(prepare_params(data(**EMPTY)))
     sizes, rows = prepared.metrics["sizes"], prepared.metrics["splits"]
     assert sizes["evaluate_num_samples"] == sizes["prompts_test"] == rows["prompts"]["test"]
@@ -115,15 +115,18 @@ def test_nothing_need_be_counted_by_hand(made: None) -> None:
     assert 1.2 < sizes["prompts_train"] / sizes["sft_rows"] < 1.5
 
 
-def test_prompts_that_open_nearly_all_texts_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompts_that_begin_nearly_all_texts_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_reviews(tmp_path / "data/raw/made", train=400, test=100)
     for file in (tmp_path / "data/raw/made").iterdir():
         file.write_text(file.read_text().replace('{"text": "', '{"text": "I say: '))
-    with pytest.raises(StageError, match=r"\d+ of \d+ training texts .* data\.prompt_words"):
+    with pytest.raises(StageError) as error:
         prepare.prepare(prepare_params(data(**EMPTY, prompt_words=2)))
+    assert re.search(r"\d+ of \d+ training texts", str(error.value))
+    assert_names(error.value, "data.prompt_words")
 
 
-def test_the_grammar_wants_whole_numbers() -> None:
-    with pytest.raises(ValueError, match=r"data\.sft_rows, data\.pairs: should be whole numbers"):
+def test_the_grammar_needs_whole_numbers() -> None:
+    with pytest.raises(ValueError, match="whole numbers") as error:
         data(source="synthetic", pairs=None, sft_rows=0.5)
+    assert_names(error.value, "data.sft_rows", "data.pairs")

@@ -18,14 +18,16 @@ from rlhf_sentiment.models.devices import resolve_device
 from rlhf_sentiment.models.loading import load_policy, load_tokenizer, save
 from rlhf_sentiment.models.value_head import Critic
 
+from .conftest import assert_names
 
-def test_a_file_that_was_not_finished_is_not_there(tmp_path: Path) -> None:
+
+def test_an_error_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
     (tmp_path / "out.txt").write_text("before")
 
     def fail() -> None:
         with writing(tmp_path / "out.txt") as aside:
             aside.write_text("half")
-            raise RuntimeError("the disk caught fire")
+            raise RuntimeError("the disk failed")
 
     with pytest.raises(RuntimeError):
         fail()
@@ -33,7 +35,7 @@ def test_a_file_that_was_not_finished_is_not_there(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out.txt"]
 
 
-def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
+def test_writing_a_folder_replaces_all_of_it(tmp_path: Path) -> None:
     for name in ("one", "two"):
         with writing(tmp_path / "deep" / "model") as aside:
             aside.mkdir()
@@ -41,12 +43,13 @@ def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "deep/model").iterdir()] == ["two"]
 
 
-def test_a_file_never_takes_the_place_of_a_folder(tmp_path: Path) -> None:
+def test_a_file_does_not_replace_a_folder(tmp_path: Path) -> None:
     (tmp_path / "precious").mkdir()
-    (tmp_path / "precious/thesis.txt").write_text("years")
-    with pytest.raises(StageError, match="a folder of this name exists"):
+    (tmp_path / "precious/thesis.txt").write_text("work")
+    with pytest.raises(StageError) as error:
         write_table(tmp_path / "precious", [{"a": 1}])
-    assert (tmp_path / "precious/thesis.txt").read_text() == "years"
+    assert_names(error.value, str(tmp_path / "precious"), "folder", "in the way")
+    assert (tmp_path / "precious/thesis.txt").read_text() == "work"
 
 
 @pytest.mark.parametrize(
@@ -60,7 +63,9 @@ def test_a_file_never_takes_the_place_of_a_folder(tmp_path: Path) -> None:
         (False, True, "mps", "mps"),
     ],
 )
-def test_devices(monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, name: str, expected: str) -> None:
+def test_a_device_name_gives_its_device(
+    monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, name: str, expected: str
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2 if cuda else 0)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
@@ -69,16 +74,17 @@ def test_devices(monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, name: s
 
 
 @pytest.mark.parametrize("name", ["cuda", "mps", "cuda:2"])
-def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_an_absent_device_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: name == "cuda:2")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    with pytest.raises(StageError, match=f"device: {name} is not available"):
+    with pytest.raises(StageError) as error:
         resolve_device(name)
+    assert_names(error.value, f"device: {name} ", "not there", "`device: auto`")
 
 
 @pytest.mark.parametrize("trunk", ["own", "policy's"])
-def test_policy_and_critic_come_back_as_they_were(tiny_model: Callable[..., Any], tmp_path: Path, trunk: str) -> None:
+def test_a_saved_policy_and_critic_are_loaded_unchanged(tiny_model: Callable[..., Any], tmp_path: Path, trunk: str) -> None:
     from base import train_tokenizer
 
     tokenizer = train_tokenizer(["a warm film", "a dull film"] * 5, 270)
@@ -98,7 +104,7 @@ def test_policy_and_critic_come_back_as_they_were(tiny_model: Callable[..., Any]
     assert text.startswith("a warm")
 
 
-def test_a_tokenizer_leaves_base_with_a_pad_token_of_its_own(tmp_path: Path) -> None:
+def test_base_gives_the_tokenizer_a_pad_token_that_is_not_eos(tmp_path: Path) -> None:
     from base import give_pad_token, train_tokenizer
 
     tokenizer = train_tokenizer(["a warm film"] * 5, 270)
@@ -110,7 +116,7 @@ def test_a_tokenizer_leaves_base_with_a_pad_token_of_its_own(tmp_path: Path) -> 
     assert model.get_input_embeddings().num_embeddings >= len(tokenizer)
 
 
-def test_the_fused_gelu_is_gpt2s_own(tiny_model: Callable[..., Any], tmp_path: Path) -> None:
+def test_the_fused_gelu_equals_the_gelu_of_gpt2(tiny_model: Callable[..., Any], tmp_path: Path) -> None:
     model = tiny_model("causal")
     model.save_pretrained(tmp_path)
     loaded = load_policy(tmp_path)
@@ -121,22 +127,23 @@ def test_the_fused_gelu_is_gpt2s_own(tiny_model: Callable[..., Any], tmp_path: P
     torch.testing.assert_close(loaded(ids).logits, model(ids).logits, rtol=1e-5, atol=1e-5)
 
 
-def test_what_is_loaded_has_dropout_off(tiny_model: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_loaded_policy_has_dropout_off(tiny_model: Callable[..., Any], tmp_path: Path) -> None:
     tiny_model("causal").save_pretrained(tmp_path)
     loaded = load_policy(tmp_path)
     assert not loaded.training
     assert loaded.dtype == torch.float32
 
 
-def test_half_a_model_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_incomplete_model_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models/sft").mkdir(parents=True)
     (tmp_path / "models/sft/config.json").touch()
-    with pytest.raises(StageError, match=r"models/sft is incomplete: model.safetensors, tokenizer.json, tokenizer_conf"):
+    with pytest.raises(StageError) as error:
         require(Path("models/sft"))
+    assert_names(error.value, "models/sft", "missing", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
 
-def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
+def test_written_rows_are_read_unchanged(tmp_path: Path) -> None:
     rows = [{"text": 'שלום 🎬 "quoted"\n', "label": 1}, {"text": "é", "label": 0}]
     write_rows(tmp_path / "rows.jsonl", rows)
     assert read_rows(tmp_path / "rows.jsonl", {"text": str, "label": int}) == rows
@@ -154,7 +161,7 @@ def test_an_absent_number_is_nan_in_a_table(tmp_path: Path) -> None:
     assert (tmp_path / "table.csv").read_text() == "step,score\n1,0.5\n2,nan\n"
 
 
-def test_seeding_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_seed_gives_the_same_random_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     devices.make_deterministic(3)
     one = torch.rand(2)
     devices.make_deterministic(3)

@@ -15,7 +15,7 @@ from rlhf_sentiment.evaluation.report import markdown, verdict
 from rlhf_sentiment.evaluation.statistics import holm, improvement, interval, mcnemar_p, prompts_needed
 
 
-def test_the_interval_covers_the_mean_as_often_as_it_says() -> None:
+def test_the_interval_covers_the_mean_at_its_confidence() -> None:
     rng = np.random.default_rng(0)
     covered = 0
     for seed in range(200):
@@ -41,7 +41,7 @@ def test_the_interval_corrects_for_skew() -> None:
     assert high > plain_high + 0.01
 
 
-def test_rounding_is_no_difference() -> None:
+def test_a_rounding_error_counts_as_no_difference() -> None:
     before = np.full((20, 1), 0.3)
     gain = improvement(np.nextafter(before, 1), before, 0.95, 99, 0)
     assert gain["p_wilcoxon"] == 1
@@ -77,7 +77,7 @@ def test_the_positive_ratio_counts_crossings() -> None:
     assert gain["positive_ratio"] == pytest.approx(0.5)  # two of four crossed
 
 
-def test_a_prompt_is_one_observation_however_often_it_is_answered() -> None:
+def test_a_prompt_with_several_answers_is_one_observation() -> None:
     rng = np.random.default_rng(2)
     after, before = rng.random((40, 1)), rng.random((40, 1))
     once = improvement(after, before, 0.95, 199, 0)
@@ -112,7 +112,7 @@ def test_holm_of_a_worked_example() -> None:
     assert holm([0.02, 0.01, 0.03]) == pytest.approx([0.04, 0.03, 0.04])
 
 
-def test_the_prompts_needed() -> None:
+def test_prompts_needed_of_a_published_example() -> None:
     # Cohen 1988, table 2.4.1 for one sample: d = 0.5, two-sided alpha 0.05, power 0.8 needs 33.4, that is 34.
     assert prompts_needed(spread=0.1, alpha=0.05) == 34
     assert prompts_needed(spread=0.0, alpha=0.05) == 2
@@ -209,7 +209,7 @@ def test_the_report_says_what_annotators_chose_for() -> None:
         assert "more positive in 0.51 [0.44, 0.58] of 200 held-out preference pairs" in report
 
 
-def test_how_often_the_judge_sides_with_the_annotators(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_agreement_of_the_judge_with_the_annotators(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data/prepared").mkdir(parents=True)
     sides = [("good", "bad")] * 6 + [("bad", "good")] * 2 + [("so", "so")]
@@ -223,7 +223,7 @@ def test_how_often_the_judge_sides_with_the_annotators(tmp_path: Path, monkeypat
     assert found == pytest.approx({"pairs": 8, "agree": 0.75, "agree_ci_low": 0.4093, "agree_ci_high": 0.9285}, abs=1e-4)
 
 
-def test_a_gain_is_in_standard_deviations_of_what_was_before() -> None:
+def test_a_gain_is_in_standard_deviations_of_the_earlier_scores() -> None:
     before, after = np.array([0.0, 2.0, 4.0]), np.array([3.0, 5.0, 7.0])
     assert gain(after, before) == pytest.approx(1.5)  # an increase of 3 with deviations -2, 0, 2
     assert gain(before, after) == pytest.approx(-1.5)

@@ -25,7 +25,7 @@ from rlhf_sentiment.models.tokens import decode_response, encode, encode_example
 from rlhf_sentiment.reward_model import encode_pairs
 from rlhf_sentiment.settings.reward import RewardSettings
 
-from .conftest import SHARED, write_llama
+from .conftest import SHARED, assert_names, write_llama
 
 PROMPT, RESPONSE = "The acting was", " anything but dull, and I laughed."
 
@@ -49,7 +49,7 @@ def tokenizer(request: pytest.FixtureRequest, llama: Path) -> PreTrainedTokenize
     return load_tokenizer(folder)
 
 
-def test_prompt_and_response_are_the_whole_text(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_tokens_of_prompt_and_response_join_to_those_of_the_text(tokenizer: PreTrainedTokenizerBase) -> None:
     prompt, response = encode_pair(tokenizer, PROMPT, RESPONSE)
     assert prompt == encode(tokenizer, PROMPT)
     assert prompt + response == encode(tokenizer, PROMPT + RESPONSE)
@@ -58,15 +58,15 @@ def test_prompt_and_response_are_the_whole_text(tokenizer: PreTrainedTokenizerBa
     assert decode_response(tokenizer, prompt, [*response, tokenizer.eos_token_id]) == RESPONSE
 
 
-def test_a_text_starts_with_bos_where_the_tokenizer_has_that_habit(tokenizer: PreTrainedTokenizerBase, llama: Path) -> None:
+def test_a_text_starts_with_bos_if_the_tokenizer_adds_bos(tokenizer: PreTrainedTokenizerBase, llama: Path) -> None:
     ids = encode(tokenizer, PROMPT)
-    habit = tokenizer(PROMPT)["input_ids"][0] == tokenizer.bos_token_id
-    assert habit == (ids[0] == tokenizer.bos_token_id)
-    assert ids.count(tokenizer.bos_token_id) == int(habit)
+    adds_bos = tokenizer(PROMPT)["input_ids"][0] == tokenizer.bos_token_id
+    assert adds_bos == (ids[0] == tokenizer.bos_token_id)
+    assert ids.count(tokenizer.bos_token_id) == int(adds_bos)
     assert ids == tokenizer(PROMPT)["input_ids"], "neither of these tokenizers ends a text with EOS"
 
 
-def test_the_made_llama_has_that_habit_and_no_pad_token(llama: Path) -> None:
+def test_the_llama_of_the_tests_adds_bos_and_has_no_pad_token(llama: Path) -> None:
     tokenizer = load_tokenizer(llama)
     assert encode(tokenizer, PROMPT)[0] == tokenizer.bos_token_id == 1
     assert tokenizer.pad_token_id is None
@@ -75,7 +75,7 @@ def test_the_made_llama_has_that_habit_and_no_pad_token(llama: Path) -> None:
     assert load_policy(llama).config.model_type == "llama"
 
 
-def test_where_tokens_merge_over_the_border_the_prompt_stays_as_it_is(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_the_prompt_keeps_its_tokens_if_a_token_spans_the_border(tokenizer: PreTrainedTokenizerBase) -> None:
     text = PROMPT + RESPONSE
     whole, starts = encode(tokenizer, text), {n: encode(tokenizer, text[:n]) for n in range(1, len(text))}
     merging = [n for n, start in starts.items() if whole[: len(start)] != start]
@@ -102,7 +102,7 @@ def test_a_long_pair_is_cut_without_eos_or_left_out(llama: Path, cut: bool, kept
     assert max(map(len, columns["rejected_ids"])) <= 12
 
 
-def test_an_example_is_cut_to_what_the_prompt_leaves(llama: Path) -> None:
+def test_an_example_is_cut_to_the_length_that_the_prompt_leaves(llama: Path) -> None:
     tokenizer = load_tokenizer(llama)
     prompt, response = encode_pair(tokenizer, PROMPT, RESPONSE)
     whole = len(prompt) + len(response) + 1  # EOS
@@ -155,7 +155,7 @@ def fast(tokenizer: Tokenizer) -> PreTrainedTokenizerBase:
 
 
 @pytest.mark.parametrize("make", [bytes_, unmarked, words, pieces])
-def test_letters_that_spell_a_special_token_never_become_it(make: Callable[[], PreTrainedTokenizerBase]) -> None:
+def test_text_that_spells_a_special_token_is_not_encoded_as_it(make: Callable[[], PreTrainedTokenizerBase]) -> None:
     tokenizer = make()
     names = [token.content for token in tokenizer.added_tokens_decoder.values() if token.content != "<unk>"]
     special = set(tokenizer.convert_tokens_to_ids(names))
@@ -173,19 +173,19 @@ def test_letters_that_spell_a_special_token_never_become_it(make: Callable[[], P
 
 
 @pytest.mark.parametrize("make", [bytes_, unmarked])
-def test_such_letters_come_back_as_they_were(make: Callable[[], PreTrainedTokenizerBase]) -> None:
+def test_text_that_spells_a_special_token_is_decoded_unchanged(make: Callable[[], PreTrainedTokenizerBase]) -> None:
     tokenizer = make()
     for text in ("film </s> was", "[gMASK]film", "film<pad>"):
         assert "".join(tokenizer.convert_ids_to_tokens(encode(tokenizer, text))).replace("Ġ", " ") == text
 
 
-def test_letters_are_merged_as_those_of_any_word() -> None:
+def test_text_that_spells_a_special_token_is_merged_like_other_text() -> None:
     tokenizer = train_tokenizer(["film </s> film"] * 5, 275)
     tokenizer.add_special_tokens({"additional_special_tokens": ["</s>"]})
     assert tokenizer.convert_ids_to_tokens(encode(tokenizer, "film</s>")) == ["film", "</", "s", ">"]
 
 
-def test_letters_that_no_token_spells_are_unknown_and_not_lost(llama: Path) -> None:
+def test_letters_outside_the_vocabulary_become_unknown_tokens(llama: Path) -> None:
     """SentencePiece without bytes does not know "<" and "/", nor other letters outside its training text."""
     tokenizer = load_tokenizer(llama)
     tokens = tokenizer.convert_ids_to_tokens(encode(tokenizer, "film</s>"))
@@ -199,21 +199,22 @@ def test_a_pad_token_of_one_letter_is_left_out_of_texts() -> None:
 
 
 @pytest.mark.parametrize(
-    "tokens",
+    ("tokens", "letter"),
     [
-        {"eos_token": "x"},
-        {"pad_token": "w"},
-        {"bos_token": "Ċ"},
-        {"sep_token": "."},
-        {"additional_special_tokens": ["<a>", "e"]},
+        ({"eos_token": "x"}, "'x'"),
+        ({"pad_token": "w"}, "'w'"),
+        ({"bos_token": "Ċ"}, r"'\n'"),
+        ({"sep_token": "."}, "'.'"),
+        ({"additional_special_tokens": ["<a>", "e"]}, "'e'"),
     ],
 )
-def test_a_special_token_that_is_a_letter_is_refused(tokens: dict[str, Any]) -> None:
+def test_a_special_token_that_is_a_letter_is_refused(tokens: dict[str, Any], letter: str) -> None:
     tokenizer = bytes_()
     model = GPT2LMHeadModel(GPT2Config(vocab_size=300, n_embd=8, n_layer=1, n_head=2, n_positions=32))
     tokenizer.add_special_tokens(tokens)
-    with pytest.raises(StageError, match=r"special token '(x|w|\\n|Ċ|\.|e)', a letter that texts would lose"):
+    with pytest.raises(StageError) as error:
         give_pad_token(model, tokenizer)
+    assert_names(error.value, f"special token {letter}", "a letter")
 
 
 def around(single: str) -> PreTrainedTokenizerBase:
@@ -236,9 +237,7 @@ def around(single: str) -> PreTrainedTokenizerBase:
         ("<sop> $A [SEP] </s> [SEP]", ["<sop>"], ["[SEP]", "</s>", "[SEP]"], ["[SEP]", "</s>"]),
     ],
 )
-def test_what_a_tokenizer_puts_around_a_text_stays_around_it(
-    single: str, prefix: list[str], suffix: list[str], end: list[str]
-) -> None:
+def test_special_tokens_around_a_text_are_kept(single: str, prefix: list[str], suffix: list[str], end: list[str]) -> None:
     """A prompt has no token after it, because a response follows. An example ends with the tokenizer's tokens and one EOS."""
     tokenizer = around(single)
 
@@ -262,7 +261,7 @@ def test_what_a_tokenizer_puts_around_a_text_stays_around_it(
     assert decode_response(tokenizer, before, response + tokenizer.convert_tokens_to_ids(end)) == " was"
 
 
-def test_a_tokenizer_that_knows_no_latin_letter_shows_its_habits_too() -> None:
+def test_special_tokens_are_found_for_a_tokenizer_without_latin_letters() -> None:
     han = Tokenizer(models.BPE({"<s>": 0, "</s>": 1, "电": 2, "影": 3}, []))
     han.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
     bos, eos = "<s>", "</s>"
@@ -271,7 +270,7 @@ def test_a_tokenizer_that_knows_no_latin_letter_shows_its_habits_too() -> None:
     assert encode(tokenizer, "a") == [0]
 
 
-def test_trl_adds_nothing_to_ids(tmp_path: Path) -> None:
+def test_trl_trains_on_the_given_ids(tmp_path: Path) -> None:
     """Both trainers get ids, and train on exactly these ids."""
     tokenizer = bytes_()
     torch.manual_seed(0)

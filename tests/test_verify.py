@@ -41,7 +41,7 @@ def test_a_second_clone_elsewhere_gives_the_same_bytes(finished_world: World, tm
 
 
 @pytest.mark.thorough
-def test_one_thread_gives_the_same_bytes_as_itself(tmp_path: Path) -> None:
+def test_two_runs_with_one_thread_give_the_same_bytes(tmp_path: Path) -> None:
     """Two simultaneous runs, each with one thread, give the same bytes."""
     worlds = [checkout(tmp_path / name, tiny_params(), {"OMP_NUM_THREADS": "1"}) for name in ("one", "two")]
     runs = [

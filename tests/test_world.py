@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from rlhf_sentiment.evaluation.contestants import CONTESTANTS
+
 from .conftest import ROOT, RunStage, World, assert_names, outs, the_error, write_classifier
 
-SAMPLES = ["sample@base", "sample@sft", "sample@rlhf"]
+SAMPLES = [f"sample@{name}" for name in CONTESTANTS]
 ALL = ["check", "prepare", "base", "sft", "reward", "judge", "ppo", *SAMPLES, "evaluate"]
 
 
@@ -24,11 +26,10 @@ def test_the_first_run_runs_every_stage(finished_world: World) -> None:
     for name in ALL:
         assert f"{name}: reads" in output
         assert f"{name}: wrote" in output
-    assert "Base against RLHF" in output
-    assert "For this model and seed, " in output
+    assert_names(output, "Base against RLHF", "mean P(positive)", "perplexity")
 
 
-def test_the_report_has_what_people_look_for(finished_world: World) -> None:
+def test_metrics_report_and_figures_are_complete(finished_world: World) -> None:
     result = json.loads((finished_world / "metrics/evaluation.json").read_text())
     shape = {"mean_positive", "std_positive", "positive_ratio", "lexicon_positive", "reward", "perplexity", "distinct_2"}
     shape |= {
@@ -41,7 +42,7 @@ def test_the_report_has_what_people_look_for(finished_world: World) -> None:
         "duplicated",
         "cut_off",
     }
-    for model in ("base", "sft", "rlhf"):
+    for model in CONTESTANTS:
         assert shape | {"response_tokens", "samples", "kl_to_sft", "guards_crossed", "grammar_parses"} == result[model].keys()
         assert result[model]["samples"] == 20 * 2
     assert result["sft"]["kl_to_sft"] == 0 < result["rlhf"]["kl_to_sft"]
@@ -58,7 +59,7 @@ def test_the_report_has_what_people_look_for(finished_world: World) -> None:
         assert {"p_holm", "p_wilcoxon", "p_mcnemar", "prompts_needed"} <= gain.keys()
         assert gain["p_holm"] >= gain["p_value"]
     report = (finished_world / "reports/report.md").read_text()
-    assert report.count("- rlhf (") == 3, "three samples side by side"
+    assert report.count("- rlhf (") == 3, "the report lists three samples"
     for picture in ("training", "ppo", "comparison", "distribution", "reliability", "frontier"):
         assert (finished_world / f"plots/{picture}.png").read_bytes().startswith(b"\x89PNG")
     rows = list(csv.DictReader((finished_world / "plots/samples.csv").open()))
@@ -68,7 +69,7 @@ def test_the_report_has_what_people_look_for(finished_world: World) -> None:
     assert validation[-1] > 0
 
 
-def test_the_gap_is_the_reward_models_gain_less_the_judges(finished_world: World) -> None:
+def test_the_reward_hacking_gap_is_the_gain_in_reward_less_the_gain_in_positivity(finished_world: World) -> None:
     from rlhf_sentiment.evaluation.classifier import Judge
     from rlhf_sentiment.evaluation.panel import answer_scores
     from rlhf_sentiment.models.loading import load_reward_model, load_tokenizer
@@ -83,22 +84,22 @@ def test_the_gap_is_the_reward_models_gain_less_the_judges(finished_world: World
     rises = [(after["rlhf"].mean() - after["sft"].mean()) / after["sft"].std(ddof=1) for after in (scores, positive)]
     result = json.loads((finished_world / "metrics/evaluation.json").read_text())
     assert result["reward_hacking_gap"] == pytest.approx(rises[0] - rises[1], abs=1e-4)
-    assert abs(rises[0] - rises[1]) > 2e-4, "the order of the two matters"
+    assert abs(rises[0] - rises[1]) > 2e-4, "the gap is not 0, so its sign counts"
 
 
-def test_the_judge_is_nobodys_pupil(finished_world: World) -> None:
+def test_the_reward_model_trains_on_no_text_of_the_judge(finished_world: World) -> None:
     """The reward model trains on no text of the judge's training data and no near-duplicate. All pairs are compared exactly."""
     from rlhf_sentiment.data.near_duplicates import shingles
 
     def rows(name: str) -> list[dict[str, str]]:
         return [json.loads(line) for line in (finished_world / f"data/prepared/{name}.jsonl").read_text().splitlines()]
 
-    pupils = [row["prompt"] + row[side] for row in rows("preferences") for side in ("chosen", "rejected")]
+    trained = [row["prompt"] + row[side] for row in rows("preferences") for side in ("chosen", "rejected")]
     judges = [row["text"] for row in rows("labelled")]
-    assert len(pupils) == 160
+    assert len(trained) == 160
     assert len(judges) > 200
     for text in judges:
-        for other in pupils:
+        for other in trained:
             one, two = shingles(text), shingles(other)
             assert len(one & two) / len(one | two) < 0.6, (text, other)
 
@@ -114,7 +115,7 @@ def test_no_test_prompt_is_trained_on(finished_world: World) -> None:
     assert not test & {row["prompt"] for row in rows("prompts") if row["split"] != "test"}
 
 
-def test_accounts_add_up(finished_world: World) -> None:
+def test_each_row_of_a_file_is_counted_once(finished_world: World) -> None:
     metrics = json.loads((finished_world / "metrics/data.json").read_text())
     account = metrics["files"]["grammar"]
     parts = ("rows_kept", "rows_rejected", "duplicates_dropped", "overlap_dropped")
@@ -125,7 +126,7 @@ def test_accounts_add_up(finished_world: World) -> None:
     assert len(dropped) == account["duplicates_dropped"] + account["overlap_dropped"]
 
 
-def test_prompts_that_leave_no_room_are_left_out_and_counted(world: World, run_stage: RunStage) -> None:
+def test_prompts_that_are_too_long_are_left_out_and_counted(world: World, run_stage: RunStage) -> None:
     world.set("ppo.max_new_tokens", 150)
     run_stage(world, "ppo")
     rows = [json.loads(line) for line in (world / "data/prepared/prompts.jsonl").read_text().splitlines()]
@@ -136,22 +137,22 @@ def test_prompts_that_leave_no_room_are_left_out_and_counted(world: World, run_s
     assert json.loads((world / "metrics/ppo.json").read_text())["prompts_too_long"] == 0
     (world / "prompts/long.txt").write_text("The film was\n" + "very " * 200 + "\nI saw\n")
     world.set("evaluate.prompts_file", "prompts/long.txt")
-    for name in ("base", "sft", "rlhf"):
+    for name in CONTESTANTS:
         assert "2 prompts x 2" in run_stage(world, "sample", name).out
         assert json.loads((world / f"metrics/sample_{name}.json").read_text()) == {"prompts": 2, "prompts_too_long": 1}
 
 
-def test_nothing_machine_dependent_is_written(finished_world: World) -> None:
+def test_outputs_contain_no_path_of_the_machine(finished_world: World) -> None:
     for name, content in outs(finished_world, "data", "models", "metrics", "plots", "reports").items():
         assert str(finished_world.folder).encode() not in content, name
         assert b"/tmp/" not in content, name
         assert Path(name).suffix not in {".bin", ".pt", ".pkl"}, name
 
 
-def test_a_finished_run_does_nothing_again(world: World) -> None:
+def test_a_second_repro_runs_no_stage(world: World) -> None:
     output = world.run("dvc", "repro")
     assert world.stages_run(output) == []
-    assert "Data and pipelines are up to date." in output
+    assert "Data and pipelines are up to date." in output  # the words of DVC
 
 
 def test_a_change_of_evaluate_reruns_check_and_evaluate(world: World) -> None:
@@ -159,35 +160,35 @@ def test_a_change_of_evaluate_reruns_check_and_evaluate(world: World) -> None:
     assert world.stages_run(world.run("dvc", "repro")) == ["check", "evaluate"]
 
 
-def test_a_change_of_statistics_samples_nothing_and_of_questions_does(world: World) -> None:
+def test_a_change_of_guards_does_not_sample_again_and_more_samples_do(world: World) -> None:
     world.set("evaluate.guards.max_kl", 0.0)
     output = world.run("dvc", "repro")
     assert world.stages_run(output) == ["check", "evaluate"]
-    assert "evaluate: warning: rlhf: kl_to_sft is" in output
+    assert_names(output, "evaluate: warning: rlhf: kl_to_sft ")
     before = (world / "data/samples/rlhf.jsonl").read_text().splitlines()
     world.set("evaluate.samples_per_prompt", 3)
     assert sorted(world.stages_run(world.run("dvc", "repro"))) == sorted(["check", *SAMPLES, "evaluate"])
     after = (world / "data/samples/rlhf.jsonl").read_text().splitlines()
     assert len(after) == 20 * 3
-    assert [line for i, line in enumerate(after) if i % 3 < 2] == before, "more answers leave the first as they are"
+    assert [line for i, line in enumerate(after) if i % 3 < 2] == before, "the first answers stay the same"
 
 
-def test_a_model_adds_nothing_to_anothers_samples(world: World, run_stage: RunStage) -> None:
+def test_samples_of_a_model_do_not_depend_on_the_other_models(world: World, run_stage: RunStage) -> None:
     """The samples of base and sft do not depend on the RLHF model."""
     before = outs(world, "data/samples")
     shutil.rmtree(world / "models/ppo")
     shutil.copytree(world / "models/base", world / "models/ppo")
-    for name in ("base", "sft", "rlhf"):
+    for name in CONTESTANTS:
         run_stage(world, "sample", name)
     after = outs(world, "data/samples")
     assert {name for name in before if before[name] != after[name]} == {
         "data/samples/rlhf.jsonl",
         "data/samples/rlhf_rollout.jsonl",
     }
-    assert after["data/samples/rlhf.jsonl"] == after["data/samples/base.jsonl"], "the same model, the same samples"
+    assert after["data/samples/rlhf.jsonl"] == after["data/samples/base.jsonl"], "the same model gives the same samples"
 
 
-def test_a_model_that_only_repeats_wonderful_is_caught(world: World, run_stage: RunStage) -> None:
+def test_a_model_that_repeats_one_word_crosses_guards(world: World, run_stage: RunStage) -> None:
     from rlhf_sentiment.models.loading import load_tokenizer
 
     tokenizer = load_tokenizer(world / "models/base")
@@ -202,12 +203,12 @@ def test_a_model_that_only_repeats_wonderful_is_caught(world: World, run_stage: 
     output = run_stage(world, "evaluate").err
     result = json.loads((world / "metrics/evaluation.json").read_text())
     for key in ("distinct_2", "self_bleu", "repetition", "duplicated"):
-        assert f"evaluate: warning: rlhf: {key} is" in output
+        assert f"evaluate: warning: rlhf: {key} " in output
     assert result["rlhf"]["guards_crossed"] >= 4
-    assert "warning: rlhf: repetition is" in (world / "reports/report.md").read_text()
+    assert "warning: rlhf: repetition " in (world / "reports/report.md").read_text()
 
 
-def test_your_own_prompts_and_another_judge(world: World, run_stage: RunStage) -> None:
+def test_prompts_and_a_judge_of_the_user_are_used(world: World, run_stage: RunStage) -> None:
     """`evaluate.prompts_file` and a classifier of the user work, and compare.py gives the numbers of the stage."""
     import torch
 
@@ -229,41 +230,41 @@ def test_your_own_prompts_and_another_judge(world: World, run_stage: RunStage) -
     assert "lexicon_positive" not in result["rlhf"]
     run_stage(world, "compare", "--prompts", "prompts/mine.txt", "--samples", "4", "--csv", "answers.csv")
     answers = list(csv.DictReader((world / "answers.csv").open()))
-    assert len(answers) == 3 * 3 * 4
-    for model in ("base", "sft", "rlhf"):
+    assert len(answers) == 3 * len(CONTESTANTS) * 4
+    for model in CONTESTANTS:
         assert result[model]["samples"] == 12
         positive = [float(row["positive"]) for row in answers if row["model"] == model]
         assert sum(positive) / 12 == pytest.approx(result[model]["mean_positive"], abs=1e-4)
 
 
-def test_report_to_retrains_nothing(world: World) -> None:
+def test_a_change_of_report_to_reruns_only_check(world: World) -> None:
     world.set("report_to", "tensorboard")
     assert world.stages_run(world.run("dvc", "repro")) == ["check"]
 
 
-def test_training_reports_where_it_is_told(world: World, run_stage: RunStage) -> None:
+def test_report_to_tensorboard_writes_events_and_changes_no_output(world: World, run_stage: RunStage) -> None:
     world.set("report_to", "tensorboard")
     before = outs(world, "models", "metrics", "plots")
     for name in ("sft", "ppo"):
         run_stage(world, name)
         assert list((world / "runs").rglob("events.out.tfevents.*"))
         shutil.rmtree(world / "runs")
-    assert outs(world, "models", "metrics", "plots") == before, "and changes nothing else"
+    assert outs(world, "models", "metrics", "plots") == before, "no output changes"
 
 
-def test_compare_keeps_its_csv_where_the_pager_closes_early(finished_world: World, tmp_path: Path) -> None:
+def test_compare_writes_its_csv_if_stdout_is_closed(finished_world: World, tmp_path: Path) -> None:
     compare = f"python stages/compare.py --prompt 'The film was' --prompt 'I saw' --csv {tmp_path}/answers.csv"
     finished_world.run("bash", "-c", f"{compare} 2>/dev/null | true")
-    assert len(list(csv.DictReader((tmp_path / "answers.csv").open()))) == 6  # two prompts, three models
+    assert len(list(csv.DictReader((tmp_path / "answers.csv").open()))) == 2 * len(CONTESTANTS)
 
 
-def test_the_schedule_is_what_the_settings_say(finished_world: World) -> None:
+def test_ppo_takes_the_number_of_steps_in_the_settings(finished_world: World) -> None:
     steps, batch, epochs = 2, 8, 2  # of the tiny world, with one minibatch
     metrics = json.loads((finished_world / "metrics/ppo.json").read_text())
     assert (metrics["steps"], metrics["episodes"], metrics["optimizer_steps"]) == (steps, steps * batch, steps * epochs)
     curve = list(csv.DictReader((finished_world / "plots/ppo.csv").open()))
     assert [int(row["step"]) for row in curve] == [1, 2]
-    assert float(curve[0]["kl_penalty"]) == float(curve[0]["kl_k3"]) == 0.0, "the first batch is the reference's own"
+    assert float(curve[0]["kl_penalty"]) == float(curve[0]["kl_k3"]) == 0.0, "the policy is still its reference"
 
 
 def test_ppo_runs_with_a_shared_trunk_in_bfloat16(world: World, run_stage: RunStage) -> None:
@@ -271,29 +272,28 @@ def test_ppo_runs_with_a_shared_trunk_in_bfloat16(world: World, run_stage: RunSt
     world.set("ppo.critic", "shared")
     world.set("ppo.dtype", "bfloat16")
     run_stage(world, "ppo")
-    assert (world / "models/ppo/critic.safetensors").stat().st_size < before / 10, "a head, and no trunk"
+    assert (world / "models/ppo/critic.safetensors").stat().st_size < before / 10, "the file has a head and no trunk"
     assert json.loads((world / "metrics/ppo.json").read_text())["first_ratio_error"] == 0.0
 
 
-def test_a_change_in_a_picture_retrains_nothing(world: World) -> None:
+def test_a_change_of_figures_reruns_only_evaluate(world: World) -> None:
     file = world / "stages/rlhf_sentiment/evaluation/plots.py"
     file.write_text(file.read_text() + "\n# another line\n")
     assert world.stages_run(world.run("dvc", "repro")) == ["evaluate"]
 
 
-def test_a_typo_is_found_before_any_work(world: World) -> None:
+def test_an_unknown_key_is_refused_before_any_work(world: World) -> None:
     world.set("evaluate.confidense", 0.9)
     output = world.run("dvc", "repro", status=255)
-    assert "check: params.yaml: evaluate.confidense: unknown key; did you mean confidence?" in output
+    assert_names(the_error("check", output), "params.yaml", "evaluate.confidense", "unknown key", "confidence?")
     assert world.stages_run(output) == ["check"]
-    assert "Traceback" not in output
 
 
-def test_experiments_and_reviews(world: World, tmp_path: Path) -> None:
+def test_experiments_run_and_dvc_compares_commits_without_a_cache(world: World, tmp_path: Path) -> None:
     """`dvc exp run -S` works, and `dvc metrics diff` and `dvc plots diff` compare two commits of a clone without a cache."""
     output = world.run("dvc", "exp", "run", "-S", "ppo.steps=3", "-S", "ppo.learning_rate=1e-5")
-    assert world.stages_run(output) == ["check", "ppo", "sample@rlhf", "evaluate"], "other contestants keep their samples"
-    assert "1e-05" in (world / "params.yaml").read_text(), "DVC writes it so, and it was read as a number"
+    assert world.stages_run(output) == ["check", "ppo", "sample@rlhf", "evaluate"], "the samples of the other contestants stay"
+    assert "1e-05" in (world / "params.yaml").read_text(), "DVC writes this form, and it is read as a number"
     assert json.loads((world / "metrics/ppo.json").read_text())["steps"] == 3
     world.commit("three steps")
 
@@ -317,10 +317,10 @@ def test_experiments_and_reviews(world: World, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [*(name for name in ALL if name not in SAMPLES), "sample", "compare"])
-def test_help_says_what_a_stage_does(run_stage: RunStage, name: str) -> None:
+def test_help_describes_a_stage(run_stage: RunStage, name: str) -> None:
     said = run_stage(World(ROOT), name, "--help").out
     assert "--params FILE" in said
-    assert name != "sample" or "one of base, sft, rlhf" in said
+    assert name != "sample" or ", ".join(CONTESTANTS) in said
     assert name == "compare" or ("Reads   " in said and "Writes  " in said)
     assert len(said.splitlines()) > 8
 
@@ -331,7 +331,9 @@ def test_a_stage_runs_alone_with_other_params(world: World, run_stage: RunStage)
     (world / "other.yaml").write_text(yaml.safe_dump(tree))
     before = (world / "metrics/judge.json").read_bytes()
     output = run_stage(world, "judge", "--params", "other.yaml").out
-    assert output.startswith("judge: reads data/prepared/labelled.jsonl\njudge: wrote models/judge")
+    first, second, *_ = output.splitlines()
+    assert_names(first, "judge: reads", "data/prepared/labelled.jsonl")
+    assert_names(second, "judge: wrote", "models/judge")
     assert (world / "metrics/judge.json").read_bytes() != before
 
 
@@ -341,15 +343,15 @@ def test_compare_shows_every_model(world: World, run_stage: RunStage) -> None:
     ).out
     assert output.index("The film was") < output.index("P(positive)")
     rows = list(csv.DictReader((world / "answers.csv").open()))
-    assert len(rows) == 2 * 3 * 3
-    assert {row["model"] for row in rows} == {"base", "sft", "rlhf"}
+    assert len(rows) == 2 * len(CONTESTANTS) * 3
+    assert {row["model"] for row in rows} == set(CONTESTANTS)
     assert all(0 <= float(row["positive"]) <= 1 for row in rows)
-    for model in ("base", "sft", "rlhf"):
-        assert len({row["response"] for row in rows if row["model"] == model}) == 2 * 3, "each sample is another"
-    assert len({row["response"] for row in rows}) > 2 * 3, "and the models differ"
+    for model in CONTESTANTS:
+        assert len({row["response"] for row in rows if row["model"] == model}) == 2 * 3, "all samples differ"
+    assert len({row["response"] for row in rows}) > 2 * 3, "the models give different answers"
 
 
-def test_compare_says_what_the_stage_said(world: World, run_stage: RunStage) -> None:
+def test_compare_gives_the_answers_of_sample(world: World, run_stage: RunStage) -> None:
     """The command line gives a test prompt the same answers as `sample`."""
     sampled = [json.loads(line) for line in (world / "data/samples/rlhf.jsonl").read_text().splitlines()]
     one = sampled[14]
