@@ -219,5 +219,5 @@ def test_a_stage_whose_dvc_died_while_it_was_importing_writes_nothing(world: Wor
     started = re.search(r"dvc is (\d+)", log.read_text())
     assert started
     os.kill(int(started[1]), signal.SIGKILL)
-    until(lambda: re.search("^judge: .*dvc.* is gone", log.read_text(), re.MULTILINE) is not None, process)
+    until(lambda: re.search("^judge: .*dvc.* has ended", log.read_text(), re.MULTILINE) is not None, process)
     assert not (world / "models/judge").exists()

@@ -80,7 +80,7 @@ def test_a_count_that_is_too_large_is_named_with_the_number_that_fits() -> None:
     sizes.share_out(30, {"sft_rows": 25, "pairs": 0, "prompts_train": 0})
     assert list(sizes.short) == ["data.sft_rows", "data.pairs", "data.prompts_train"]
     rows, pairs, prompts = sizes.short.values()
-    assert_names(rows, "data.sft_rows", "40", "24 would fit")
+    assert_names(rows, "data.sft_rows", "40", "at most 24")
     assert_names(pairs, "data.pairs", "7", "none")
     assert_names(prompts, "data.prompts_train", "empty", "none")
 
@@ -91,7 +91,7 @@ def test_one_message_names_all_counts_that_are_too_large(made: None) -> None:
     with pytest.raises(StageError) as error:
         prepare.prepare(prepare_params(data(**much), **asked))
     message = str(error.value)
-    fitting: dict[str, Any] = {key: int(number) for key, number in re.findall(r"\w+\.(\w+) [^;]* (\d+) would fit", message)}
+    fitting: dict[str, Any] = {key: int(number) for key, number in re.findall(r"\w+\.(\w+) [^;]* at most (\d+)", message)}
     assert fitting.keys() == much.keys() | asked.keys()
     counts = {name: fitting.pop(name) for name in PROPORTIONS}
     prepared = prepare.prepare(prepare_params(data(**counts), **fitting))
@@ -100,8 +100,8 @@ def test_one_message_names_all_counts_that_are_too_large(made: None) -> None:
         step = 2 if name == "sft_rows" else 1
         with pytest.raises(StageError) as error:
             prepare.prepare(prepare_params(data(**counts | {name: counts[name] + step}), **fitting))
-        assert_names(error.value, f"data.{name} ", f" {counts[name] + step}, ", f" {counts[name]} would fit")
-        assert str(error.value).count("would fit") == 1, "the other counts are not too large"
+        assert_names(error.value, f"data.{name} ", f" {counts[name] + step}, ", f" at most {counts[name]} ")
+        assert str(error.value).count("at most") == 1, "the other counts are not too large"
 
 
 def test_empty_counts_use_all_texts(made: None) -> None:

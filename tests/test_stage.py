@@ -48,7 +48,7 @@ def test_a_file_does_not_replace_a_folder(tmp_path: Path) -> None:
     (tmp_path / "precious/thesis.txt").write_text("work")
     with pytest.raises(StageError) as error:
         write_table(tmp_path / "precious", [{"a": 1}])
-    assert_names(error.value, str(tmp_path / "precious"), "folder", "in the way")
+    assert_names(error.value, str(tmp_path / "precious"), "a folder of this name exists")
     assert (tmp_path / "precious/thesis.txt").read_text() == "work"
 
 
@@ -80,7 +80,7 @@ def test_an_absent_device_is_refused(monkeypatch: pytest.MonkeyPatch, name: str)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(StageError) as error:
         resolve_device(name)
-    assert_names(error.value, f"device: {name} ", "not there", "`device: auto`")
+    assert_names(error.value, f"device: {name} ", "not available", "`device: auto`")
 
 
 @pytest.mark.parametrize("trunk", ["own", "policy's"])
