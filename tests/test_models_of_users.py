@@ -220,7 +220,7 @@ def test_weights_that_do_not_fit_the_configuration_are_named(tmp_path: Path, cha
         ({"num_hidden_layers": 3}, ["lacks weights", "model.layers.2."]),
         ({"num_hidden_layers": 10**6}, ["config.json", "num_hidden_layers", "1000000,", "21 tensors"]),
         ({"num_hidden_layers": 10**12}, ["config.json", "num_hidden_layers", "1000000000000", "21 tensors"]),
-        ({"num_hidden_layers": -1}, ["config.json", "no place"]),
+        ({"num_hidden_layers": -1}, ["config.json", "does not describe"]),
         ({"num_labels": 10**12}, ["config.json", "1000000000000 labels", "at most 10,000"]),
         ({"id2label": {str(i): "a" for i in range(10_001)}}, ["config.json", "10001 labels", "at most 10,000"]),
         ({"pad_token_id": "x"}, ["cannot be loaded", "'pad_token_id'", "TypeError"]),
