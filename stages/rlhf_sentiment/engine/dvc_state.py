@@ -63,15 +63,30 @@ def _is_declared(name: str, pipeline: dict[str, Any]) -> bool:
     return stage in pipeline and (item in pipeline[stage].get("foreach", ()) if item else "foreach" not in pipeline[stage])
 
 
-def hash_of(path: Path) -> str | None:
-    """Return the hash that dvc.lock has of a file or a folder, as DVC itself computes it."""
+def hashes_known() -> Any:
+    """Return the table of the hashes that DVC has computed before. A file is in it until its size, time or inode changes.
+
+    The table is empty where the current folder is not in a repository of DVC.
+    """
+    from dvc.repo import Repo
+
+    return Repo(uninitialized=True).state
+
+
+def hash_of(path: Path, known: Any = None) -> str | None:
+    """Return the hash that dvc.lock has of a file or a folder, as DVC itself computes it.
+
+    Args:
+        path: the file or folder.
+        known: the result of `hashes_known`. Without it, every file is read.
+    """
     from dvc_data.hashfile.build import build
     from dvc_data.hashfile.db import HashFileDB
     from dvc_objects.fs.local import LocalFileSystem
     from dvc_objects.fs.memory import MemoryFileSystem
 
-    nowhere = HashFileDB(MemoryFileSystem(), "/")
-    return build(nowhere, str(path), LocalFileSystem(), "md5", dry_run=True)[2].hash_info.value
+    nowhere = HashFileDB(MemoryFileSystem(), "/", **({"state": known} if known else {}))
+    return build(nowhere, os.path.abspath(path), LocalFileSystem(), "md5", dry_run=True)[2].hash_info.value
 
 
 def writers() -> dict[str, int]:
