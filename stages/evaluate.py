@@ -40,7 +40,7 @@ READS = [
     *(one.rollouts for one in CONTESTANTS.values() if one.rollouts),
     "data/prepared/labelled.jsonl",
     "data/prepared/preferences.jsonl",
-    "data/inputs/evaluate.json",
+    "data/hashes/evaluate.json",
     *(one.folder for one in CONTESTANTS.values()),
     "models/reward",
     "models/judge",

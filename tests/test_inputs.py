@@ -75,7 +75,7 @@ def test_all_that_is_added_is_kept_and_used(tmp_path: Path) -> None:
     assert brought_there.items() <= outs(here, *inputs.BROUGHT).items()
     assert here.run("dvc", "status", *(f"{name}.dvc" for name in ADDED)) == "Data and pipelines are up to date.\n"
     said = here.run("dvc", "exp", "run", "--temp", "--name", "used")
-    assert len(here.stages_run(said)) == 11
+    assert len(here.stages_run(said)) == 12
     assert "this experiment lacks" not in said
     here.run("dvc", "exp", "apply", "used")
     assert json.loads((here / "metrics/data.json").read_text())["source"] == "data/raw/mine"
@@ -122,10 +122,13 @@ def test_an_experiment_says_what_it_lacks(tmp_path: Path) -> None:
     metrics = json.loads(world.run("git", "show", f"{experiment}:metrics/data.json"))
     assert metrics["files"]["mine/train_jsonl"]["rows_read"] == 401
 
-    (world / "data/raw/late.jsonl").write_text("{}\n")
+    (world / "data/raw/late").mkdir()
+    shutil.copy(world / "data/raw/mine/test.jsonl", world / "data/raw/late/train.jsonl")
     world.set("data.seed", 7)
+    assert "this experiment lacks" not in world.run("dvc", "exp", "run", "--temp", "prepare"), "no setting names it"
+    world.set("data.source", "data/raw/*/*.jsonl")
     said = world.run("dvc", "exp", "run", "--temp", "prepare")
-    assert "prepare: warning: this experiment lacks data/raw/late.jsonl, which neither git nor DVC tracks; `dvc add` it" in said
+    assert "prepare: warning: this experiment lacks data/raw/late/train.jsonl, which neither git nor DVC tracks" in said
 
 
 def test_the_dvc_file_of_a_file_is_no_data(tmp_path: Path) -> None:

@@ -64,9 +64,9 @@ def _is_declared(name: str, pipeline: dict[str, Any]) -> bool:
 
 
 def hashes_known() -> Any:
-    """Return the table of the hashes that DVC has computed before. A file is in it until its size, time or inode changes.
+    """Return DVC's table of the hashes that it has computed. A hash is valid until the size, time or inode of its file changes.
 
-    The table is empty where the current folder is not in a repository of DVC.
+    Outside a repository of DVC, the table is empty.
     """
     from dvc.repo import Repo
 
@@ -82,10 +82,11 @@ def hash_of(path: Path, known: Any = None) -> str | None:
     """
     from dvc_data.hashfile.build import build
     from dvc_data.hashfile.db import HashFileDB
+    from dvc_data.hashfile.state import StateNoop
     from dvc_objects.fs.local import LocalFileSystem
     from dvc_objects.fs.memory import MemoryFileSystem
 
-    nowhere = HashFileDB(MemoryFileSystem(), "/", **({"state": known} if known else {}))
+    nowhere = HashFileDB(MemoryFileSystem(), "/", state=known or StateNoop())
     return build(nowhere, os.path.abspath(path), LocalFileSystem(), "md5", dry_run=True)[2].hash_info.value
 
 

@@ -16,8 +16,8 @@ from .messages import mend_of, warn
 # The files that every model has. An incomplete model is refused before any work.
 _MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
-# The folders of the files that users bring, and the records of those files that the settings name (stages/inputs.py).
-BROUGHT, RECORDS = ("data/raw", "models/pretrained", "prompts"), "data/inputs"
+# The folders of the files that users bring, and the records of those files that the settings name (stages/hashes.py).
+BROUGHT, RECORDS = ("data/raw", "models/pretrained", "prompts"), "data/hashes"
 
 
 def repository() -> Path:

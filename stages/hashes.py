@@ -1,7 +1,7 @@
-"""Inputs: record the hash of each file and folder of yours that the settings name.
+"""Record the hashes of the files and folders of yours that the settings name.
 
 Your files are below data/raw, models/pretrained and prompts. The stages that read them depend on these records, and not on the
-whole folders. A file that no setting names therefore reruns this stage only, which takes two seconds.
+whole folders. So a file that no setting names reruns this stage only, which takes two seconds.
 """
 
 from rlhf_sentiment.engine.start import stage  # isort: split
@@ -60,11 +60,11 @@ class Params(Settings):
 def main(params: Params) -> str:
     """Write a record for each stage that reads files of the user: value of a setting -> path -> hash."""
     data, evaluate = params.data, params.evaluate
-    settings = {
+    settings: dict[str, list[str | None]] = {
         "prepare": [data.source, data.corpus, data.prompts, params.judge.source],
         "base": [params.base.model],
         "sample": [evaluate.prompts_file],
-        "evaluate": evaluate.judges,
+        "evaluate": [*evaluate.judges],
     }
     known, count = hashes_known(), 0
     for reader, values in settings.items():
@@ -77,4 +77,4 @@ def main(params: Params) -> str:
 
 
 if __name__ == "__main__":
-    stage("inputs", __doc__, Params, main, READS, WRITES)
+    stage("hashes", __doc__, Params, main, READS, WRITES)
