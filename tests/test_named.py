@@ -1,11 +1,16 @@
 """A file of a user that no setting names makes no stage stale. A change of a named file reruns the stage that reads it."""
 
+import copy
 import hashlib
 import json
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
+from rlhf_sentiment.settings import whole
+
+from .closure import ROOT, pipeline
 from .conftest import RunStage, World, checkout
 from .test_inputs import bring, settings
 
@@ -62,6 +67,28 @@ def test_a_record_has_what_the_settings_name_and_nothing_else(tmp_path: Path, ru
     changed = records(world)
     assert changed["prepare"].pop("data/raw/half") != found["prepare"].pop("data/raw/half")
     assert changed == found
+
+
+def test_every_setting_that_can_name_a_file_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A setting counts if it accepts a path of users and refuses other text."""
+    monkeypatch.chdir(ROOT)
+    tree = settings()
+    tree["evaluate"]["prompts_file"] = None
+
+    def accepts(section: str, key: str, value: str) -> bool:
+        changed = copy.deepcopy(tree)
+        changed[section][key] = ["classifier", value] if isinstance(tree[section][key], list) else value
+        try:
+            whole.Params.model_validate(changed)
+        except ValidationError:
+            return False
+        return True
+
+    keys = [(section, key) for section, inner in tree.items() if isinstance(inner, dict) for key in inner]
+    paths = ("data/raw/a.jsonl", "models/pretrained/a", "prompts/everyday.txt")
+    naming = {f"{section}.{key}" for section, key in keys if any(accepts(section, key, path) for path in paths)}
+    free = {f"{section}.{key}" for section, key in keys if accepts(section, key, "any other text")}
+    assert naming - free == {*pipeline()["hashes"]["params"]}
 
 
 def test_what_no_setting_names_makes_nothing_stale(world: World, tmp_path: Path) -> None:
