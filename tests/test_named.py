@@ -33,7 +33,7 @@ def bring_local_data(world: World, shared: Path) -> None:
 
 def test_a_record_has_what_the_settings_name_and_nothing_else(tmp_path: Path, run_stage: RunStage) -> None:
     tree = settings()
-    tree["data"].update(source="data/raw/*.jsonl", corpus="data/raw/half/", prompts="data/raw/none.txt")
+    tree["data"].update(source="data/raw/a*", corpus="data/raw/half/", prompts="data/raw/none.txt")
     tree["judge"]["source"] = "data/raw/[a]"
     tree["evaluate"]["judges"] = ["classifier", "models/pretrained/group", "owner/name@" + "0" * 40]
     world = checkout(tmp_path / "repository", tree)
@@ -46,7 +46,7 @@ def test_a_record_has_what_the_settings_name_and_nothing_else(tmp_path: Path, ru
     found = records(world)
     assert {reader: {value: list(paths) for value, paths in record.items()} for reader, record in found.items()} == {
         "prepare": {
-            "data/raw/*.jsonl": ["data/raw/alone.jsonl"],
+            "data/raw/a*": ["data/raw/alone.jsonl"],
             "data/raw/[a]": ["data/raw/[a]"],
             "data/raw/half": ["data/raw/half"],
             "data/raw/none.txt": [],
@@ -56,7 +56,7 @@ def test_a_record_has_what_the_settings_name_and_nothing_else(tmp_path: Path, ru
         "evaluate": {"models/pretrained/group": ["models/pretrained/group"]},
     }
     hashed = hashlib.md5(b"data/raw/alone.jsonl", usedforsecurity=False).hexdigest()
-    assert found["prepare"]["data/raw/*.jsonl"]["data/raw/alone.jsonl"] == hashed
+    assert found["prepare"]["data/raw/a*"]["data/raw/alone.jsonl"] == hashed
 
     (world / "data/raw/unnamed.csv").write_text("text\n")
     (world / "models/pretrained/unnamed").mkdir()
