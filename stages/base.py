@@ -37,7 +37,7 @@ from rlhf_sentiment.settings.report_to import ReportTo
 from rlhf_sentiment.training.checkpoints import Checkpoints
 from rlhf_sentiment.training.trainer import ByLengthTrainer, arguments, train
 
-READS = ["data/prepared/corpus.jsonl", "models/pretrained"]
+READS = ["data/prepared/corpus.jsonl", "data/hashes/base.json"]
 WRITES = ["models/base"]
 EOS, PAD = "<|endoftext|>", "<|pad|>"
 

@@ -41,7 +41,7 @@ READS = [
     *(one.rollouts for one in CONTESTANTS.values() if one.rollouts),
     "data/prepared/labelled.jsonl",
     "data/prepared/preferences.jsonl",
-    "models/pretrained",
+    "data/hashes/evaluate.json",
     *(one.folder for one in CONTESTANTS.values()),
     "models/reward",
     "models/judge",

@@ -34,7 +34,7 @@ from rlhf_sentiment.settings.evaluate import Asking
 from rlhf_sentiment.settings.judge import JudgeSource
 from rlhf_sentiment.settings.ppo import Prompted
 
-READS = ["data/checked.json", "data/raw"]
+READS = ["data/hashes/prepare.json"]
 WRITES = [
     *(f"data/prepared/{name}.jsonl" for name in (*TABLES, "rejected")),
     "data/prepared/README.md",

@@ -24,7 +24,7 @@ from rlhf_sentiment.settings.ppo import RolloutSettings
 from rlhf_sentiment.training.checkpoints import forget_recorded
 
 # Of each contestant, by its name.
-READS = {name: [one.folder, "data/prepared/prompts.jsonl", "prompts"] for name, one in CONTESTANTS.items()}
+READS = {name: [one.folder, "data/prepared/prompts.jsonl", "data/hashes/sample.json"] for name, one in CONTESTANTS.items()}
 WRITES = {name: [one.answers, *([one.rollouts] if one.rollouts else []), one.counts] for name, one in CONTESTANTS.items()}
 
 

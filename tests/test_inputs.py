@@ -80,7 +80,7 @@ def test_files_of_users_are_tracked_and_used(tmp_path: Path) -> None:
     assert brought_there.items() <= outs(here, *inputs.BROUGHT).items()
     assert here.run("dvc", "status", *(f"{name}.dvc" for name in ADDED)) == "Data and pipelines are up to date.\n"
     said = here.run("dvc", "exp", "run", "--temp", "--name", "used")
-    assert len(here.stages_run(said)) == 11
+    assert len(here.stages_run(said)) == 12
     assert lacks(said) == ""
     here.run("dvc", "exp", "apply", "used")
     assert json.loads((here / "metrics/data.json").read_text())["source"] == "data/raw/mine"
@@ -127,10 +127,13 @@ def test_an_experiment_names_the_files_that_it_lacks(tmp_path: Path) -> None:
     metrics = json.loads(world.run("git", "show", f"{experiment}:metrics/data.json"))
     assert metrics["files"]["mine/train_jsonl"]["rows_read"] == 401
 
-    (world / "data/raw/late.jsonl").write_text("{}\n")
+    (world / "data/raw/late").mkdir()
+    shutil.copy(world / "data/raw/mine/test.jsonl", world / "data/raw/late/train.jsonl")
     world.set("data.seed", 7)
+    assert lacks(world.run("dvc", "exp", "run", "--temp", "prepare")) == "", "no setting names it"
+    world.set("data.source", "data/raw/*/*.jsonl")
     said = world.run("dvc", "exp", "run", "--temp", "prepare")
-    assert_names(lacks(said), "data/raw/late.jsonl", "git", "DVC", "`dvc add`")
+    assert_names(lacks(said), "data/raw/late/train.jsonl", "git", "DVC", "`dvc add`")
 
 
 def test_dvc_files_are_not_read_as_data(tmp_path: Path) -> None:

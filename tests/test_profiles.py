@@ -41,7 +41,7 @@ def small(profile: str, model: str, **ppo: Any) -> dict[str, Any]:
 
 
 def assert_every_stage_ran(world: World, output: str) -> dict[str, Any]:
-    assert len(world.stages_run(output)) == 9
+    assert len(world.stages_run(output)) == 12
     result: dict[str, Any] = json.loads((world / "metrics/evaluation.json").read_text())
     for model in CONTESTANTS:
         assert result[model]["samples"] == 10

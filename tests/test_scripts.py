@@ -80,7 +80,7 @@ def world_of(folder: Path, language: str) -> World:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_reviews_without_spaces_are_prepared_and_judged(tmp_path: Path, run_stage: RunStage, language: str) -> None:
     world = world_of(tmp_path / "repository", language)
-    for stage in ("check", "prepare", "judge"):
+    for stage in ("check", "hashes", "prepare", "judge"):
         run_stage(world, stage)
     tables = {
         name: [json.loads(line) for line in (world / f"data/prepared/{name}.jsonl").read_text(encoding="utf-8").splitlines()]

@@ -564,8 +564,8 @@ def test_a_look_before_work_writes_nothing(small_world: World, run_stage: RunSta
 
 
 def test_a_file_level_fault_leaves_what_was_there(small_world: World, run_stage: RunStage) -> None:
-    run_stage(small_world, "check")
-    run_stage(small_world, "prepare")
+    for name in ("check", "hashes", "prepare"):
+        run_stage(small_world, name)
     written = {file: file.read_bytes() for file in (small_world / "data/prepared").iterdir()}
     assert {file.name for file in written} == {Path(out).name for out in stage.WRITES if out.startswith("data/prepared/")}
     train = small_world / "data/raw/reviews/train.jsonl"
@@ -577,8 +577,8 @@ def test_a_file_level_fault_leaves_what_was_there(small_world: World, run_stage:
 
 def test_the_card_says_what_the_data_are(small_world: World, run_stage: RunStage) -> None:
     small_world.set("data.licence", "CC0 <b>")
-    run_stage(small_world, "check")
-    run_stage(small_world, "prepare")
+    for name in ("check", "hashes", "prepare"):
+        run_stage(small_world, name)
     card = (small_world / "data/prepared/README.md").read_text()
     metrics = json.loads((small_world / "metrics/data.json").read_text())
     assert "- Source: data/raw/reviews (labelled)" in card

@@ -16,7 +16,7 @@ from rlhf_sentiment.evaluation.contestants import CONTESTANTS
 from .conftest import ROOT, RunStage, World, assert_names, outs, the_error, write_classifier
 
 SAMPLES = [f"sample@{name}" for name in CONTESTANTS]
-ALL = ["check", "prepare", "base", "sft", "reward", "judge", "ppo", *SAMPLES, "evaluate"]
+ALL = ["check", "hashes", "prepare", "base", "sft", "reward", "judge", "ppo", *SAMPLES, "evaluate"]
 
 
 def test_the_first_run_runs_every_stage(finished_world: World) -> None:
@@ -220,7 +220,7 @@ def test_prompts_and_a_judge_of_the_user_are_used(world: World, run_stage: RunSt
     world.set("evaluate.samples_per_prompt", 4)
     world.set("evaluate.judges", ["classifier", "models/pretrained/stars.v2"])
     ran = world.stages_run(world.run("dvc", "repro"))
-    assert sorted(ran) == sorted(["check", "prepare", "base", *SAMPLES, "evaluate"])
+    assert sorted(ran) == sorted(["check", "hashes", "prepare", *SAMPLES, "evaluate"])
     result = json.loads((world / "metrics/evaluation.json").read_text())
     assert result["judges"].keys() == {"classifier", "stars_v2"}
     assert result["kappa"].keys() == {"classifier_stars_v2"}

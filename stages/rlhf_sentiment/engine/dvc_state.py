@@ -63,15 +63,31 @@ def _is_declared(name: str, pipeline: dict[str, Any]) -> bool:
     return stage in pipeline and (item in pipeline[stage].get("foreach", ()) if item else "foreach" not in pipeline[stage])
 
 
-def hash_of(path: Path) -> str | None:
-    """Return the hash that dvc.lock has of a file or a folder, as DVC itself computes it."""
+def hashes_known() -> Any:
+    """Return DVC's table of the hashes that it has computed. A hash is valid until the size, time or inode of its file changes.
+
+    Outside a repository of DVC, the table is empty.
+    """
+    from dvc.repo import Repo
+
+    return Repo(uninitialized=True).state
+
+
+def hash_of(path: Path, known: Any = None) -> str | None:
+    """Return the hash that dvc.lock has of a file or a folder, as DVC itself computes it.
+
+    Args:
+        path: the file or folder.
+        known: the result of `hashes_known`. Without it, every file is read.
+    """
     from dvc_data.hashfile.build import build
     from dvc_data.hashfile.db import HashFileDB
+    from dvc_data.hashfile.state import StateNoop
     from dvc_objects.fs.local import LocalFileSystem
     from dvc_objects.fs.memory import MemoryFileSystem
 
-    nowhere = HashFileDB(MemoryFileSystem(), "/")
-    return build(nowhere, str(path), LocalFileSystem(), "md5", dry_run=True)[2].hash_info.value
+    nowhere = HashFileDB(MemoryFileSystem(), "/", state=known or StateNoop())
+    return build(nowhere, os.path.abspath(path), LocalFileSystem(), "md5", dry_run=True)[2].hash_info.value
 
 
 def writers() -> dict[str, int]:

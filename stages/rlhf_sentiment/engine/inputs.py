@@ -3,8 +3,10 @@
 DVC runs a queued or --temp experiment in a copy of the repository. The copy has only files that git or DVC tracks.
 """
 
+import json
 import os
 from collections.abc import Sequence
+from glob import glob
 from os.path import isfile
 from pathlib import Path
 
@@ -14,7 +16,8 @@ from .messages import mend_of, warn
 # The files that every model has. An incomplete model is refused before any work.
 _MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
-BROUGHT = ("data/raw", "models/pretrained", "prompts")
+# The folders of the files that users bring, and the records of those files that the settings name (stages/hashes.py).
+BROUGHT, RECORDS = ("data/raw", "models/pretrained", "prompts"), "data/hashes"
 
 
 def repository() -> Path:
@@ -37,16 +40,24 @@ def whence(path: str | Path) -> str:
     return lacks if in_copy() else ""
 
 
+def named_by(value: str, root: Path = Path()) -> list[Path]:
+    """Return the paths that a setting names, relative to `root`: a file, a folder, or the matches of a glob."""
+    if (root / value).exists():
+        return [Path(value)]
+    found = (Path(one) for one in glob(value, root_dir=root, recursive=True, include_hidden=True) if (root / one).is_file())
+    return sorted(one for one in found if one.suffix != ".dvc" and one.name != ".gitignore")
+
+
 def warn_of_untracked(stage: str, reads: Sequence[str]) -> None:
-    """In a copy, warn of files of users that the repository has and the copy lacks."""
-    for folder in sorted({*BROUGHT} & {*reads}) if in_copy() else ():
-        files = (file.relative_to(repository()) for file in (repository() / folder).rglob("*") if file.is_file())
-        unseen = sorted(file for file in files if "/." not in file.as_posix() and not file.exists())
-        if unseen:
-            more = f" and {len(unseen) - 1} more" if len(unseen) > 1 else ""
-            warn(
-                stage, f"this experiment lacks {unseen[0]}{more}, which neither git nor DVC tracks; `dvc add` it (docs/data.md)"
-            )
+    """In a copy, warn of files that the settings name, that the repository has, and that the copy lacks."""
+    records = [Path(path) for path in reads if path.startswith(RECORDS)] if in_copy() else []
+    values = {value for record in records for value in json.loads(record.read_text(encoding="utf-8"))}
+    there = [repository() / path for value in values for path in named_by(value, repository())]
+    files = {file.relative_to(repository()) for path in there for file in (path, *path.rglob("*")) if file.is_file()}
+    unseen = sorted(file for file in files if "/." not in file.as_posix() and not file.exists())
+    if unseen:
+        more = f" and {len(unseen) - 1} more" if len(unseen) > 1 else ""
+        warn(stage, f"this experiment lacks {unseen[0]}{more}, which neither git nor DVC tracks; `dvc add` it (docs/data.md)")
 
 
 def require(path: Path) -> None:

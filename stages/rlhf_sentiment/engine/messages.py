@@ -39,7 +39,7 @@ def cut(text: str, longest: int = LONGEST) -> str:
 
 # Paths that `dvc repro` can write again. All other files may be a user's own.
 MADE = (
-    *("data/checked.json", "data/prepared", "data/samples", "metrics", "plots", "reports"),
+    *("data/checked.json", "data/hashes", "data/prepared", "data/samples", "metrics", "plots", "reports"),
     *("models/base", "models/sft", "models/reward", "models/judge", "models/ppo"),
 )
 
