@@ -10,6 +10,7 @@ from typing import NamedTuple
 from datasets import disable_progress_bars, load_dataset, logging
 
 from ..engine.errors import StageError
+from ..engine.hub import LOCAL, UnreachableError, ask, silent
 from ..engine.inputs import whence
 from ..engine.progress import progress_bar
 from ..engine.records import Row
@@ -142,10 +143,13 @@ def hub_files(hub: HubSettings, setting: str) -> list[File]:
     """Return the splits of a hub data set, or of a local folder that `datasets` loads in the same way.
 
     Raises:
-        StageError: the data set cannot be reached or read, needs to run code of its own, or lacks a split.
+        UnreachableError: the hub does not answer, and the cache does not have the data set.
+        StageError: the data set does not exist, needs a login or code of its own, lacks a split, or cannot be read.
     """
     disable_progress_bars()
     logging.set_verbosity(logging.CRITICAL)  # errors are reported once, here
+    if on_hub := not Path(str(hub.dataset)).is_dir():
+        ask("dataset", str(hub.dataset), hub.revision, f"{setting} {hub.dataset}")
     splits = {name: getattr(hub, name) for name in ("train", "validation", "test")}
     files = []
     for name, split in splits.items():
@@ -154,6 +158,11 @@ def hub_files(hub: HubSettings, setting: str) -> list[File]:
         try:
             table = load_dataset(hub.dataset, hub.config, data_dir=hub.folder, revision=hub.revision, split=split)
         except Exception as error:  # any fault of the network, the hub or the data set
+            if on_hub and (why := silent()):
+                raise UnreachableError(
+                    f"{setting} {hub.dataset} cannot be read: it is not in the cache, and {why}; data.source auto falls back "
+                    f"to synthetic texts, and {LOCAL}"
+                ) from None
             if "scripts are no longer supported" in str(error):
                 raise StageError(
                     f"{setting} {hub.dataset} is refused, because its own script would run here with all your rights; "
