@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from datasets import disable_progress_bars, load_dataset, logging
+from datasets import Dataset, disable_progress_bars, load_dataset, logging
 
 from ..engine.errors import StageError
 from ..engine.hub import LOCAL, UnreachableError, ask, silent
@@ -18,6 +18,8 @@ from ..settings.data import DataSettings, HubSettings
 from .folders import class_folders, loose_texts, texts_by_class, texts_in
 from .formats import ENDINGS, Numbered, cause_of, ending_of, refuse_unprintable, rows_of
 from .splits import SPLITS, looks_held_out, split_of_name
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class File(NamedTuple):
@@ -157,6 +159,8 @@ def hub_files(hub: HubSettings, setting: str) -> list[File]:
             continue
         try:
             table = load_dataset(hub.dataset, hub.config, data_dir=hub.folder, revision=hub.revision, split=split)
+            if on_hub and silent() and _COMMIT.fullmatch(str(hub.revision)) and not _is_of(table, str(hub.revision)):
+                raise FileNotFoundError  # `datasets` takes any revision in the cache
         except Exception as error:  # any fault of the network, the hub or the data set
             if on_hub and (why := silent()):
                 raise UnreachableError(
@@ -171,6 +175,11 @@ def hub_files(hub: HubSettings, setting: str) -> list[File]:
             raise StageError(f"{setting} {hub.dataset}, split {split}, cannot be read: {cause_of(error)}") from None
         files.append(File(f"{hub.dataset}, {name}", name, partial(_with_bar, table, f"prepare: {hub.dataset}, {name}")))
     return files
+
+
+def _is_of(table: Dataset, commit: str) -> bool:
+    """Return whether a table in the cache is of this commit, which is the name of its folder."""
+    return all(commit in Path(file["filename"]).parts for file in table.cache_files)
 
 
 def _with_bar(table: Iterable[Row], title: str, data: DataSettings) -> Iterator[Numbered]:

@@ -88,10 +88,11 @@ def ask(kind: str, name: str, revision: str | None, what: str) -> None:
 
 def _refusal(status: int) -> str:
     if status == 404:
-        return "the hub has no such id or revision (status 404); correct the name"
+        return f"{constants.ENDPOINT} has no such id or revision (status 404); correct the name"
     if status in (401, 403):
-        return f"the hub has no such id, or needs a login for it (status {status}); correct the name, or run `hf auth login`"
-    return f"the hub refuses it (status {status})"
+        needs = f"{constants.ENDPOINT} has no such id, or needs a login for it (status {status})"
+        return f"{needs}; correct the name, or run `hf auth login`"
+    return f"{constants.ENDPOINT} refuses it (status {status})"
 
 
 class _Client(httpx.Client):
