@@ -1,7 +1,6 @@
 """A hub that is silent, busy, or says no. A server on this machine takes its place."""
 
 import json
-import shutil
 import socket
 import threading
 import time
@@ -11,7 +10,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pytest
 from huggingface_hub import constants, get_session
 
@@ -99,6 +97,8 @@ def server(monkeypatch: pytest.MonkeyPatch, answer: Answer) -> Iterator[list[str
 def be_the_hub(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
     for place in ("huggingface_hub.constants.ENDPOINT", "datasets.config.HF_ENDPOINT"):
         monkeypatch.setattr(place, f"http://127.0.0.1:{port}")
+    files = f"http://127.0.0.1:{port}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", files)
 
 
 @pytest.fixture(autouse=True)
@@ -151,8 +151,7 @@ def test_auto_falls_back_soon(kind: str, monkeypatch: pytest.MonkeyPatch, capsys
 
 def test_all_texts_are_synthetic_without_a_network(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
-    be_the_hub(monkeypatch, port)
+        be_the_hub(monkeypatch, closed.getsockname()[1])
     theirs: dict[str, Any] = {"corpus": "data/raw/none", "prompts": "data/raw/none", "licence": "theirs", "flipped_pairs": 0.1}
     for judge in ("data", "synthetic", f"owner/none@{COMMIT}", "data/raw/none.jsonl"):
         found = read_sources(settings("auto", **theirs), judge)
@@ -160,7 +159,7 @@ def test_all_texts_are_synthetic_without_a_network(monkeypatch: pytest.MonkeyPat
         assert len(capsys.readouterr().err.splitlines()) == 1
         with pytest.raises(UnreachableError) as error:
             read_sources(settings("hub", **theirs), judge)
-        assert_names(error.value, "data.hub.dataset owner/none", str(port), *WAYS_OUT)
+        assert_names(error.value, "data.hub.dataset owner/none", "127.0.0.1", *WAYS_OUT)
     fallen = prepare("auto", "data/raw/none.jsonl", **theirs)
     assert fallen.tables == prepare("synthetic").tables
     assert [fallen.metrics[key] for key in ("source", "judge_source", "shape")] == ["synthetic", "synthetic", "grammar"]
@@ -219,35 +218,56 @@ def test_offline_the_hub_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not asked
 
 
-def cache(name: str, commit: str) -> Path:
-    """Put a data set into the cache of `datasets`, as a download of this commit leaves it."""
+def holds(files: dict[str, bytes]) -> Answer:
+    """Answer as a hub that has a data set of these files."""
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        path = request.path.split("?")[0]
+        name = path.rpartition("/")[2]
+        found: Any = json.loads(INFO)
+        if "/tree/" in path:
+            found = [{"type": "file", "path": file, "size": len(text), "oid": file} for file, text in files.items()]
+        body = files.get(name, b"") if "/resolve/" in path else json.dumps(found).encode()
+        request.send_response(200 if body else 404)
+        request.send_header("X-Repo-Commit", COMMIT)
+        request.send_header("ETag", f'"{name}"')
+        if not body:
+            request.send_header("X-Error-Code", "EntryNotFound")
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        if request.command == "GET":
+            request.wfile.write(body)
+
+    return answer
+
+
+def source() -> str:
+    return read_sources(settings("auto", dataset="owner/reviews"), "data").name
+
+
+def reviews() -> dict[str, bytes]:
     write_reviews(Path("made"), train=300, test=60)
-    folder = Path(datasets.config.HF_DATASETS_CACHE) / f"owner___{name}/default/0.0.0/{commit}"
-    loaded = datasets.load_dataset(
-        "json", data_files={split: f"made/{split}.jsonl" for split in ("train", "test")}, cache_dir="json"
-    )
-    shutil.copytree(Path(loaded["train"].cache_files[0]["filename"]).parent, folder)
-    for split in ("train", "test"):
-        (folder / f"json-{split}.arrow").rename(folder / f"{name}-{split}.arrow")
-    text = (folder / "dataset_info.json").read_text()
-    info = json.loads(text) | {"config_name": "default", "dataset_name": name, "builder_name": "json"}
-    (folder / "dataset_info.json").write_text(json.dumps(info))
-    return folder
+    return {file.name: file.read_bytes() for file in Path("made").iterdir()}
 
 
 def test_the_cache_is_used_if_it_has_the_commit_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = cache("reviews", COMMIT)
-
-    def source() -> str:
-        return read_sources(settings("auto", dataset="owner/reviews"), "data").name
-
+    with server(monkeypatch, holds(reviews())):
+        assert source() == "owner/reviews"
     with server(monkeypatch, status(503)):
         assert source() == "owner/reviews"
+        (folder,) = Path("cache/datasets").rglob(COMMIT)
         other = folder.rename(folder.with_name("b" * 40))
         assert source() == "synthetic", "another commit"
         other.rename(folder)
         (folder / "reviews-test.arrow").unlink()
         assert source() == "synthetic", "half a download"
+
+
+def test_a_download_that_stops_halfway_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    has = holds(reviews())
+    with server(monkeypatch, lambda request: (hang if request.path.endswith("/test.jsonl") else has)(request)) as asked:
+        assert source() == "synthetic"
+    assert any(path.endswith("/train.jsonl") for path in asked)
 
 
 def test_a_file_that_breaks_off_spends_the_patience(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from datasets import Dataset, disable_progress_bars, load_dataset, logging
+from datasets import Dataset, config, disable_progress_bars, load_dataset, logging
 
 from ..engine.errors import StageError
 from ..engine.hub import LOCAL, UnreachableError, ask, silent
@@ -150,6 +150,7 @@ def hub_files(hub: HubSettings, setting: str) -> list[File]:
     """
     disable_progress_bars()
     logging.set_verbosity(logging.CRITICAL)  # errors are reported once, here
+    config.HF_UPDATE_DOWNLOAD_COUNTS = False  # another server counts, which may not answer
     if on_hub := not Path(str(hub.dataset)).is_dir():
         ask("dataset", str(hub.dataset), hub.revision, f"{setting} {hub.dataset}")
     splits = {name: getattr(hub, name) for name in ("train", "validation", "test")}

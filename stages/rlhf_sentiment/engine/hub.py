@@ -33,9 +33,9 @@ class _Waiting:
         self.left = PATIENCE
         self.why = ""
 
-    def spend(self, seconds: float, why: object) -> None:
+    def spend(self, seconds: float, host: str, why: object) -> None:
         self.left -= seconds
-        self.why = self.why or cut(" ".join(str(why).split()), 120)
+        self.why = self.why or f"{host} does not answer: {cut(' '.join(str(why).split()), 120)}"
 
 
 waiting = _Waiting()
@@ -45,7 +45,7 @@ def silent() -> str:
     """Return why the hub cannot be asked, or an empty text."""
     if is_offline_mode():
         return "HF_HUB_OFFLINE is set"
-    return f"{constants.ENDPOINT} does not answer: {waiting.why}" if waiting.left <= 0 else ""
+    return waiting.why if waiting.left <= 0 else ""
 
 
 def ask(kind: str, name: str, revision: str | None, what: str) -> None:
@@ -78,12 +78,12 @@ def ask(kind: str, name: str, revision: str | None, what: str) -> None:
     thread.start()
     thread.join(PATIENCE + 0.5)
     if thread.is_alive():
-        waiting.spend(PATIENCE, f"nothing in {PATIENCE:g} s")
+        waiting.spend(PATIENCE, constants.ENDPOINT, f"nothing in {PATIENCE:g} s")
     for error in failed:
         if isinstance(error, HfHubHTTPError):
             raise StageError(f"{what} cannot be read: {_refusal(error.response.status_code)}")
         if not isinstance(error, OfflineModeIsEnabled | HFValidationError):
-            waiting.spend(PATIENCE, f"its answer is not the hub's ({type(error).__name__})")
+            waiting.spend(PATIENCE, constants.ENDPOINT, f"what it sends is not the hub's ({type(error).__name__})")
 
 
 def _refusal(status: int) -> str:
@@ -111,27 +111,28 @@ class _Client(httpx.Client):
             else:
                 if response.status_code < 500 and response.status_code not in _BUSY:
                     if options.get("stream"):
-                        response.stream = _Body(response.stream)
+                        response.stream = _Body(response.stream, request.url.host)
                     return response
                 response.close()
                 why = f"status {response.status_code}"
             time.sleep(max(0.0, min(pause, waiting.left - (time.monotonic() - began))))
-            waiting.spend(time.monotonic() - began, why)
-        waiting.spend(PATIENCE, why)
+            waiting.spend(time.monotonic() - began, request.url.host, why)
+        waiting.spend(PATIENCE, request.url.host, why)
         raise OfflineModeIsEnabled(silent())
 
 
 class _Body(httpx.SyncByteStream):
     """The body of an answer. If it breaks off, patience is spent."""
 
-    def __init__(self, body: Any) -> None:
-        self.body = body
+    def __init__(self, body: Any, host: str) -> None:
+        self.body, self.host = body, host
 
     def __iter__(self) -> Iterator[bytes]:
         try:
             yield from self.body
         except httpx.TransportError as error:
-            waiting.spend(PATIENCE if isinstance(error, httpx.TimeoutException) else 2.0, error or type(error).__name__)
+            lost = PATIENCE if isinstance(error, httpx.TimeoutException) else 2.0
+            waiting.spend(lost, self.host, str(error) or type(error).__name__)
             raise
 
     def close(self) -> None:

@@ -68,8 +68,8 @@ def from_pretrained(auto: Any, folder: str | Path, **options: Any) -> Any:
     except Exception as error:  # tokenizers raises plain Exception
         if on_hub and (why := silent()):
             raise UnreachableError(
-                f"{folder} cannot be loaded: it is not in the cache, and {why}; data.source auto replaces texts and no model, "
-                f"so set base.model to scratch; {LOCAL}"
+                f"{folder} cannot be loaded: it is not in the cache, and {why}; data.source auto replaces texts and no model; "
+                f"base.model scratch, as in the default params.yaml, needs no hub, and {LOCAL}"
             ) from None
         if isinstance(error, StageError):
             raise
