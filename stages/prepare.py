@@ -52,11 +52,12 @@ class Params(Settings):
 
 
 class Prepared(NamedTuple):
-    """The tables, the rows that were dropped, and the metrics."""
+    """The tables, the rows that were dropped, the metrics, and the section `data` as it was used."""
 
     tables: Tables
     dropped: list[Row]
     metrics: Row
+    data: DataSettings
 
 
 def main(params: Params) -> str:
@@ -66,7 +67,7 @@ def main(params: Params) -> str:
         write_rows(f"data/prepared/{name}.jsonl", prepared.tables[name])
     write_rows("data/prepared/rejected.jsonl", prepared.dropped)
     with writing("data/prepared/README.md") as aside:
-        aside.write_text(card(prepared.tables, prepared.metrics, params.data), encoding="utf-8", newline="\n")
+        aside.write_text(card(prepared.tables, prepared.metrics, prepared.data), encoding="utf-8", newline="\n")
     write_metrics("metrics/data.json", prepared.metrics)
     return summary(prepared)
 
@@ -94,9 +95,8 @@ def prepare(params: Params) -> Prepared:
     Raises:
         StageError: a source cannot be read or used, or has too few rows.
     """
-    data, ledger, sizes = params.data, Ledger(params.data.seed), Sizes(params.data)
-    sources = read_sources(data, params.judge.source)
-
+    sources = read_sources(params.data, params.judge.source)
+    data, ledger, sizes = sources.data, Ledger(sources.data.seed), Sizes(sources.data)
     tables = make_tables(sources, data, ledger, sizes)
     later = prompts_asked_later(params, sizes)
     sizes.refuse(sources.name)
@@ -125,7 +125,7 @@ def prepare(params: Params) -> Prepared:
         "dropped_unsure": unsure.total(),
         "splits": {table: dict(sorted(Counter(row["split"] for row in tables[table]).items())) for table in TABLES},
     }
-    return Prepared(tables, [row for intake in intakes for row in intake.dropped] + ledger.dropped, metrics)
+    return Prepared(tables, [row for intake in intakes for row in intake.dropped] + ledger.dropped, metrics, data)
 
 
 def make_tables(sources: Sources, data: DataSettings, ledger: Ledger, sizes: Sizes) -> Tables:

@@ -21,6 +21,8 @@ _CUT = 300  # characters of an example
 def card(tables: Tables, metrics: Row, data: DataSettings) -> str:
     """Return a Markdown description of the data: source, licence, fates of the rows, counts, lengths and examples."""
     hub = f", revision {data.hub.revision}" if metrics["source"] == data.hub.dataset else ""
+    if data.source == "auto" and metrics["source"] == "synthetic":
+        hub = ", because the hub could not be reached"
     licence = data.licence or ("MIT, like this repository" if metrics["source"] == "synthetic" else "unknown")
     made = "made from labels" if metrics["shape"] in ("labelled", "grammar") else "given in the source"
     with_ties = any("ties" in fates for fates in metrics["files"].values())

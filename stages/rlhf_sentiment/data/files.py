@@ -7,9 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from datasets import disable_progress_bars, load_dataset, logging
+from datasets import Dataset, config, disable_progress_bars, load_dataset, logging
 
 from ..engine.errors import StageError
+from ..engine.hub import LOCAL, UnreachableError, ask, silent
 from ..engine.inputs import whence
 from ..engine.progress import progress_bar
 from ..engine.records import Row
@@ -17,6 +18,8 @@ from ..settings.data import DataSettings, HubSettings
 from .folders import class_folders, loose_texts, texts_by_class, texts_in
 from .formats import ENDINGS, Numbered, cause_of, ending_of, refuse_unprintable, rows_of
 from .splits import SPLITS, looks_held_out, split_of_name
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class File(NamedTuple):
@@ -141,10 +144,14 @@ def hub_files(hub: HubSettings, setting: str) -> list[File]:
     """Return the splits of a hub data set, or of a local folder that `datasets` loads in the same way.
 
     Raises:
-        StageError: the data set cannot be reached or read, needs to run code of its own, or lacks a split.
+        UnreachableError: the hub does not answer, and the cache does not have the data set.
+        StageError: the data set does not exist, needs a login or code of its own, lacks a split, or cannot be read.
     """
     disable_progress_bars()
     logging.set_verbosity(logging.CRITICAL)  # errors are reported once, here
+    config.HF_UPDATE_DOWNLOAD_COUNTS = False  # another server counts, which may not answer
+    if on_hub := not Path(str(hub.dataset)).is_dir():
+        ask("dataset", str(hub.dataset), hub.revision, f"{setting} {hub.dataset}")
     splits = {name: getattr(hub, name) for name in ("train", "validation", "test")}
     files = []
     for name, split in splits.items():
@@ -152,7 +159,14 @@ def hub_files(hub: HubSettings, setting: str) -> list[File]:
             continue
         try:
             table = load_dataset(hub.dataset, hub.config, data_dir=hub.folder, revision=hub.revision, split=split)
+            if on_hub and silent() and _COMMIT.fullmatch(str(hub.revision)) and not _is_of(table, str(hub.revision)):
+                raise FileNotFoundError  # `datasets` takes any revision in the cache
         except Exception as error:  # any fault of the network, the hub or the data set
+            if on_hub and (why := silent()):
+                raise UnreachableError(
+                    f"{setting} {hub.dataset} cannot be read: it is not in the cache, and {why}; data.source auto falls back "
+                    f"to synthetic texts, and {LOCAL}"
+                ) from None
             if "scripts are no longer supported" in str(error):
                 raise StageError(
                     f"{setting} {hub.dataset} is refused, because its own script would run here with all your rights; "
@@ -161,6 +175,11 @@ def hub_files(hub: HubSettings, setting: str) -> list[File]:
             raise StageError(f"{setting} {hub.dataset}, split {split}, cannot be read: {cause_of(error)}") from None
         files.append(File(f"{hub.dataset}, {name}", name, partial(_with_bar, table, f"prepare: {hub.dataset}, {name}")))
     return files
+
+
+def _is_of(table: Dataset, commit: str) -> bool:
+    """Return whether a table in the cache is of this commit, which is the name of its folder."""
+    return all(commit in Path(file["filename"]).parts for file in table.cache_files)
 
 
 def _with_bar(table: Iterable[Row], title: str, data: DataSettings) -> Iterator[Numbered]:

@@ -85,3 +85,20 @@ class Sizes:
             raise StageError(
                 f"some settings ask for more rows than {name} has: {'; '.join([*self.short.values(), *self.hints])}"
             )
+
+
+def for_grammar(data: DataSettings) -> tuple[dict[str, int], list[str]]:
+    """Return counts for which the grammar needs a few seconds, and those that are lowered as `pairs 5000 to 750`.
+
+    A table gets at most a quarter of its count in the default params.yaml. Prompts are quick to write, and `ppo` and `evaluate`
+    need their number, so only an empty count or a share of them changes.
+    """
+    few: dict[str, int] = {}
+    lower: list[str] = []
+    for name, usual in PROPORTIONS.items():
+        asked, prompts = getattr(data, name), name.startswith("prompts")
+        most = usual if prompts else usual // 4 // 2 * 2
+        few[name] = most if not isinstance(asked, int) else asked if prompts else min(asked, most)
+        if isinstance(asked, int) and few[name] < asked:
+            lower.append(f"{name} {asked} to {few[name]}")
+    return few, lower

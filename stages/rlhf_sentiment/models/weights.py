@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 from transformers.utils import cached_file
 
 from ..engine.errors import StageError, first_line
+from ..engine.hub import LOCAL, UnreachableError, ask, silent
 from ..engine.inputs import require
 from ..engine.messages import is_made, mend_of, shown
 
@@ -43,12 +44,16 @@ def from_pretrained(auto: Any, folder: str | Path, **options: Any) -> Any:
     """Return the result of `auto.from_pretrained` on a folder or hub id. No pickle is read, and no code from a model is run.
 
     Raises:
+        UnreachableError: the hub does not answer, and the cache does not have the model.
         StageError: it cannot be loaded. The message names the folder or the damaged file.
     """
     made = is_made(folder)
     if made:
         require(Path(folder))  # otherwise transformers asks the hub for it
     revision = options.get("revision")
+    on_hub = not made and not str(folder).startswith("models/") and not Path(folder).exists()
+    if on_hub:
+        ask("model", str(folder), revision, str(folder))
     try:
         if auto is not AutoTokenizer and not made:
             options |= _USUAL
@@ -60,9 +65,14 @@ def from_pretrained(auto: Any, folder: str | Path, **options: Any) -> Any:
             if not made:
                 options["generation_config"] = GenerationConfig()  # otherwise the model's own is read
         return auto.from_pretrained(str(folder), trust_remote_code=False, **options)
-    except StageError:
-        raise
     except Exception as error:  # tokenizers raises plain Exception
+        if on_hub and (why := silent()):
+            raise UnreachableError(
+                f"{folder} cannot be loaded: it is not in the cache, and {why}; data.source auto replaces texts and no model; "
+                f"base.model scratch, as in the default params.yaml, needs no hub, and {LOCAL}"
+            ) from None
+        if isinstance(error, StageError):
+            raise
         why = first_line(error)
         if (file := _damaged(Path(folder))) is not None:
             raise StageError(f"{file} cannot be read: {why}; {mend_of(folder)}") from None
