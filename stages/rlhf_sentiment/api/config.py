@@ -88,8 +88,6 @@ class RLHFConfig(Params):
         return config
 
     def _read(self, path: Path, changes: Mapping[str, Any]) -> None:
-        if not os.path.exists(path):
-            raise ConfigError(f"{path}: no such file of settings")
         files = extended(path)
         self._check(_with(merged(files, type(self)), changes), path, files)
 

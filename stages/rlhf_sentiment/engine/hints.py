@@ -72,7 +72,7 @@ def hint(name: str, inside: str, known: Sequence[str]) -> str:
         return f"did you mean {either(found)}?"
     if not inside and plain(name) in RENAMED:
         return str(RENAMED[plain(name)]).removeprefix("has no setting now; ")
-    return "params.yaml has all keys"
+    return "params.yaml lists all keys"
 
 
 def command(stage: str, words: Sequence[str], params: Path) -> str | None:

@@ -172,9 +172,9 @@ def explained(schema: type[BaseModel], path: Path, files: Files = ()) -> Iterato
         yield
     except ValidationError as error:
         faults = error.errors(include_url=False)
-        absent = [str(fault["loc"][0]) for fault in faults if fault["type"] == "missing" and len(fault["loc"]) == 1]
+        absent = [".".join(map(str, fault["loc"])) for fault in faults if fault["type"] == "missing"]
         lines = [_of_absent(absent, files[-1][0] if files else path)] if absent else []
-        others = [fault for fault in faults if fault["type"] != "missing" or len(fault["loc"]) > 1]
+        others = [fault for fault in faults if fault["type"] != "missing"]
         known = keys_of(schema)
         lines += [f"{_file_of(fault['loc'], files, path)}: {_explain(fault, known)}" for fault in others[:_MOST_FAULTS]]
         if len(others) > _MOST_FAULTS:
@@ -194,6 +194,7 @@ def _file_of(place: tuple[int | str, ...], files: Files, path: Path) -> Path:
 
 
 def _of_absent(names: list[str], path: Path) -> str:
+    """Return a line for all keys that a file lacks."""
     if path.name == "params.yaml":
         return f"{path}: {listed(names)}: missing; no setting has a default"
     return f"{path}: {listed(names)}: missing; to take them from another file, name it at the top: `extends: params.yaml`"
@@ -205,8 +206,6 @@ def _explain(fault: Any, known: Sequence[str]) -> str:
     above, key = ".".join(map(str, parents)), cut(".".join(map(str, fault["loc"])) or "settings")
     if fault["type"] == "extra_forbidden":
         return f"{key}: unknown key; {hint(str(last), above, known)}"
-    if fault["type"] == "missing":
-        return f"{key}: missing; it has no default"
     message = fault["msg"].removeprefix("Value error, ").removeprefix("Input ")
     if fault["type"] == "model_type":
         return f"{key}: should be a section with keys of its own (got {shown(fault['input'])})"
@@ -223,7 +222,7 @@ def _unknown(name: str, above: str, known: Sequence[str]) -> str:
 
 def _old_lines(tree: dict[str, Any], path: Path) -> list[str]:
     """Return the lines about a file with the keys of an old version: one for each key, after a line about the file."""
-    lines = [f"{path}: has the flat keys of an old version; `python stages/convert.py {path} --out NEW.yaml` converts it"]
+    lines = [f"{path}: has flat keys, as in old versions; `python stages/convert.py {path} --out NEW.yaml` converts it"]
     for name in list(tree)[:_MOST_OLD_KEYS]:
         if plain(name) in RENAMED:
             said = str(RENAMED[plain(name)])

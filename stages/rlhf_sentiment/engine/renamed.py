@@ -37,7 +37,7 @@ def _to(*settings: str, note: str = "") -> Became:
     return Became(settings, note)
 
 
-_MODEL = _to("base.model", "base.revision", note="a model of the hub has a revision")
+_MODEL = _to("base.model", "base.revision", note="base.revision pins a model of the hub, and main may move")
 _TOKENS = _to("ppo.max_new_tokens", "generation.max_new_tokens")
 _DATASET = _to("data.hub.dataset", "data.hub.revision", "data.source", note="data.source is hub for a data set of the hub")
 _RESULTS = Became(note="results are in metrics/, plots/ and reports/")

@@ -85,7 +85,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except Exception as error:  # no such error is known; the file's content would cause it
         raise ConfigError(f"{path}: not YAML: {error}") from None
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: holds {type(tree).__name__}, not sections such as `ppo:`")
+        held = "is empty" if tree is None else f"holds a {type(tree).__name__}"
+        raise ConfigError(f"{path}: {held}; it should have sections such as `ppo:`")
     return tree
 
 
@@ -96,7 +97,8 @@ def _text_of(path: Path) -> str:
         with open(path, "rb") as file:
             data = file.read(_LARGEST + 1)
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; run from the repository's root or give --params FILE") from None
+        where = "; run from the repository's root or give --params FILE" if path == Path("params.yaml") else ""
+        raise ConfigError(f"{path}: no such file of settings{where}") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except ValueError as error:  # a name that no file can have
