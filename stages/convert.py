@@ -46,7 +46,7 @@ def main() -> None:
         text, said = converted(arguments.file)
         for line in said:
             print(one_line(f"convert: {line}"))
-        kept = keep(out) if lexists(out) else ""
+        kept = keep(out) if lexists(out) and out.read_bytes() != text.encode() else ""
         with writing(out) as aside:
             aside.write_text(text, encoding="utf-8")
         print(one_line(f"convert: wrote {out}{kept}"))

@@ -37,7 +37,7 @@ class RLHFConfig(Params):
         50
         >>> RLHFConfig(**{"ppo.stepz": 50})
         Traceback (most recent call last):
-        rlhf_sentiment.engine.errors.ConfigError: params.yaml: ppo.stepz: unknown key; did you mean ppo.steps?
+        rlhf_sentiment.engine.errors.ConfigError: settings: ppo.stepz: unknown key; did you mean ppo.steps?
     """
 
     def __init__(self, **changes: Any) -> None:
@@ -89,7 +89,8 @@ class RLHFConfig(Params):
 
     def _read(self, path: Path, changes: Mapping[str, Any]) -> None:
         files = extended(path)
-        self._check(_with(merged(files, type(self)), changes), path, files)
+        tree = _with(merged(files, type(self)), changes)
+        self._check(tree, path, [(Path("settings"), _with({}, changes)), *files])
 
     def _check(self, tree: dict[str, Any], path: Path, files: Files = ()) -> None:
         with explained(type(self), path, files):

@@ -15,7 +15,7 @@ class ConfigError(ValueError):
         ...     RLHFConfig(device="gpu")
         ... except ConfigError as error:
         ...     print(error)
-        params.yaml: device: should be auto, cpu, mps, cuda or cuda:N (got 'gpu')
+        settings: device: should be auto, cpu, mps, cuda or cuda:N (got 'gpu')
     """
 
     status = 2  # with which a stage exits

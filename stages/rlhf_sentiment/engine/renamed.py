@@ -37,9 +37,9 @@ def _to(*settings: str, note: str = "") -> Became:
     return Became(settings, note)
 
 
-_MODEL = _to("base.model", "base.revision", note="base.revision pins a model of the hub, and main may move")
+_MODEL = _to("base.model", note="base.revision pins a model of the hub to a commit")
 _TOKENS = _to("ppo.max_new_tokens", "generation.max_new_tokens")
-_DATASET = _to("data.hub.dataset", "data.hub.revision", "data.source", note="data.source is hub for a data set of the hub")
+_DATASET = _to("data.hub.dataset", note="data.source is then hub, and data.hub.revision pins a commit")
 _RESULTS = Became(note="results are in metrics/, plots/ and reports/")
 _MODELS = Became(note="the stages write to models/, and your own model goes below models/pretrained")
 _DATA = Became(note="your own files go below data/raw, and data.source names them")
@@ -67,10 +67,7 @@ RENAMED: dict[str, Became] = {
     "dataset_name": _DATASET,
     "query_dataset": _DATASET,
     "data_path": _DATA,
-    "max_length": _to(
-        *("sft.max_length", "reward.max_length", "sft.cut", "reward.cut", "ppo.max_new_tokens", "generation.max_new_tokens"),
-        note="8 of the tokens are left for a prompt, and longer texts are truncated",
-    ),
+    "max_length": _to("sft.max_length", "reward.max_length", note="max_new_tokens of ppo and generation limits a response"),
     "max_seq_length": _to("sft.max_length", "reward.max_length"),
     "max_new_tokens": _TOKENS,
     "response_length": _TOKENS,

@@ -148,6 +148,7 @@ def _data_set(value: Any, _: Tree, base: Tree) -> dict[str, Any]:
 
 
 def _max_length(value: Any, old: Tree, _: Tree) -> dict[str, Any]:
+    """Return the settings for an old max_length: longer texts were truncated, and responses had the rest of the tokens."""
     longest = _whole(value)
     values = {"sft.max_length": longest, "reward.max_length": longest, "sft.cut": True, "reward.cut": True}
     if not {"max_new_tokens", "response_length", "output_max_length"} & old.keys():
