@@ -211,7 +211,7 @@ def test_a_wrong_old_file_is_refused_in_one_line(folder: World, run_stage: RunSt
     ended = convert_(run_stage, folder, text, status=2)
     lines = ended.err.splitlines()
     if text.startswith("temperature"):  # it became two settings
-        assert_names(lines.pop(1), "old.yaml", "temperature", "ppo.temperature")
+        assert_names(lines.pop(0), "old.yaml", "temperature", "ppo.temperature")
     (line,) = lines
     assert_names(line, "convert: ", *(("old.yaml",) if "extends" not in text else ()), *named)
     assert ended.out == ""
@@ -312,6 +312,7 @@ def test_params_yaml_with_extends_is_refused_and_can_be_completed(folder: World,
         ("sft", "--learning-rate 1e-4 --seed 3", ["-S sft.learning_rate=1e-4", "-S seed=3"]),
         ("reward", "--reward-model-lr 1e-4", ["-S reward.learning_rate=1e-4"]),
         ("judge", "--ngrams 2", ["-S judge.ngrams=2"]),
+        ("prepare", "--seed 2", ["-S data.seed=2"]),
         ("base", "--layers", ["-S base.layers=VALUE"]),
         ("check", "--use-wandb true", ["-S report_to=true"]),
         ("ppo", "--data-dir ./data", ["--data-dir", "data.source"]),

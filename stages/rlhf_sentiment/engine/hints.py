@@ -12,6 +12,8 @@ from .messages import cut
 from .renamed import RENAMED, either, plain
 from .yaml_files import read_yaml
 
+SECTIONS = {"prepare": "data", "sample": "generation"}  # stages whose section has another name
+
 
 def section(schema: type[BaseModel], name: str) -> type[BaseModel] | None:
     """Return the class of a section, or of a section that may be null. None for a value and for an unknown name."""
@@ -91,8 +93,8 @@ def command(stage: str, words: Sequence[str], params: Path) -> str | None:
         if not option.startswith("--") or len(option) < 4:
             continue
         name = plain(option)
-        found = [name] if name in values else meant(name, "", values)
-        own = [key for key in found if key.startswith(f"{stage}.")]
+        found = meant(name, "", values)
+        own = [key for key in found if key.startswith(f"{SECTIONS.get(stage, stage)}.")]
         if found:
             text = value if given else after if after and not after.startswith("--") else "VALUE"
             changes.append(f"-S {shlex.quote(f'{(own or found)[0]}={cut(text)}')}")
