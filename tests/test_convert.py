@@ -278,6 +278,7 @@ def test_a_file_extends_another(folder: World, run_stage: RunStage) -> None:
         ({"a": "extends: a.yaml"}, ("a.yaml", "extends", "again")),
         ({"a": "extends: ./none.yaml"}, ("a.yaml", "extends", "none.yaml", "no such file")),
         ({"a": "extends: [params.yaml]"}, ("a.yaml", "extends", "['params.yaml']")),
+        ({"a": 'extends: "a\\0b"'}, ("a.yaml", "extends", "no such file")),
         ({"a": "extends:"}, ("a.yaml", "extends", "None")),
         ({"a": "extends: profiles"}, ("profiles", "directory")),
         ({"a": "extends: b.yaml\nseed: 1", "b": "extends: params.yaml\nppo: {stepz: 1}"}, ("b.yaml: ppo.stepz", "ppo.steps?")),

@@ -132,10 +132,10 @@ def extended(path: Path, by_dvc: bool = True) -> Files:
                 f"`python stages/convert.py {path} --out {path} --force` writes them there"
             )
         below, path = path, Path(os.path.normpath(path.parent / above))
-        if path.resolve() in [file.resolve() for file, _ in files]:
-            raise ConfigError(f"{below}: extends: {path} extends this file again; one of them must not")
         if not os.path.exists(path):
             raise ConfigError(f"{below}: extends: {path}: no such file; the name is relative to the folder of {below}")
+        if path.resolve() in [file.resolve() for file, _ in files]:
+            raise ConfigError(f"{below}: extends: {path} extends this file again; one of them must not")
 
 
 def merged(files: Files, schema: type[BaseModel]) -> dict[str, Any]:
@@ -175,10 +175,10 @@ def explained(schema: type[BaseModel], path: Path, files: Files = ()) -> Iterato
         absent = [".".join(map(str, fault["loc"])) for fault in faults if fault["type"] == "missing"]
         lines = [_of_absent(absent, files[-1][0] if files else path)] if absent else []
         others = [fault for fault in faults if fault["type"] != "missing"]
-        known = keys_of(schema)
-        lines += [f"{_file_of(fault['loc'], files, path)}: {_explain(fault, known)}" for fault in others[:_MOST_FAULTS]]
-        if len(others) > _MOST_FAULTS:
-            lines.append(f"{path}: and {len(others) - _MOST_FAULTS} more")
+        known, most = keys_of(schema), _MOST_FAULTS - len(lines)
+        lines += [f"{_file_of(fault['loc'], files, path)}: {_explain(fault, known)}" for fault in others[:most]]
+        if len(others) > most:
+            lines.append(f"{path}: and {len(others) - most} more")
         raise ConfigError(*lines) from None
 
 
