@@ -1,7 +1,7 @@
 """Check all of params.yaml before any work: every key, its type, its range, and combinations that cannot work.
 
 The output is always the same, and `prepare` depends on it. A typo in any section is therefore found in two seconds. A correct
-change reruns only the stages that load it.
+change reruns only the stages that load it. For a file with the keys of an old version, it names what each key became.
 """
 
 from rlhf_sentiment.engine.start import stage  # isort: split

@@ -35,7 +35,7 @@ def names(entries: list[Any]) -> list[str]:
 
 
 def test_every_stage_is_declared() -> None:
-    scripts = {file.stem for file in STAGES.glob("*.py")} - {"compare", "mend"}
+    scripts = {file.stem for file in STAGES.glob("*.py")} - {"compare", "convert", "mend"}
     assert {script_of(name) for name in PIPELINE} == scripts
     for name, stage in PIPELINE.items():
         assert stage["cmd"] == " ".join(["python", f"stages/{script_of(name)}.py", *name.split("@")[1:]])

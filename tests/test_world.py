@@ -285,7 +285,7 @@ def test_a_change_of_figures_reruns_only_evaluate(world: World) -> None:
 def test_an_unknown_key_is_refused_before_any_work(world: World) -> None:
     world.set("evaluate.confidense", 0.9)
     output = world.run("dvc", "repro", status=255)
-    assert_names(the_error("check", output), "params.yaml", "evaluate.confidense", "unknown key", "confidence?")
+    assert_names(the_error("check", output), "params.yaml", "evaluate.confidense", "evaluate.confidence?")
     assert world.stages_run(output) == ["check"]
 
 

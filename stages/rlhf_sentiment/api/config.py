@@ -1,7 +1,6 @@
 """The settings of a run as one object, which is read from params.yaml, changed, and written back."""
 
 import copy
-import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,8 +11,10 @@ from pydantic import BaseModel
 from ..engine.errors import ConfigError
 from ..engine.messages import cut, shown
 from ..engine.outputs import writing
-from ..engine.params import explained, read_yaml
+from ..engine.params import Files, explained, extended, merged, read_yaml
 from ..engine.stage import STAGES
+from ..settings.edit import differences as differences
+from ..settings.edit import edited
 from ..settings.whole import Params
 
 ROOT = STAGES.parent
@@ -36,7 +37,7 @@ class RLHFConfig(Params):
         50
         >>> RLHFConfig(**{"ppo.stepz": 50})
         Traceback (most recent call last):
-        rlhf_sentiment.engine.errors.ConfigError: params.yaml: ppo.stepz: unknown key; did you mean steps?
+        rlhf_sentiment.engine.errors.ConfigError: settings: ppo.stepz: unknown key; did you mean ppo.steps?
     """
 
     def __init__(self, **changes: Any) -> None:
@@ -50,10 +51,10 @@ class RLHFConfig(Params):
 
     @classmethod
     def from_file(cls, path: str | Path, **changes: Any) -> Self:
-        """Read the settings from another complete file, such as one of profiles/, and change some of them.
+        """Read the settings from another file, such as one of profiles/, and change some of them.
 
         Args:
-            path: the file.
+            path: the file. It is complete, or its key `extends` names the file with the other settings.
             changes: values by key, as above.
 
         Raises:
@@ -87,12 +88,12 @@ class RLHFConfig(Params):
         return config
 
     def _read(self, path: Path, changes: Mapping[str, Any]) -> None:
-        if not os.path.exists(path):
-            raise ConfigError(f"{path}: no such file of settings")
-        self._check(_with(read_yaml(path), changes), path)
+        files = extended(path)
+        tree = _with(merged(files, type(self)), changes)
+        self._check(tree, path, [(Path("settings"), _with({}, changes)), *files])
 
-    def _check(self, tree: dict[str, Any], path: Path) -> None:
-        with explained(type(self), path):
+    def _check(self, tree: dict[str, Any], path: Path, files: Files = ()) -> None:
+        with explained(type(self), path, files):
             super().__init__(**tree)
 
 
@@ -117,43 +118,11 @@ def _with(tree: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
 
 def write_params(config: Params, path: Path = Path("params.yaml")) -> None:
     """Write the settings that differ to params.yaml, and print each of them. Comments and line ends stay."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.representer import RoundTripRepresenter
-
-    class Nulls(RoundTripRepresenter):
-        """Write null as params.yaml does."""
-
-    Nulls.add_representer(type(None), lambda self, _: self.represent_scalar("tag:yaml.org,2002:null", "null"))
-    file = YAML()
-    file.Representer = Nulls
-    file.preserve_quotes, file.width, file.default_flow_style = True, 128, None
     differing = differences(read_yaml(path), config.model_dump(mode="json"))
     if not differing:
         return
-    tree = file.load(path.read_text(encoding="utf-8"))
     for key, (old, new) in differing.items():
-        *sections, last = key.split(".")
-        inner = tree
-        for section in sections:
-            inner = inner[section]
-        inner[last] = new
         print(f"{path}: {key}: {shown(old)} becomes {shown(new)}")
-    text = io.StringIO()
-    file.dump(tree, text)
+    text = edited(path.read_text(encoding="utf-8"), differing)
     with writing(path) as aside:
-        aside.write_text(text.getvalue(), encoding="utf-8", newline="\r\n" if b"\r\n" in path.read_bytes() else "\n")
-
-
-def differences(old: dict[str, Any], new: dict[str, Any], above: str = "") -> dict[str, tuple[Any, Any]]:
-    """Return the keys, such as ppo.steps, whose values differ, with both values.
-
-    A section whose own keys differ counts as one value.
-    """
-    found: dict[str, tuple[Any, Any]] = {}
-    for key, value in new.items():
-        before = old.get(key)
-        if isinstance(value, dict) and isinstance(before, dict) and value.keys() == before.keys():
-            found |= differences(before, value, f"{above}{key}.")
-        elif value != before:
-            found[above + key] = before, value
-    return found
+        aside.write_text(text, encoding="utf-8", newline="\r\n" if b"\r\n" in path.read_bytes() else "\n")

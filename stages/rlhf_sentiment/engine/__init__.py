@@ -4,6 +4,9 @@ start        the first import of every script
 stage        the command line, the first and last line, the exit status
 errors       errors that become one line
 params       params.yaml, read and checked
+yaml_files   the YAML of a file of settings
+hints        the settings that a wrong name may mean
+renamed      old keys, and the settings that they became
 records      JSON lines, JSON and CSV on disk
 inputs       required inputs, and files of users
 outputs      outputs that are complete or absent

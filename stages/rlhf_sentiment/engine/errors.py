@@ -15,11 +15,19 @@ class ConfigError(ValueError):
         ...     RLHFConfig(device="gpu")
         ... except ConfigError as error:
         ...     print(error)
-        params.yaml: device: should be auto, cpu, mps, cuda or cuda:N (got 'gpu')
+        settings: device: should be auto, cpu, mps, cuda or cuda:N (got 'gpu')
     """
+
+    status = 2  # with which a stage exits
 
     def __init__(self, *lines: object) -> None:
         super().__init__("\n".join(map(one_line, lines)))
+
+
+class OldSettingsError(ConfigError):
+    """A file has the keys of an old version. Each line of the message names a key and the setting that it became."""
+
+    status = 1
 
 
 class StageError(RuntimeError):
@@ -64,7 +72,7 @@ def one_line_errors(name: str, lower: str = "") -> Iterator[None]:
     except ConfigError as error:
         for line in str(error).splitlines():
             tell(name, line)
-        sys.exit(2)
+        sys.exit(error.status)
     except StageError as error:
         tell(name, error)
         sys.exit(1)

@@ -4,20 +4,24 @@ Each stage has its own `Settings` class, which names the sections that the stage
 params of a stage in dvc.yaml are therefore the settings that its code can see. The code has no default values.
 """
 
-import difflib
-import errno
-import itertools
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from .errors import ConfigError
-from .messages import cut, shown
+from .errors import ConfigError, OldSettingsError
+from .hints import hint, keys_of, meant, section
+from .messages import cut, listed, shown
+from .renamed import RENAMED, is_old, plain
+from .yaml_files import read_yaml as read_yaml
+
+_MOST_FAULTS, _MOST_OLD_KEYS = 20, 100
+_SAME = ("seed", "device", "report_to", "extends")  # keys that are no sections, then and now
+Files = Sequence[tuple[Path, dict[str, Any]]]
 
 
 def matching(pattern: str, what: str) -> AfterValidator:
@@ -66,167 +70,100 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name not in type(self).model_fields:
+            raise AttributeError(_unknown(name, "", keys_of(type(self))))
         raise ConfigError(f"{name}: settings are frozen; config.changed(**{{'ppo.steps': 50}}) returns a changed copy")
 
+    if not TYPE_CHECKING:  # mypy would take every name for an attribute
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 as PyYAML reads it, except that `1e-05` is a number, as in YAML 1.2.
-
-    DVC writes `-S ppo.learning_rate=1e-5` as `1e-05`, which plain PyYAML reads as a string.
-    """
-
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        """Return the value of a node. A constructor may raise any error on a wrong value. The error is converted here."""
-        try:
-            return super().construct_object(node, deep)
-        except (yaml.YAMLError, RecursionError):
-            raise
-        except Exception:
-            raise _fault(node, f"{shown(node.value)} cannot be read as {node.tag.rpartition(':')[2]}") from None
-
-
-def _fault(node: yaml.Node, problem: str) -> yaml.MarkedYAMLError:
-    return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    """Return a mapping whose keys are different words. YAML requires this, but PyYAML silently keeps the last of two."""
-    names: set[str] = set()
-    for key, _ in node.value:
-        if key.tag == "tag:yaml.org,2002:merge":
-            raise _fault(key, "`<<` is not read here; write the keys out")
-        name = loader.construct_object(key, deep=True)
-        if not isinstance(name, str):
-            raise _fault(key, f"the key {shown(name)} is no word; put it in quotes if it is meant as one")
-        if name in names:
-            raise _fault(key, f"duplicate key {cut(name)}")
-        names.add(name)
-    return loader.construct_mapping(node, deep=True)
-
-
-_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
-
-_LARGEST = 2**18  # bytes; params.yaml has 12,000
-_MOST_VALUES = 10_000
-_MOST_FAULTS = 20
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file. Its keys are words.
-
-    Raises:
-        ConfigError: no such file, not YAML (with line and column), too large, or not a mapping.
-    """
-    text = _text_of(path)
-    try:
-        tree = _tree(text)
-    except yaml.reader.ReaderError as error:
-        line, column = _place(text, error.position)
-        why = f"the character {shown(text[error.position])} is not allowed"
-        raise ConfigError(f"{path}: not YAML at line {line}, column {column}: {why}") from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        said = " ".join(filter(None, (error.context, error.problem)))
-        raise ConfigError(f"{path}: not YAML{where}: {said}") from None
-    except RecursionError:
-        raise ConfigError(f"{path}: not settings: the YAML is nested too deeply") from None
-    except Exception as error:  # no such error is known; the file's content would cause it
-        raise ConfigError(f"{path}: not YAML: {error}") from None
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: holds {type(tree).__name__}, not sections such as `ppo:`")
-    return tree
-
-
-def _text_of(path: Path) -> str:
-    try:
-        if path.exists() and not path.is_file() and not path.is_dir():  # reading a pipe could block
-            raise OSError(errno.EINVAL, "no ordinary file")
-        with open(path, "rb") as file:
-            data = file.read(_LARGEST + 1)
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; run from the repository's root or give --params FILE") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:  # a name that no file can have
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
-    if len(data) > _LARGEST:
-        raise ConfigError(f"{path}: has more than {_LARGEST:,} bytes, which settings never need")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line, column = _place(data.decode("latin-1"), error.start)
-        why = f"byte {error.object[error.start]:#04x} at line {line}, column {column}"
-        raise ConfigError(f"{path}: not UTF-8 ({why}); save it as UTF-8") from None
-
-
-def _place(text: str, position: int) -> tuple[int, int]:
-    """Return line and column of a position in a text. Both count from 1."""
-    before = text[:position]
-    return before.count("\n") + 1, position - before.rfind("\n")
-
-
-def _tree(text: str) -> Any:
-    """Return the one document of a YAML text, after a check of its size with all aliases expanded."""
-    loader = _Loader(text)
-    node = loader.get_single_node()
-    if node is None:
-        return None
-    _count(node, {})
-    return loader.construct_document(node)
-
-
-def _count(node: yaml.Node, counted: dict[yaml.Node, int]) -> int:
-    """Return the number of values in a node. Each node is counted once, so that repeated aliases cost no time.
-
-    Raises:
-        MarkedYAMLError: there are more than 10,000 values, or an alias contains itself.
-    """
-    if node not in counted:
-        counted[node] = 0  # not known yet
-        inner = node.value if isinstance(node, yaml.CollectionNode) else []
-        each = itertools.chain.from_iterable(inner) if isinstance(node, yaml.MappingNode) else inner
-        counted[node] = 1 + sum(_count(one, counted) for one in each)
-    if counted[node] == 0:
-        raise _fault(node, "its aliases lead back to itself")
-    if counted[node] > _MOST_VALUES:
-        raise _fault(node, f"more than {_MOST_VALUES:,} values, with each alias written out")
-    return counted[node]
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("_"):
+                return super().__getattr__(name)
+            raise AttributeError(_unknown(name, "", keys_of(type(self))))
 
 
 S = TypeVar("S", bound=BaseModel)
 
 
 def load(schema: type[S], path: Path, whole: bool = False) -> S:
-    """Read the sections that `schema` names from `path`, and check them.
+    """Read the sections that `schema` names from `path` and the files that it extends, and check them.
 
     Args:
         schema: a `Settings` class whose fields are sections.
-        path: a params file.
+        path: a file of settings.
         whole: also refuse sections that `schema` does not name. Only the stage `check` sets this.
 
     Raises:
-        ConfigError: one line for each fault, naming the file and the key.
+        ConfigError: one line for each fault, with the file and the key.
     """
-    tree = read_yaml(path)
+    files = extended(path)
+    tree = merged(files, schema)
     if not whole:
         tree = {key: value for key, value in tree.items() if key in schema.model_fields}
-    with explained(schema, path):
+    with explained(schema, path, files):
         return schema.model_validate(tree)
 
 
+def extended(path: Path, by_dvc: bool = True) -> Files:
+    """Return the content of a file of settings, of the file that it extends, and so on.
+
+    Args:
+        path: the file. A key `extends` at its top names another file, relative to the folder of the first.
+        by_dvc: refuse `extends` in params.yaml, which DVC reads without it.
+
+    Raises:
+        OldSettingsError: a file has the keys of an old version.
+        ConfigError: a file is absent or damaged, or extends itself.
+    """
+    files: list[tuple[Path, dict[str, Any]]] = []
+    while True:
+        tree = read_yaml(path)
+        if is_old(tree):
+            raise OldSettingsError(*_old_lines(tree, path))
+        files.append((path, tree))
+        if "extends" not in tree:
+            return files
+        above = tree.pop("extends")
+        if not isinstance(above, str) or not above:
+            raise ConfigError(f"{path}: extends: should name a file of settings (got {shown(above)})")
+        if by_dvc and path.name == "params.yaml":
+            raise ConfigError(
+                f"{path}: extends: DVC reads every section from params.yaml itself; "
+                f"`python stages/convert.py {path} --out {path} --force` writes them there"
+            )
+        below, path = path, Path(os.path.normpath(path.parent / above))
+        if not os.path.exists(path):
+            raise ConfigError(f"{below}: extends: {path}: no such file; the name is relative to the folder of {below}")
+        if path.resolve() in [file.resolve() for file, _ in files]:
+            raise ConfigError(f"{below}: extends: {path} extends this file again; one of them must not")
+
+
+def merged(files: Files, schema: type[BaseModel]) -> dict[str, Any]:
+    """Return the settings of files, of which each extends the next. The values of the first file come first."""
+    tree: dict[str, Any] = {}
+    for _, above in reversed(files):
+        tree = _over(above, tree, schema)
+    return tree
+
+
+def _over(above: dict[str, Any], below: dict[str, Any], schema: type[BaseModel]) -> dict[str, Any]:
+    """Return `below` with the values of `above`. Only sections are merged, so a mapping such as data.columns is replaced."""
+    tree = below | above
+    for name in above.keys() & below.keys():
+        inner = section(schema, name)
+        if inner and isinstance(above[name], dict) and isinstance(below[name], dict):
+            tree[name] = _over(above[name], below[name], inner)
+    return tree
+
+
 @contextmanager
-def explained(schema: type[BaseModel], path: Path) -> Iterator[None]:
+def explained(schema: type[BaseModel], path: Path, files: Files = ()) -> Iterator[None]:
     """Turn pydantic's errors about settings into lines that name the file and the key.
 
     Args:
         schema: the class that checks the settings.
         path: the file, for the message.
+        files: the file and those that it extends. A line names the file that has the key.
 
     Raises:
         ConfigError: one line for each fault.
@@ -235,23 +172,40 @@ def explained(schema: type[BaseModel], path: Path) -> Iterator[None]:
         yield
     except ValidationError as error:
         faults = error.errors(include_url=False)
-        lines = [f"{path}: {_explain(fault, schema)}" for fault in faults[:_MOST_FAULTS]]
-        if len(faults) > _MOST_FAULTS:
-            lines.append(f"{path}: and {len(faults) - _MOST_FAULTS} more")
+        absent = [".".join(map(str, fault["loc"])) for fault in faults if fault["type"] == "missing"]
+        lines = [_of_absent(absent, files[-1][0] if files else path)] if absent else []
+        others = [fault for fault in faults if fault["type"] != "missing"]
+        known, most = keys_of(schema), _MOST_FAULTS - len(lines)
+        lines += [f"{_file_of(fault['loc'], files, path)}: {_explain(fault, known)}" for fault in others[:most]]
+        if len(others) > most:
+            lines.append(f"{path}: and {len(others) - most} more")
         raise ConfigError(*lines) from None
 
 
-def _explain(fault: Any, schema: type[BaseModel]) -> str:
+def _file_of(place: tuple[int | str, ...], files: Files, path: Path) -> Path:
+    """Return the file whose value counts at a place, or `path` where no file has one."""
+    for file, tree in files:
+        inner: Any = tree
+        for part in place:
+            inner = inner.get(part, files) if isinstance(inner, dict) else inner  # `files` is no value of a tree
+        if place and inner is not files:
+            return file
+    return path
+
+
+def _of_absent(names: list[str], path: Path) -> str:
+    """Return a line for all keys that a file lacks."""
+    if path.name == "params.yaml":
+        return f"{path}: {listed(names)}: missing; no setting has a default"
+    return f"{path}: {listed(names)}: missing; to take them from another file, name it at the top: `extends: params.yaml`"
+
+
+def _explain(fault: Any, known: Sequence[str]) -> str:
     """Return a line for one of pydantic's errors: the key, what is wrong, and what would be right."""
     *parents, last = fault["loc"] or ("settings",)
-    key = cut(".".join(map(str, fault["loc"])) or "settings")
+    above, key = ".".join(map(str, parents)), cut(".".join(map(str, fault["loc"])) or "settings")
     if fault["type"] == "extra_forbidden":
-        known = _keys(schema, parents)
-        close = difflib.get_close_matches(cut(str(last)), known, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
-        return f"{key}: unknown key; {hint}"
-    if fault["type"] == "missing":
-        return f"{key}: missing; it has no default"
+        return f"{key}: unknown key; {hint(str(last), above, known)}"
     message = fault["msg"].removeprefix("Value error, ").removeprefix("Input ")
     if fault["type"] == "model_type":
         return f"{key}: should be a section with keys of its own (got {shown(fault['input'])})"
@@ -260,10 +214,19 @@ def _explain(fault: Any, schema: type[BaseModel]) -> str:
     return f"{key}: {message} (got {shown(fault['input'])})"
 
 
-def _keys(schema: type[BaseModel], parents: list[Any]) -> list[str]:
-    """Return the known keys below `parents`. Each parent is a section, or a section or null."""
-    for name in parents:
-        inner = schema.model_fields[name].annotation
-        either = (inner, *get_args(inner))
-        schema = next(kind for kind in either if isinstance(kind, type) and issubclass(kind, BaseModel))
-    return list(schema.model_fields)
+def _unknown(name: str, above: str, known: Sequence[str]) -> str:
+    """Return what an unknown attribute may mean."""
+    note = RENAMED[plain(name)].note if plain(name) in RENAMED and meant(name, above, known) else ""
+    return f"{cut(name)}: no such setting; {hint(name, above, known)}" + (f" {note}" if note else "")
+
+
+def _old_lines(tree: dict[str, Any], path: Path) -> list[str]:
+    """Return the lines about a file with the keys of an old version: one for each key, after a line about the file."""
+    lines = [f"{path}: has flat keys, as in old versions; `python stages/convert.py {path} --out NEW.yaml` converts it"]
+    for name in list(tree)[:_MOST_OLD_KEYS]:
+        if plain(name) in RENAMED:
+            said = str(RENAMED[plain(name)])
+        else:
+            said = "is the same" if name in _SAME else "unknown key; `convert` refuses it"
+        lines.append(f"{path}: {cut(name)}: {said}")
+    return lines

@@ -8,18 +8,20 @@ import argparse
 import ctypes
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from pydantic import BaseModel
 
 from . import environment
-from .errors import StageError, one_line_errors
+from .errors import ConfigError, StageError, one_line_errors
+from .hints import command
 from .inputs import require, warn_of_untracked
 from .locks import locked
-from .messages import Parser, one_line, shown, warn
+from .messages import Parser, one_line, shown, tell, warn
 from .outputs import remove_halves
 from .params import load
 from .stopping import asked, listen
@@ -27,6 +29,7 @@ from .stopping import asked, listen
 S = TypeVar("S", bound=BaseModel)
 Paths = Sequence[str] | Mapping[str, Sequence[str]]
 
+OPTIONS = ("--help", "--params", "--preview")
 STAGES = Path(__file__).resolve().parents[2]
 
 
@@ -106,13 +109,31 @@ def refuse_edited(params: Path, settings: BaseModel, name: str) -> None:
         )
 
 
-def _parser(name: str, doc: str | None, reads: Paths, writes: Paths, preview: bool) -> Parser:
+class StageParser(Parser):
+    """The command line of a stage. It answers options that are settings, such as `--steps 100`, with the right command."""
+
+    stage = ""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the error on one line, and exit with status 2."""
+        words = [word for word in sys.argv[1:] if not any(option.startswith(word.partition("=")[0]) for option in OPTIONS)]
+        if any(word.startswith("--config") for word in words):
+            super().error("--params FILE names a file of settings")
+        with suppress(ConfigError):  # the repository's params.yaml is damaged
+            if (instead := command(self.stage, words, STAGES.parent / "params.yaml")) is not None:
+                tell(self.prog, f"settings are no options; {instead}")
+                sys.exit(2)
+        super().error(message)
+
+
+def _parser(name: str, doc: str | None, reads: Paths, writes: Paths, preview: bool) -> StageParser:
     """Return the command line of a stage. The arguments are those of `stage`."""
-    parser = Parser(
+    parser = StageParser(
         prog=f"python stages/{name}.py",
         description=f"{doc}\nReads   {', '.join(_all(reads)) or 'no data'}\nWrites  {', '.join(_all(writes))}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.stage = name
     if isinstance(reads, Mapping):
         parser.add_argument("item", choices=list(reads), metavar="NAME", help=f"one of {', '.join(reads)}")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE", help="default: %(default)s")

@@ -1,1 +1,1 @@
-"""One class of settings for each section of params.yaml."""
+"""One class of settings for each section of params.yaml, and the values of old settings (old, edit)."""
