@@ -33,8 +33,8 @@ ALIASES = {
     for between in ("", "_")
     for side, ours in ("aa", "bb", "1a", "2b")
 }
-# Names of the two sides of a pair. Other columns may have these names too, such as the scores of a classifier. So these names are
-# known only in a file that fits no shape without them.
+# Names of the two sides of a pair. They are known only in a file that fits no shape without them, because the scores of a
+# classifier have such names too.
 PAIR_ALIASES = {
     "positive": "chosen",
     "preferred": "chosen",

@@ -1,9 +1,9 @@
 """Read the rows of one file: JSON lines, JSON, CSV, TSV, Parquet and plain text, each also .gz or .zst.
 
 A file is read as a stream, so it may be larger than the memory. Only a .json that is one list or one object, and a compressed
-.parquet, are read whole, up to `LARGEST_WHOLE`. No file is unpickled. An unusable row is rejected, and the reading goes on. Examples are a JSON line that
-holds a number, a CSV line with too many fields, and a line that is too long. A damaged file stops the reading, and the message
-names the line.
+.parquet, are read whole, up to `LARGEST_WHOLE`. No file is unpickled. An unusable row is rejected, and the reading goes on.
+Examples are a JSON line that holds a number, a CSV line with too many fields, and a line that is too long. A damaged file stops
+the reading, and the message names the line.
 """
 
 import gzip

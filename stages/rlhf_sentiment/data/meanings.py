@@ -131,6 +131,10 @@ class Values(Tally):
             warn("prepare", f"{self.setting} names {', '.join(unseen)}, which no row of {where} has")
 
 
+# The settings for columns, labels and preferences define those of `data.source`, and of the argument `path` in Python.
+NAMED = ("data.source", "path")
+
+
 class Meanings:
     """The meanings of the labels, ratings and preferences of a source, file by file."""
 
@@ -139,7 +143,7 @@ class Meanings:
 
         Args:
             data: the settings that define meanings.
-            setting: the setting that names the source.
+            setting: the setting or the argument that names the source.
         """
         self.data = data
         labels, votes = data.labels, data.preference_values
@@ -147,7 +151,7 @@ class Meanings:
             "define them, such as data.labels: {negative: [1, 2], positive: [4, 5]}, or read a scale as ratings, by "
             "data.columns: {rating: COLUMN} with data.rating_negative and data.rating_positive"
         )
-        if setting != "data.source":
+        if setting not in NAMED:
             advice = f"write 0 and 1 instead (data.labels defines those of data.source, not of {setting})"
         self.labels = Values(
             "label", "data.labels", _defined({0: labels.negative, 1: labels.positive}) if labels else None, LABELS,
