@@ -105,6 +105,7 @@ def test_a_byte_order_mark_and_other_line_ends_do_no_harm(raw: Path) -> None:
     assert read("data/raw/a.txt") == [{"text": "The film was\n"}, {"text": " I saw\n"}]
 
 
+TALK = [{"role": "user", "content": "Hi"}]
 WRAPPED: dict[str, tuple[Any, list[Any]]] = {
     "rows below a key": ({"version": "1.0", "data": ROWS}, ROWS),
     "rows below the only key": ({"reviews": ROWS}, ROWS),
@@ -112,8 +113,8 @@ WRAPPED: dict[str, tuple[Any, list[Any]]] = {
     "columns by index": ({name: {str(k): row[name] for k, row in enumerate(ROWS)} for name in ROWS[0]}, ROWS),
     "rows by index": ({str(k): row for k, row in enumerate(ROWS)}, ROWS),
     "one row": (ROWS[0], ROWS[:1]),
-    "one conversation": ({"messages": [{"role": "user", "content": "Hi"}]}, [{"messages": [{"role": "user", "content": "Hi"}]}]),
-    "messages as a column": ({"messages": [[{"role": "user", "content": "Hi"}]]}, [{"messages": [{"role": "user", "content": "Hi"}]}]),
+    "one conversation": ({"messages": TALK}, [{"messages": TALK}]),
+    "messages as a column": ({"messages": [TALK, TALK]}, [{"messages": TALK}, {"messages": TALK}]),
 }
 
 

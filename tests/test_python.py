@@ -12,20 +12,29 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import numpy as np
 import psutil
 import pytest
+import torch
 import yaml
+from transformers import PreTrainedTokenizerFast
 
 import rlhf_sentiment
 from rlhf_sentiment.api.config import RLHFConfig, write_params
+from rlhf_sentiment.api.preferences import PreferenceDataProcessor
+from rlhf_sentiment.api.repository import note_run, warn_of_other_settings
+from rlhf_sentiment.api.scoring import RewardModel
+from rlhf_sentiment.api.tuning import warn_if_constant
+from rlhf_sentiment.engine.dvc_state import Recorded
 from rlhf_sentiment.engine.errors import ConfigError, StageError
 from rlhf_sentiment.engine.params import read_yaml
+from rlhf_sentiment.rewards import Reward
 
 from .closure import ROOT
-from .conftest import World, outs, write_reviews
+from .conftest import World, assert_names, outs, write_reviews
 from .record_tour import run
 
 README = (ROOT / "README.md").read_text()
@@ -153,6 +162,89 @@ def test_elsewhere_it_says_what_it_needs(tmp_path: Path, notebook: Callable[...,
     last = notebook(World(tmp_path), IMPORTS + program, fails=True).splitlines()[-1]
     assert said in last
     assert list(tmp_path.iterdir()) == []
+
+
+def test_num_steps_gives_no_warning_of_the_steps_that_were_asked_for(
+    monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    config = RLHFConfig()
+    run = config.changed(**{"ppo.steps": 50})
+    last = {"ppo": Recorded({}, {}, {"ppo": run.model_dump(mode="json")["ppo"]})}
+    monkeypatch.setattr("rlhf_sentiment.api.repository.recorded", lambda: last)
+    monkeypatch.setattr("rlhf_sentiment.api.repository._asked", [])
+    warn_of_other_settings(config)
+    assert_names(recwarn.pop(UserWarning).message, "ppo.steps 50", str(config.ppo.steps))
+    note_run(config, run)
+    warn_of_other_settings(config)
+    assert not recwarn.list
+    warn_of_other_settings(config.changed(**{"ppo.steps": 9}))
+    assert_names(recwarn.pop(UserWarning).message, "ppo.steps 50", "9")
+
+
+def test_messages_about_a_file_have_the_words_of_the_caller(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    processor, file = PreferenceDataProcessor(RLHFConfig()), tmp_path / "a.json"
+    wrong = {"missing.json": None, "a.json": [{"foo": 1}], "*.csv": None}
+    for name, rows in wrong.items():
+        if rows:
+            file.write_text(json.dumps(rows))
+        with pytest.raises(StageError) as error:
+            processor.load_custom_data(tmp_path / name)
+        assert_names(error.value, name, "path ")
+        assert "data.source" not in str(error.value)
+    file.write_text(json.dumps([{"text": f"a text of seven or more words {k}", "label": "meh"} for k in range(9)]))
+    with pytest.raises(StageError) as error:
+        processor.load_custom_data(file)
+    assert_names(error.value, str(file), "'meh'", "data.labels")
+    assert "data.source" not in str(error.value)
+
+
+def test_few_pairs_give_a_warning(tmp_path: Path) -> None:
+    """The sides have other usual names, and the file is one object."""
+    file, processor = tmp_path / "pairs.json", PreferenceDataProcessor(RLHFConfig())
+    for count in (5, 100):
+        rows = [
+            {"prompt": f"Film {k} was", "positive": f" fine {k * 'x'}", "negative": f" dull {k * 'y'}"} for k in range(count)
+        ]
+        file.write_text(json.dumps({"data": rows}, indent=1))
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("always", UserWarning)
+            assert len(processor.load_custom_data(file)) == count
+        assert [str(one.message).split()[:2] for one in warned] == ([["5", "pairs"]] if count == 5 else [])
+
+
+def test_a_constant_reward_gives_a_warning(recwarn: pytest.WarningsRecorder) -> None:
+    batch: Any = None
+    for rewards in ([3.0, 3.0], [3.0, 4.0]):
+        reward = Reward(lambda _, rewards=rewards: torch.tensor(rewards))  # type: ignore[misc]
+        warn_if_constant(reward, 4)
+        for _ in range(3):
+            reward.score(batch)
+    assert_names(recwarn.pop(UserWarning).message, "3 ", "first 4 responses")
+    assert not recwarn.list, "once, and not for rewards that differ"
+
+
+def test_a_probability_is_that_of_bradley_and_terry(
+    tiny_model: Callable[..., Any], letters: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = RewardModel(RLHFConfig())
+    model._loaded = tiny_model("reward"), letters
+    one, other, prompts = ["a good film", "so so"], ["a bad film", "dull"], ["i saw ", "it was "]
+    first, second = (torch.tensor(model.score(texts, prompts)) for texts in (one, other))
+    assert model.probability(one, over=other, prompts=prompts) == pytest.approx(torch.sigmoid(first - second).tolist())
+    assert model.probability(one, over=one) == [0.5, 0.5]
+    with pytest.raises(StageError) as error:
+        model.probability(one)
+    assert_names(error.value, "data/samples/sft.jsonl")
+    with pytest.raises(StageError) as error:
+        model.probability(one, over=other[:1])
+    assert_names(error.value, "1 over", "2 responses")
+    rows = [{"prompt": prompt, "response": text} for prompt, text in zip(prompts, other, strict=True)]
+    (tmp_path / "data/samples").mkdir(parents=True)
+    (tmp_path / "data/samples/sft.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    against_mean = torch.sigmoid(first - second.mean()).tolist()
+    assert model.probability(one, prompts=prompts) == pytest.approx(against_mean, rel=1e-5)
 
 
 def test_settings_are_written_where_they_differ(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -120,7 +120,7 @@ def train_ppo(config: RLHFConfig, reward: RewardFunction | RewardModel) -> Tuned
         wanted = reward_of_model(reward.model, settings.missing_eos_penalty)
     else:
         wanted = reward_of_texts(reward, tokenizer, settings.missing_eos_penalty)
-    _watch(wanted, settings.batch_size)
+    warn_if_constant(wanted, settings.batch_size)
     actors = actors_of(settings, wanted, tokenizer, device)
     rows = read_rows("data/prepared/prompts.jsonl", {"prompt": str, "split": str})
     train, _ = prompts_of(rows, "train", tokenizer, settings, actors)
@@ -131,7 +131,7 @@ def train_ppo(config: RLHFConfig, reward: RewardFunction | RewardModel) -> Tuned
     return TunedPolicy(config, actors.policy, tokenizer, pd.DataFrame(run.curve), pd.DataFrame(run.validated))
 
 
-def _watch(reward: Reward, count: int) -> None:
+def warn_if_constant(reward: Reward, count: int) -> None:
     """Let a reward warn if its scores of the first `count` responses are all equal."""
     score_of, seen = reward.score, list[float]()
 
@@ -141,7 +141,7 @@ def _watch(reward: Reward, count: int) -> None:
             seen.extend(scores.tolist())
             if len(seen) >= count and len(set(seen)) == 1:
                 what = f"the reward is {seen[0]:g} for each of the first {len(seen)} responses"
-                warnings.warn(f"{what}; PPO learns nothing from a constant reward", stacklevel=2)
+                warnings.warn(f"{what}; PPO learns nothing from a constant reward", stacklevel=6)
         return scores
 
     reward.score = watched

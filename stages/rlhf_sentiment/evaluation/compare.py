@@ -100,9 +100,9 @@ def too_few(prompts: int) -> list[str]:
     """Return a sentence for fewer than 30 prompts, which are too few for a claim. One prompt has no interval at all."""
     if prompts >= FEWEST:
         return []
-    what = (
-        "1 prompt is too few for a claim, and has no interval" if prompts == 1 else f"{prompts} prompts are too few for a claim"
-    )
+    what = "1 prompt is too few for a claim, and has no interval"
+    if prompts > 1:
+        what = f"{prompts} prompts are too few for a claim, and their intervals are too narrow"
     return [f"{what}; use at least {FEWEST}"]
 
 
