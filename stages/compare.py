@@ -4,6 +4,9 @@
     python stages/compare.py --prompts prompts/everyday.txt --samples 4 --csv answers.csv
 
 It needs the models of a finished run (`dvc repro`). It writes the file named by --csv, and nothing else.
+
+A table shows the mean of each model with its interval over the prompts. A warning says if the prompts are too few for a claim
+(fewer than 30), or unlike the texts that the models were trained on (evaluation/compare.py has the rule).
 """
 
 from rlhf_sentiment.engine.start import one_line_errors  # isort: split
@@ -20,9 +23,9 @@ from rich.table import Table
 from rich.text import Text
 
 from rlhf_sentiment.data.prompts import is_utf8, read_prompts
-from rlhf_sentiment.engine.messages import Parser, shown, visible
+from rlhf_sentiment.engine.messages import Parser, shown, visible, warn
 from rlhf_sentiment.engine.params import load
-from rlhf_sentiment.engine.records import write_table
+from rlhf_sentiment.engine.records import Row, write_table
 from rlhf_sentiment.engine.stopping import listen
 from rlhf_sentiment.evaluation.compare import compare
 from rlhf_sentiment.evaluation.contestants import CONTESTANTS
@@ -60,15 +63,16 @@ def main() -> None:
         params = load(Params, arguments.params)
         given = arguments.prompt + (read_prompts(arguments.prompts) if arguments.prompts else [])
         prompts = list(dict.fromkeys(given))
-        table = compare(params, prompts, arguments.samples)
+        table, means, cautions = compare(params, prompts, arguments.samples)
         if arguments.csv:  # before printing, because a pager that closes early ends the program
             write_table(arguments.csv, table)
         for prompt in prompts:
             show(console, prompt, table[table["prompt"] == prompt])
         if len(table) > len(CONTESTANTS):
-            means = table.groupby("model", sort=False)["positive"].mean()
-            console.print(Text(f" mean P(positive) of {len(table) // len(CONTESTANTS)} answers each: "), end="")
-            console.print(Text(", ").join(Text(f"{name} ").append(coloured(mean)) for name, mean in means.items()))
+            show_means(console, means, params.evaluate.confidence)
+        sys.stdout.flush()
+        for caution in cautions:
+            warn("compare", caution)
 
 
 def show(console: Console, prompt: str, answers: pd.DataFrame) -> None:
@@ -81,6 +85,17 @@ def show(console: Console, prompt: str, answers: pd.DataFrame) -> None:
         for number, (score, response) in enumerate(zip(rows["positive"], rows["response"], strict=True)):
             table.add_row("" if number else str(name), coloured(score), Text(visible(response)))
         table.add_section()
+    console.print(table)
+
+
+def show_means(console: Console, means: dict[str, Row], confidence: float) -> None:
+    """Print the mean P(positive) of each model, and its interval where there is one."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("model", "mean P(positive)", f"{confidence:.0%} interval", "prompts", "answers"):
+        table.add_column(name, justify="left" if name == "model" else "right")
+    for name, row in means.items():
+        bounds = "none" if row["ci_low"] is None else f"{row['ci_low']:.2f} to {row['ci_high']:.2f}"
+        table.add_row(name, coloured(row["mean_positive"]), bounds, str(row["prompts"]), str(row["samples"]))
     console.print(table)
 
 

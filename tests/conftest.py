@@ -382,3 +382,15 @@ def tiny_model() -> Callable[..., Any]:
         return model.eval()
 
     return make
+
+
+@pytest.fixture
+def letters() -> Any:
+    """Return a tokenizer with a token for each small letter and the space, for `tiny_model`."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {"</s>": 0, "<pad>": 1} | {letter: k for k, letter in enumerate("abcdefghijklmnopqrstuvwxyz ", start=2)}
+    tokens = Tokenizer(models.WordLevel(vocabulary, unk_token="</s>"))  # noqa: S106 (a token, not a password)
+    tokens.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    return PreTrainedTokenizerFast(tokenizer_object=tokens, eos_token="</s>", pad_token="<pad>", padding_side="left")  # noqa: S106

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -103,6 +104,64 @@ def test_a_byte_order_mark_and_crlf_line_ends_change_no_row(raw: Path) -> None:
     assert read("data/raw/lines.json") == ROWS, "a .json file may contain JSON lines"
     (raw / "a.txt").write_text("The film was\n\n I saw\n")
     assert read("data/raw/a.txt") == [{"text": "The film was\n"}, {"text": " I saw\n"}]
+
+
+TALK = [{"role": "user", "content": "Hi"}]
+WRAPPED: dict[str, tuple[Any, list[Any]]] = {
+    "rows below a key": ({"version": "1.0", "data": ROWS}, ROWS),
+    "rows below the only key": ({"reviews": ROWS}, ROWS),
+    "columns as lists": ({name: [row[name] for row in ROWS] for name in ROWS[0]}, ROWS),
+    "columns by index": ({name: {str(k): row[name] for k, row in enumerate(ROWS)} for name in ROWS[0]}, ROWS),
+    "rows by index": ({str(k): row for k, row in enumerate(ROWS)}, ROWS),
+    "one row": (ROWS[0], ROWS[:1]),
+    "one conversation": ({"messages": TALK}, [{"messages": TALK}]),
+    "messages as a column": ({"messages": [TALK, TALK]}, [{"messages": TALK}, {"messages": TALK}]),
+}
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("kind", WRAPPED)
+def test_a_json_file_of_one_object_is_read(raw: Path, kind: str, indent: int | None) -> None:
+    whole, rows = WRAPPED[kind]
+    (raw / "a.json").write_text("\ufeff" + json.dumps(whole, indent=indent, ensure_ascii=False) + "\n\n")
+    assert read("data/raw/a.json") == rows
+
+
+def test_pandas_writes_json_that_is_read(raw: Path) -> None:
+    table = pd.DataFrame(ROWS)
+    for orient in ("records", "columns", "index", "table"):
+        table.to_json(raw / "a.json", orient=orient)
+        assert [{name: row[name] for name in ROWS[0]} for row in read("data/raw/a.json")] == ROWS, orient
+    table.to_json(raw / "a.json", orient="records", lines=True)
+    assert read("data/raw/a.json") == ROWS
+
+
+@pytest.mark.parametrize(
+    ("whole", "parts"),
+    [
+        ({"text": ["a", "b"], "label": [1]}, ("text 2", "label 1")),
+        ({"train": [{"text": "a"}], "test": [{"text": "b"}]}, ("train, test",)),
+        ({"columns": ["text", "label"], "index": [0, 1], "data": [["a", 1], ["b", 0]]}, ("columns, index, data",)),
+        ({}, ("object",)),
+    ],
+)
+def test_another_object_is_named_for_what_it_is(raw: Path, whole: Row, parts: tuple[str, ...]) -> None:
+    (raw / "a.json").write_text(json.dumps(whole, indent=1))
+    with pytest.raises(StageError) as error:
+        read("data/raw/a.json")
+    assert_names(error.value, "data/raw/a.json", *parts)
+
+
+def test_json_lines_called_json_are_read_line_by_line(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlhf_sentiment.data.formats.LARGEST_WHOLE", 10)
+    (raw / "a.json").write_bytes(content("jsonl"))
+    assert read("data/raw/a.json") == ROWS
+    (raw / "a.json").write_bytes(b'{"text": "' + b"a" * 2**25 + b'"}\n' + content("jsonl"))
+    assert read("data/raw/a.json")[1:] == ROWS, "the first line is too long, and is rejected"
+    (raw / "a.json").write_text(json.dumps({"data": ROWS}))
+    with pytest.raises(StageError) as error:
+        read("data/raw/a.json")
+    assert_names(error.value, "data/raw/a.json", "10 bytes", ".jsonl")
 
 
 def test_files_belong_to_splits(raw: Path) -> None:
@@ -215,8 +274,8 @@ def spoiled(plain: bytes, line: int, by: bytes) -> bytes:
         ("a.my.csv", b'text\n"', ["data/raw/a.my.csv, line 2", "not CSV", "no closing quote"]),
         (
             "a.json",
-            b'{\n"data": []}',
-            ["data/raw/a.json, line 1", "not JSON", "column 2", "list of objects"],
+            b'{"text": "a"}\n{\n"text": "b"}',
+            ["a.json, line 2", "not JSON", "column 2"],
         ),
         ("a.parquet", content("parquet")[:-9], ["data/raw/a.parquet", "cannot be read"]),
         ("a.parquet", content("jsonl"), ["data/raw/a.parquet", "cannot be read"]),

@@ -496,3 +496,20 @@ def test_letters_of_every_script_are_kept() -> None:
 def test_columns_of_no_shape_are_none() -> None:
     assert recognise(["said"], ALL, Meanings(settings(), "data.source")) is None
     assert recognise(["text"], ALL, Meanings(settings(), "data.source")) is None
+
+
+@pytest.mark.parametrize(
+    ("better", "worse"), [("positive", "negative"), ("preferred", "dispreferred"), ("response_chosen", "response_rejected")]
+)
+def test_the_two_sides_of_a_pair_have_usual_names(better: str, worse: str) -> None:
+    pair = {"prompt": "The film was", better: " good", worse: " bad"}
+    assert become(pair) == Ranked("The film was", [" good", " bad"], [1, 0])
+    scored = {"text": "A good film.", "label": 1, better: 0.9, worse: 0.1}
+    assert become(scored) == Labelled("", "A good film.", 1), "the names are known only where nothing else fits"
+    assert become({"prompt": "x", "chosen": " a", "rejected": " b", better: 0.9, worse: 0.1}) == Ranked(
+        "x", [" a", " b"], [1, 0]
+    )
+    assert recognise({"prompt": "x", better: " good"}, ALL, Meanings(settings(), "data.source")) is None
+    with pytest.raises(Fault) as error:
+        become({"prompt": "x", "positive": " a", "preferred": " b", "negative": " c"})
+    assert_names(error.value, "positive", "preferred", "data.columns: {chosen: ")

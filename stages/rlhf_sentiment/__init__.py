@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .api.config import RLHFConfig as RLHFConfig
     from .api.pipeline import run_complete_pipeline as run_complete_pipeline
     from .api.preferences import PreferenceDataProcessor as PreferenceDataProcessor
-    from .api.tuning import RewardModel as RewardModel
+    from .api.scoring import RewardModel as RewardModel
     from .api.tuning import TunedPolicy as TunedPolicy
     from .api.tuning import train_ppo as train_ppo
     from .engine.errors import ConfigError as ConfigError
@@ -32,7 +32,7 @@ _NAMES = {
     "Judge": "evaluation.classifier",
     "PreferenceDataProcessor": "api.preferences",
     "RLHFConfig": "api.config",
-    "RewardModel": "api.tuning",
+    "RewardModel": "api.scoring",
     "StageError": "engine.errors",
     "TunedPolicy": "api.tuning",
     "load_policy": "models.loading",

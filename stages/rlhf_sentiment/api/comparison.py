@@ -1,11 +1,14 @@
 """The models side by side: the figures of the report, or their answers to your own prompts."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from ..data.prompts import at_least_one, texts
+from ..engine.errors import StageError
+from ..engine.messages import one_line
 from ..engine.records import read_json
 from ..evaluation.contestants import CONTESTANTS
 from .config import RLHFConfig
@@ -18,8 +21,9 @@ class Comparison(NamedTuple):
     Attributes:
         table: for the report's prompts, a row for each model and a column for each figure. For your own prompts, a row for
             each answer.
-        figures: for the report's prompts, the tree of metrics/evaluation.json. For your own prompts, `mean_positive` and
-            `positive_ratio`, from 0 to 1, and the number of `samples` of each model. docs/evaluation.md defines the figures.
+        figures: for the report's prompts, the tree of metrics/evaluation.json. For your own prompts, `mean_positive` with its
+            interval `ci_low` and `ci_high`, `positive_ratio`, and the numbers of `prompts` and `samples` of each model.
+            docs/evaluation.md defines the figures.
 
     Example:
         >>> table, figures = run_evaluation(RLHFConfig())
@@ -31,30 +35,49 @@ class Comparison(NamedTuple):
     figures: dict[str, Any]
 
     def __repr__(self) -> str:
-        return repr(self.table)
+        return "\n\n".join(map(repr, self._tables()))
 
     def _repr_html_(self) -> str:
-        return self.table.to_html(float_format=lambda figure: f"{figure:.3f}")
+        return "\n".join(table.to_html(float_format=lambda figure: f"{figure:.3f}") for table in self._tables())
+
+    def _tables(self) -> list[pd.DataFrame]:
+        """Return the table, and for your own prompts the means with their intervals."""
+        if "model" not in self.table:
+            return [self.table]
+        return [self.table, pd.DataFrame.from_dict(self.figures, orient="index")]
 
 
-def run_evaluation(config: RLHFConfig, prompts: Sequence[str] | None = None, samples: int = 1) -> Comparison:
+def run_evaluation(
+    config: RLHFConfig,
+    prompts: Sequence[str] | None = None,
+    samples: int = 1,
+    *,
+    custom_prompts: Sequence[str] | None = None,
+) -> Comparison:
     """Return the report's figures, or the answer of each model to `prompts` with the judge's P(positive).
 
     The models are those of the last run. A warning names each setting that the last run had otherwise. No file is written.
+
+    The small default models know film reviews only. A prompt is unlike their texts if its perplexity under base is more than
+    ten times the 99 % quantile of the test prompts. Its answers show nothing about the models.
 
     Args:
         config: the settings.
         prompts: texts to continue. None means the report's prompts, as the last run answered them.
         samples: answers of each model to each of `prompts`.
+        custom_prompts: an older name of `prompts`.
 
     Raises:
         StageError: there was no run, the last run did not finish, or a prompt is empty or too long.
+
+    Warns:
+        UserWarning: prompts are unlike the training texts, or fewer than 30, which are too few for a claim.
 
     Example:
         >>> comparison = run_evaluation(RLHFConfig())
         >>> list(comparison.table.index)
         ['base', 'sft', 'rlhf']
-        >>> answers = run_evaluation(RLHFConfig(), ["Describe a perfect day", "What makes you happy?"])
+        >>> answers = run_evaluation(RLHFConfig(), ["The film was", "The main character was"])
         >>> list(answers.table.columns)
         ['prompt', 'model', 'sample', 'positive', 'response']
         >>> answers.figures["rlhf"]["samples"]
@@ -63,19 +86,17 @@ def run_evaluation(config: RLHFConfig, prompts: Sequence[str] | None = None, sam
     require_repository(config)
     require_run()
     warn_of_other_settings(config)
+    if custom_prompts is not None:
+        if prompts is not None:
+            raise StageError("custom_prompts is an older name of prompts; give one of them")
+        prompts = custom_prompts
     if prompts is None:
         tree = read_json("metrics/evaluation.json", dict.fromkeys(CONTESTANTS, dict))
         rows = {name: {key: value for key, value in tree[name].items() if not isinstance(value, dict)} for name in CONTESTANTS}
         return Comparison(pd.DataFrame.from_dict(rows, orient="index"), tree)
     from ..evaluation.compare import compare  # here, because torch and transformers take seconds to import
 
-    table = compare(config, texts(prompts, "prompts"), at_least_one(samples))
-    figures = {
-        str(name): {
-            "mean_positive": float(positive.mean()),
-            "positive_ratio": float((positive > 0.5).mean()),
-            "samples": len(positive),
-        }
-        for name, positive in table.groupby("model", sort=False)["positive"]
-    }
-    return Comparison(table, figures)
+    table, means, cautions = compare(config, texts(prompts, "prompts"), at_least_one(samples))
+    for caution in cautions:
+        warnings.warn(one_line(caution), stacklevel=2)
+    return Comparison(table, means)

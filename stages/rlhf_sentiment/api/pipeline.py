@@ -22,7 +22,7 @@ from ..engine.errors import StageError
 from ..engine.progress import WATCHED, in_notebook
 from .comparison import Comparison, run_evaluation
 from .config import RLHFConfig, write_params
-from .repository import require_repository
+from .repository import note_run, require_repository
 
 
 def run_complete_pipeline(config: RLHFConfig, num_steps: int | None = None) -> Comparison:
@@ -52,11 +52,11 @@ def run_complete_pipeline(config: RLHFConfig, num_steps: int | None = None) -> C
     require_repository(config)
     if (busy := _dvc_at_work()) is not None:  # it would record these settings for outputs of the old ones
         raise StageError(f"process {busy} of dvc is at work here; call again when it has ended")
-    if num_steps is not None:
-        config = config.changed(**{"ppo.steps": num_steps})
-    write_params(config)
+    run = config if num_steps is None else config.changed(**{"ppo.steps": num_steps})
+    write_params(run)
     _run("python", "stages/mend.py")
     _run("dvc", "repro")
+    note_run(config, run)
     return run_evaluation(config)
 
 

@@ -1,5 +1,7 @@
 """Load your own preference pairs from files."""
 
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +18,14 @@ from ..engine.errors import StageError
 from ..engine.messages import one_line, shown
 from ..engine.records import Row
 from .config import RLHFConfig
+
+FEW = 100  # fewer pairs are three optimizer steps of the default batch size or less
+
+
+def warn_of_few(pairs: Sequence[Row]) -> None:
+    """Warn of too few pairs to train a reward model."""
+    if len(pairs) < FEW:
+        warnings.warn(f"{len(pairs)} pairs are too few to train a reward model; use at least {FEW}", stacklevel=3)
 
 
 class PreferenceDataProcessor:
@@ -53,13 +63,16 @@ class PreferenceDataProcessor:
 
         Raises:
             StageError: a file cannot be read, or has no preferences and no labels.
+
+        Warns:
+            UserWarning: there are fewer than 100 pairs.
         """
         if not isinstance(path, str | Path) or not str(path).strip():
             raise StageError(f"path should name a file, a folder or a glob (got {shown(path)})")
         self.files, self.dropped = {}, pd.DataFrame()
         data = self.config.data
         files = files_at(str(Path(path).expanduser()), "path")
-        source = Intake(files, (*PREFERENCES, "labelled"), data, "data.source", data.prompt_words, 0.0)
+        source = Intake(files, (*PREFERENCES, "labelled"), data, "path", data.prompt_words, 0.0)
         pairs: list[Row] = []
         for split, table in splits_of(source).items():
             if source.shape == "labelled":
@@ -78,4 +91,5 @@ class PreferenceDataProcessor:
         print(f"{len(kept)} pairs; {len(pairs) - len(kept)} near-duplicates of held-out pairs are left out")
         if not kept:
             raise StageError(f"{path}: its rows ({source.shape}) make no pair")
+        warn_of_few(kept)
         return Dataset.from_list(kept)

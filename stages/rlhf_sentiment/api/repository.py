@@ -54,12 +54,25 @@ def require_run() -> None:
         raise StageError("the last run did not finish; call run_complete_pipeline")
 
 
+UP_TO_SFT = ("prepare", "base", "sft")  # the stages that models/sft comes from
+_asked: list[RLHFConfig] = []  # the config of the last `run_complete_pipeline` here, and that of its run, with `num_steps`
+
+
+def note_run(config: RLHFConfig, run: RLHFConfig) -> None:
+    """Note that a run for `config` had the settings of `run`, so that no warning names the steps that the user asked for."""
+    _asked[:] = [config, run]
+
+
 def warn_of_other_settings(config: RLHFConfig, stages: Iterable[str] | None = None) -> None:
     """Warn of each setting in which `config` differs from the last run of some stages.
+
+    If `config` was run with `num_steps`, these are its steps.
 
     Args:
         stages: names of stages. None means all.
     """
+    if _asked and config is _asked[0]:
+        config = _asked[1]
     run = recorded()
     names = [name for name in (run if stages is None else stages) if name in run and name != "check"]
     before: dict[str, Any] = {}  # `check` also reads settings that change no result
@@ -76,3 +89,21 @@ def _at(tree: Any, key: str) -> Any:
     for part in key.split("."):
         tree = tree.get(part) if isinstance(tree, dict) else None
     return tree
+
+
+def free_folder(folder: str | Path) -> Path:
+    """Return a folder to save a model to. It is new, or empty, or holds a saved model, which will be replaced.
+
+    Raises:
+        StageError: the pipeline writes the folder; the folder holds other files than a saved model.
+    """
+    if not isinstance(folder, str | Path) or not str(folder).strip():
+        raise StageError(f"folder should name a folder to save to (got {shown(folder)})")
+    path = Path(folder).expanduser().resolve()
+    for out in outs():
+        if out.resolve() in (path, *path.parents) or path in out.resolve().parents:
+            raise StageError(f"{folder} belongs to the pipeline's outputs ({out}); name another folder")
+    there = {file.name for file in path.iterdir()} if path.is_dir() else set()
+    if path.is_file() or (there and not {"config.json", "model.safetensors"} <= there):
+        raise StageError(f"{folder} holds other files than a saved model; name a new folder")
+    return path

@@ -1,134 +1,31 @@
-"""The single steps of RLHF from Python: train a reward model on your own preferences, and run PPO on any reward.
+"""PPO from Python, on any reward. It calls the same functions as the stage, in the current folder."""
 
-These steps call the same functions as the stages, in the current folder. Only `save` writes files, and never among DVC's outs.
-"""
-
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
-from datasets import Dataset
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..data.pairs import pairs_of_dataset
 from ..data.prompts import at_least_one, texts
 from ..engine.errors import StageError
 from ..engine.messages import shown
 from ..engine.records import read_rows
 from ..models.devices import make_deterministic, quiet, resolve_device
-from ..models.loading import load_reward_model, load_tokenizer, save
-from ..models.tokens import encode_example
+from ..models.loading import load_tokenizer, save
 from ..ppo.loop import actors_of, make_accelerator, prompts_of, train_policy
-from ..reward_model import score, train_reward
-from ..rewards import reward_of_model, reward_of_texts
+from ..rewards import Reward, reward_of_model, reward_of_texts
 from ..sampling.answers import answer
+from ..sampling.rollout import Responses
 from ..settings.counts import number_of
 from ..training.checkpoints import Checkpoints
 from .config import RLHFConfig
-from .repository import outs, require_repository, warn_of_other_settings
+from .repository import UP_TO_SFT, free_folder, require_repository, warn_of_other_settings
+from .scoring import RewardModel
 
-UP_TO_SFT = ("prepare", "base", "sft")  # the stages that models/sft comes from
 RewardFunction = Callable[[list[str], list[str]], Sequence[float]]
-
-
-class RewardModel:
-    """A reward model: the pipeline's, or one that is trained here from models/sft on your own pairs.
-
-    Example:
-        >>> reward_model = RewardModel(RLHFConfig())
-        >>> reward_model.score(["I loved it.", "I hated it."])  # doctest: +ELLIPSIS
-        [..., ...]
-        >>> metrics = reward_model.train_reward_model(dataset)
-        >>> metrics["pairs"] + metrics["pairs_held_out"] <= len(dataset)
-        True
-        >>> reward_model.save("my_reward_model")
-    """
-
-    def __init__(self, config: RLHFConfig) -> None:
-        """Load nothing yet. The first use loads the pipeline's reward model, unless one was trained before."""
-        self.config = config
-        self._loaded: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None
-        self.curve = pd.DataFrame()
-
-    def train_reward_model(self, dataset: Dataset) -> dict[str, Any]:
-        """Train a new reward model with the settings of `config.reward`, as the stage does. `curve` has its curve by step.
-
-        Args:
-            dataset: columns prompt, chosen, rejected, and optionally split. The model trains on the split train, is measured
-                on validation, and ignores test. Without the column, every tenth pair is for validation.
-
-        Returns:
-            accuracy on the validation pairs, in [0, 1], with accuracy_low and accuracy_high (Wilson, 95 %). margin, the mean
-            of the chosen score minus the rejected score. Numbers of pairs.
-
-        Raises:
-            StageError: models/sft is missing; a column is missing; no pair is short enough.
-        """
-        require_repository(self.config, "models/sft")
-        warn_of_other_settings(self.config, UP_TO_SFT)
-        pairs = pairs_of_dataset(dataset)
-        quiet()
-        make_deterministic(self.config.seed)
-        model = load_reward_model("models/sft", resolve_device(self.config.device), new_head=True)
-        tokenizer = load_tokenizer("models/sft")
-        no_checkpoints = Checkpoints("reward", self.config, [], every=None)
-        settings, seed = self.config.reward, self.config.seed
-        curve, metrics = train_reward(model, tokenizer, pairs, settings, seed, "none", no_checkpoints, "the dataset")
-        self._loaded, self.curve = (model, tokenizer), pd.DataFrame(curve)
-        return metrics
-
-    def score(self, responses: Sequence[str], prompts: Sequence[str] | None = None) -> list[float]:
-        """Return the score of each response on the reward model's own scale. Only differences of scores have a meaning.
-
-        Args:
-            responses: texts. With `reward.cut`, longer ones are truncated to `reward.max_length` tokens.
-            prompts: the text that each response continues. None means no text.
-
-        Raises:
-            StageError: models/reward is missing and no model was trained; a text is longer than `reward.max_length` tokens;
-                the numbers of prompts and responses differ.
-        """
-        responses = texts(responses, "responses")
-        before = [""] * len(responses) if prompts is None else texts(prompts, "prompts")
-        if len(before) != len(responses):
-            raise StageError(f"got {len(before)} prompts and {len(responses)} responses; the numbers must be equal")
-        longest, cut = self.config.reward.max_length, self.config.reward.cut
-        sequences = []
-        for prompt, response in zip(before, responses, strict=True):
-            first, then, _ = encode_example(self.tokenizer, prompt, response, longest, cut)
-            if not then:
-                raise StageError(f"{shown(response)} has more than reward.max_length, {longest} tokens; shorten it")
-            sequences.append(first + then)
-        return score(self.model, sequences, self.tokenizer).tolist()
-
-    def save(self, folder: str | Path) -> None:
-        """Write the model to a folder that `load_reward_model` loads (docs/models.md says when plain transformers can, too).
-
-        Raises:
-            StageError: as `score`; the pipeline writes the folder; the folder holds other files than a saved model.
-        """
-        save(self.model, self.tokenizer, _free(folder))
-
-    @property
-    def model(self) -> PreTrainedModel:
-        """The model that was trained here, or else the pipeline's, which is loaded once."""
-        return self._load()[0]
-
-    @property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer of `model`."""
-        return self._load()[1]
-
-    def _load(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        if self._loaded is None:
-            require_repository(self.config, "models/reward")
-            warn_of_other_settings(self.config, (*UP_TO_SFT, "reward"))
-            quiet()
-            device = resolve_device(self.config.device)
-            self._loaded = load_reward_model("models/reward", device), load_tokenizer("models/reward")
-        return self._loaded
 
 
 @dataclass(frozen=True, repr=False)
@@ -183,7 +80,7 @@ class TunedPolicy:
         Raises:
             StageError: the pipeline writes the folder; the folder holds other files than a saved model.
         """
-        save(self.policy, self.tokenizer, _free(folder))
+        save(self.policy, self.tokenizer, free_folder(folder))
 
 
 def train_ppo(config: RLHFConfig, reward: RewardFunction | RewardModel) -> TunedPolicy:
@@ -199,6 +96,9 @@ def train_ppo(config: RLHFConfig, reward: RewardFunction | RewardModel) -> Tuned
 
     Raises:
         StageError: models/sft or the prompts are missing; the function returns anything but numbers; a figure is not finite.
+
+    Warns:
+        UserWarning: the first responses all have the same reward.
 
     Example:
         >>> def brief(prompts, responses):
@@ -220,6 +120,7 @@ def train_ppo(config: RLHFConfig, reward: RewardFunction | RewardModel) -> Tuned
         wanted = reward_of_model(reward.model, settings.missing_eos_penalty)
     else:
         wanted = reward_of_texts(reward, tokenizer, settings.missing_eos_penalty)
+    warn_if_constant(wanted, settings.batch_size)
     actors = actors_of(settings, wanted, tokenizer, device)
     rows = read_rows("data/prepared/prompts.jsonl", {"prompt": str, "split": str})
     train, _ = prompts_of(rows, "train", tokenizer, settings, actors)
@@ -230,15 +131,17 @@ def train_ppo(config: RLHFConfig, reward: RewardFunction | RewardModel) -> Tuned
     return TunedPolicy(config, actors.policy, tokenizer, pd.DataFrame(run.curve), pd.DataFrame(run.validated))
 
 
-def _free(folder: str | Path) -> Path:
-    """Return a folder to save a model to. It is new, or empty, or holds a saved model, which will be replaced."""
-    if not isinstance(folder, str | Path) or not str(folder).strip():
-        raise StageError(f"folder should name a folder to save to (got {shown(folder)})")
-    path = Path(folder).expanduser().resolve()
-    for out in outs():
-        if out.resolve() in (path, *path.parents) or path in out.resolve().parents:
-            raise StageError(f"{folder} belongs to the pipeline's outputs ({out}); name another folder")
-    there = {file.name for file in path.iterdir()} if path.is_dir() else set()
-    if path.is_file() or (there and not {"config.json", "model.safetensors"} <= there):
-        raise StageError(f"{folder} holds other files than a saved model; name a new folder")
-    return path
+def warn_if_constant(reward: Reward, count: int) -> None:
+    """Let a reward warn if its scores of the first `count` responses are all equal."""
+    score_of, seen = reward.score, list[float]()
+
+    def watched(batch: Responses) -> torch.Tensor:
+        scores = score_of(batch)
+        if len(seen) < count:
+            seen.extend(scores.tolist())
+            if len(seen) >= count and len(set(seen)) == 1:
+                what = f"the reward is {seen[0]:g} for each of the first {len(seen)} responses"
+                warnings.warn(f"{what}; PPO learns nothing from a constant reward", stacklevel=6)
+        return scores
+
+    reward.score = watched

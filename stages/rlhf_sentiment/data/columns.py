@@ -1,7 +1,7 @@
 """Find out which column of a file is which: by our names, by usual other names, or by `data.columns`."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, get_args
 
 from ..engine.messages import listed
@@ -33,13 +33,28 @@ ALIASES = {
     for between in ("", "_")
     for side, ours in ("aa", "bb", "1a", "2b")
 }
+# Names of the two sides of a pair. They are known only in a file that fits no shape without them, because the scores of a
+# classifier have such names too.
+PAIR_ALIASES = {
+    "positive": "chosen",
+    "preferred": "chosen",
+    "response_chosen": "chosen",
+    "negative": "rejected",
+    "dispreferred": "rejected",
+    "response_rejected": "rejected",
+}
 ANNOTATOR = re.compile(r"(annotator|rater|preference|vote)[ _-]?\d+")
 
 
-def our_names(data: DataSettings) -> dict[str, str]:
-    """Return our name for each known name of a column. `data.columns` goes before our own names and the aliases."""
+def our_names(data: DataSettings, more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return our name for each known name of a column.
+
+    Args:
+        data: `data.columns` goes before our own names and the aliases.
+        more: aliases beside `ALIASES`, such as `PAIR_ALIASES`.
+    """
     from_settings: dict[str, Any] = dict(data.columns)  # type: ignore[arg-type]
-    usual = ALIASES | {name: name for name in get_args(Column)}
+    usual = ALIASES | dict(more or {}) | {name: name for name in get_args(Column)}
     names = {name: ours for name, ours in usual.items() if ours not in from_settings}
     for ours, column in from_settings.items():
         if isinstance(column, list):

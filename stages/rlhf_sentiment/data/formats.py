@@ -1,9 +1,9 @@
 """Read the rows of one file: JSON lines, JSON, CSV, TSV, Parquet and plain text, each also .gz or .zst.
 
-A file is read as a stream, so it may be larger than the memory. Only a list in .json and a compressed .parquet are read whole,
-up to `LARGEST_WHOLE`. No file is unpickled. An unusable row is rejected, and the reading goes on. Examples are a JSON line that
-holds a number, a CSV line with too many fields, and a line that is too long. A damaged file stops the reading, and the message
-names the line.
+A file is read as a stream, so it may be larger than the memory. Only a .json that is one list or one object, and a compressed
+.parquet, are read whole, up to `LARGEST_WHOLE`. No file is unpickled. An unusable row is rejected, and the reading goes on.
+Examples are a JSON line that holds a number, a CSV line with too many fields, and a line that is too long. A damaged file stops
+the reading, and the message names the line.
 """
 
 import gzip
@@ -26,6 +26,7 @@ from ..engine.progress import progress_bar
 from ..engine.records import Row
 from ..settings.data import DataSettings
 from .delimited import Line, delimited, refuse_twins
+from .wrapped import rows_in
 
 # The place of a row in its file (a number from 1, or the name of its text), and the row or the reason why it cannot be used. A
 # reason is its kind, and then the row's own values in parentheses.
@@ -148,8 +149,8 @@ def _parsed(stream: IO[bytes], path: Path, data: DataSettings) -> Iterator[Numbe
     refuse_numbers(str(path), data)
     if ending == ".parquet":
         yield from _parquet(stream, path)
-    elif ending == ".json" and stream.peek(_BLOCK).removeprefix(_MARK).lstrip().startswith(b"["):  # type: ignore[attr-defined]
-        yield from _json_list(stream, path)
+    elif ending == ".json" and _is_one_value(stream, path, limit):
+        yield from _json_value(stream, path)
     else:
         for number, line, is_whole in _lines(stream, path, limit):
             if not is_whole:
@@ -211,9 +212,28 @@ def decoded(text: bytes, path: Path, line: int = 1) -> str:
         ) from None
 
 
-def _json_list(stream: IO[bytes], path: Path) -> Iterator[Numbered]:
-    whole = decoded(_whole(stream, path, "save it as .jsonl, with one object per line"), path)
-    for number, row in enumerate(_loaded(whole, path, None), start=1):
+def _is_one_value(stream: Any, path: Path, limit: int) -> bool:
+    """Return whether a .json file is one list or one object, and not JSON lines. At most two lines are read."""
+    start = stream.peek(_BLOCK).removeprefix(_MARK).lstrip()[:1]
+    if start != b"{":
+        return start == b"["
+    lines = (line for line in _lines_anew(path, limit) if line.text.strip() or not line.is_whole)
+    first, second = next(lines), next(lines, None)
+    if second is None:
+        return True
+    try:
+        if first.is_whole:
+            json.loads(first.text)
+    except json.JSONDecodeError:
+        return True
+    except (RecursionError, ValueError):  # as `_loaded` will report for this line
+        pass
+    return False
+
+
+def _json_value(stream: IO[bytes], path: Path) -> Iterator[Numbered]:
+    value = _loaded(decoded(_whole(stream, path, "save it as .jsonl, with one object per line"), path), path, None)
+    for number, row in enumerate(rows_in(value, path) if isinstance(value, dict) else value, start=1):
         yield number, _object(row)
 
 

@@ -30,7 +30,7 @@ from ..settings.data import DataSettings
 from .faults import TIE, Fault
 from .files import File
 from .formats import Numbered, ending_of
-from .meanings import Meanings
+from .meanings import NAMED, Meanings
 from .readers import Labelled, Plain, Ranked, Record
 from .shapes import PREFERENCES, SHAPES, Shape, recognise
 from .splits import split_of
@@ -270,7 +270,7 @@ def _recognised(file: File, wanted: Sequence[str], meanings: Meanings, setting: 
     if not shapes:
         there = listed(next(iter(kinds)))
         needed = "; or ".join(", ".join(sorted(one)) for name in wanted for one in SHAPES[name].columns[:1])
-        hint = "; name other columns in data.columns" if setting == "data.source" else ""
+        hint = "; name other columns in data.columns" if setting in NAMED else ""
         if hint and ending_of(Path(file.name)) in (".csv", ".tsv") and not meanings.data.last_column:
             hint += ", by number if the file has no header: {text: 1, label: 2}"
         raise StageError(f"{file.name}: the columns are {there}, but {setting} accepts only: {needed}{hint}")

@@ -129,6 +129,10 @@ class Values(Tally):
             warn("prepare", f"{self.setting} contains values that no row of {where} has: {', '.join(unseen)}")
 
 
+# The settings for columns, labels and preferences define those of `data.source`, and of the argument `path` in Python.
+NAMED = ("data.source", "path")
+
+
 class Meanings:
     """The meanings of the labels, ratings and preferences of a source, file by file."""
 
@@ -137,7 +141,7 @@ class Meanings:
 
         Args:
             data: the settings that define meanings.
-            setting: the setting that names the source.
+            setting: the setting or the argument that names the source.
         """
         self.data = data
         labels, votes = data.labels, data.preference_values
@@ -145,7 +149,7 @@ class Meanings:
             "define the labels, such as data.labels: {negative: [1, 2], positive: [4, 5]}; if they are ratings, set "
             "data.columns: {rating: COLUMN}, data.rating_negative and data.rating_positive instead"
         )
-        if setting != "data.source":
+        if setting not in NAMED:
             advice = f"write 0 and 1 instead (data.labels applies to data.source, not to {setting})"
         self.labels = Values(
             "label", "data.labels", _defined({0: labels.negative, 1: labels.positive}) if labels else None, LABELS,

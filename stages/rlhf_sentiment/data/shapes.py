@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 from ..engine.records import Row
 from ..settings.data import DataSettings
 from . import readers
-from .columns import our_name, our_names, refuse_ambiguous, set_by_user
+from .columns import PAIR_ALIASES, our_name, our_names, refuse_ambiguous, set_by_user
 from .dialogue import text_of
 from .faults import Fault
 from .meanings import Meanings, is_missing
@@ -77,13 +77,16 @@ def recognise(columns: Collection[str], wanted: Sequence[str], meanings: Meaning
         Fault: a column can be read in two ways.
     """
     data = meanings.data
-    names, known = our_names(data), set_by_user(data)
-    found: dict[str, list[str]] = {}  # our name -> the columns that are read as it
-    for column in columns:
-        if ours := our_name(column, names):
-            found.setdefault(ours, []).append(column)
-    fitting = [(name, needed) for name in wanted for needed in SHAPES[name].columns if needed <= found.keys()]
-    if not fitting:
+    known = set_by_user(data)
+    for names in (our_names(data), our_names(data, PAIR_ALIASES)):
+        found: dict[str, list[str]] = {}  # our name -> the columns that are read as it
+        for column in columns:
+            if ours := our_name(column, names):
+                found.setdefault(ours, []).append(column)
+        fitting = [(name, needed) for name in wanted for needed in SHAPES[name].columns if needed <= found.keys()]
+        if fitting:
+            break
+    else:
         return None
     name, needed = min(fitting, key=lambda one: not one[1] & known)  # the first of those that fit equally
     refuse_ambiguous(needed, found, columns, known)
