@@ -15,6 +15,7 @@ import pandas as pd
 
 from rlhf_sentiment.engine.params import Device, Seed, Settings
 from rlhf_sentiment.engine.records import Row, read_json, read_table, write_metrics
+from rlhf_sentiment.engine.tracking import log_table
 from rlhf_sentiment.evaluation.contestants import CONTESTANTS
 from rlhf_sentiment.evaluation.exam import Exam, read_exam
 from rlhf_sentiment.evaluation.guards import guard
@@ -114,6 +115,7 @@ def main(params: Params) -> str:
     result["reward_hacking_gap"] = hacking_gap(opinions)
     result = plain(result | figures_of_judges(panel, opinions, examined, labels, settings.confidence))
     write_metrics("metrics/evaluation.json", result)
+    log_table("evaluation", [{"model": name, **result[name]} for name in CONTESTANTS])
 
     # 3. Tables, plots and the report.
     listed = side_by_side(samples, positive, settings.listed_prompts)

@@ -10,6 +10,8 @@ outputs      outputs that are whole or absent
 environment  the libraries, the processor and the variables that a run depends on
 locks        one process at a time
 stopping     signals, and the death of dvc
+tracking     report a stage to trackers, such as TensorBoard
+trackers     what each tracker needs, and where it writes
 dvc_state    what DVC says: who writes an output, what was recorded, hashes
 progress     progress bars
 messages     how messages quote values

@@ -5,6 +5,7 @@ Only this module and stages/mend.py read the files that DVC writes.
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,6 +62,25 @@ def _is_declared(name: str, pipeline: dict[str, Any]) -> bool:
     """Return whether dvc.yaml has a stage. `sample@rlhf` is the item rlhf in the `foreach` of sample."""
     stage, _, item = name.partition("@")
     return stage in pipeline and (item in pipeline[stage].get("foreach", ()) if item else "foreach" not in pipeline[stage])
+
+
+def will_run_alone(stage: str, outs: Sequence[str]) -> bool:
+    """Return whether a stage that DVC runs now is the only one that has changed. False where DVC cannot tell.
+
+    Args:
+        stage: the stage's name.
+        outs: the stage's outputs, which DVC has deleted.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        changed = Repo().status()
+    except DvcException:  # such as: another dvc holds the lock
+        return False
+    del changed[stage]
+    reasons = [reason for reasons in changed.values() for reason in reasons]
+    return all(isinstance(one, dict) and {path for paths in one.values() for path in paths} <= {*outs} for one in reasons)
 
 
 def hash_of(path: Path) -> str | None:

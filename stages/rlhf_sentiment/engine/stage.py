@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from . import environment
+from . import environment, tracking
 from .errors import StageError, one_line_errors
 from .inputs import require, warn_of_untracked
 from .locks import locked
@@ -82,9 +82,11 @@ def stage(
                 require(Path(path))
             warn_of_untracked(name, reads)
             print(one_line(f"{name}: reads {', '.join(reads) or arguments.params}"), flush=True)
-            result = main(settings)
-            refuse_edited(arguments.params, settings, name)
-            environment.record(name)
+            with tracking.reporting(name, arguments.params, settings, writes):
+                result = main(settings)
+                refuse_edited(arguments.params, settings, name)
+                environment.record(name)
+                tracking.log_outs(writes)
         print(one_line(f"{name}: wrote {', '.join(writes)}; {result}"), flush=True)
 
 

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin
 from transformers import PreTrainedTokenizerBase
 
+from ..engine import tracking
 from ..engine.errors import StageError
 from ..engine.progress import progress_bar
 from ..engine.records import Row
@@ -100,7 +101,9 @@ def train_policy(
         return torch.stack([uniforms(settings.max_new_tokens, seed, purpose, step, row) for row in range(count)])
 
     def validate_at(step: int) -> Row:
-        return {"step": step, **validate(actors, validation, noise(VALIDATE, 0, len(validation)), settings)}
+        measured = validate(actors, validation, noise(VALIDATE, 0, len(validation)), settings)
+        tracking.log({f"validation/{name}": value for name, value in measured.items()}, step)
+        return {"step": step, **measured}
 
     # 2. Resume from the last checkpoint, or begin: scale the rewards to mean 0 and variance 1, and measure once.
     state = LoopState(actors, make_optimizer(actors, settings), last=settings.steps, kl_coef=settings.kl_coef)
@@ -114,13 +117,14 @@ def train_policy(
         state.validated.append(validate_at(0))
 
     # 3. Learn.
+    tracking.begin()
     progress = progress_bar(total=settings.steps, initial=state.step, desc="ppo", unit=" steps")
     with patient():
         while state.step < state.last and not asked():
             step = state.step + 1
             batch = [train[k] for k in order[(step - 1) * settings.batch_size : step * settings.batch_size]]
             row = take_step(state, batch, noise(ROLLOUT, step, len(batch)), settings, seed, accelerator)
-            accelerator.log(row, step=step)
+            tracking.log({f"train/{name}": value for name, value in row.items()}, step)
             progress.update()
             progress.set_postfix({name: f"{row[name]:.2f}" for name in ("reward", "score", "kl_penalty")})
             if settings.kl_stop is not None and row["kl_penalty"] > settings.kl_stop:
@@ -189,10 +193,10 @@ def make_optimizer(actors: Actors, settings: PPOSettings) -> torch.optim.Optimiz
     return torch.optim.AdamW(actors.parameters(), lr=settings.learning_rate, eps=1e-5, weight_decay=0.0, fused=True)
 
 
-def make_accelerator(device: torch.device, **options: Any) -> Accelerator:
+def make_accelerator(device: torch.device) -> Accelerator:
     """Return an accelerator that changes neither losses nor precision, whatever accelerate's environment variables say."""
     whole = GradientAccumulationPlugin(num_steps=1)  # the environment overrides the argument gradient_accumulation_steps
-    return Accelerator(cpu=device.type == "cpu", gradient_accumulation_plugin=whole, mixed_precision="no", **options)
+    return Accelerator(cpu=device.type == "cpu", gradient_accumulation_plugin=whole, mixed_precision="no")
 
 
 def prompts_of(
