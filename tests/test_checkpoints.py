@@ -23,7 +23,6 @@ from .conftest import ROOT, World
 
 class Params(Settings):
     seed: int
-    report_to: str = "none"
     checkpoint_every: int | None = 5
 
 
@@ -176,7 +175,7 @@ def test_due_every_so_often_and_at_the_end() -> None:
 def test_the_key_is_all_that_the_bytes_depend_on(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reads = ["data"]
     keys = [key_of(Params(seed=1), reads)]
-    assert keys[0] == key_of(Params(seed=1, report_to="tensorboard", checkpoint_every=None), reads)
+    assert keys[0] == key_of(Params(seed=1, checkpoint_every=None), reads)
     keys.append(key_of(Params(seed=2), reads))
     (here / "data/rows.jsonl").write_text("{ }\n")
     keys.append(key_of(Params(seed=1), reads))

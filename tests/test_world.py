@@ -238,17 +238,16 @@ def test_your_own_prompts_and_another_judge(world: World, run_stage: RunStage) -
 
 def test_report_to_retrains_nothing(world: World) -> None:
     world.set("report_to", "tensorboard")
-    assert world.stages_run(world.run("dvc", "repro")) == ["check"]
-
-
-def test_training_reports_where_it_is_told(world: World, run_stage: RunStage) -> None:
-    world.set("report_to", "tensorboard")
-    before = outs(world, "models", "metrics", "plots")
-    for name in ("sft", "ppo"):
-        run_stage(world, name)
-        assert list((world / "runs").rglob("events.out.tfevents.*"))
-        shutil.rmtree(world / "runs")
-    assert outs(world, "models", "metrics", "plots") == before, "and changes nothing else"
+    output = world.run("dvc", "repro")
+    assert world.stages_run(output) == ["check"]
+    (warning,) = [line for line in output.splitlines() if line.startswith("check: warning: ")]
+    assert_names(warning, "tensorboard", "dvc repro --force")
+    world.set("report_to", ["tensorboard"])
+    world.set("judge.strength", 0.5)
+    output = world.run("dvc", "repro", "judge")
+    assert world.stages_run(output) == ["check", "judge"]
+    assert "check: warning: " not in output
+    assert "judge: reports to tensorboard: runs/tensorboard/" in output
 
 
 def test_compare_keeps_its_csv_where_the_pager_closes_early(finished_world: World, tmp_path: Path) -> None:

@@ -192,7 +192,7 @@ def log_table(tracker: str, opened: Any, name: str, table: "pd.DataFrame") -> No
     elif tracker == "mlflow":
         import mlflow
 
-        mlflow.log_table(table, f"tables/{name}.json")
+        mlflow.log_table(table, f"{name}.json")
     elif tracker == "trackio":
         import trackio
 

@@ -5,7 +5,6 @@ first figure. At its end it reports its outs: figures, tables, samples and pictu
 fails gets no more reports, and the stage continues.
 """
 
-import csv
 import io
 import json
 import os
@@ -13,7 +12,8 @@ import posixpath
 import re
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from itertools import islice
 from pathlib import Path
@@ -73,7 +73,8 @@ class _Reports:
     def guarded(self, name: str) -> Iterator[None]:
         """Turn any error of a tracker into a warning, and report no more to this tracker. Its own messages are not shown."""
         try:
-            with redirect_stdout(io.StringIO()):
+            with redirect_stdout(io.StringIO()), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
                 yield
         except Exception as error:  # each library has its own errors
             self.opened.pop(name, None)
@@ -123,7 +124,7 @@ def log(figures: Row, step: int | None = None) -> None:
         _reports.each(lambda _, opened: opened.log(numbers, step=step))
 
 
-def log_table(name: str, rows: Sequence[Row]) -> None:
+def log_table(name: str, rows: Sequence[Mapping[Any, Any]]) -> None:
     """Report the first hundred rows of a table."""
     if _reports is not None and rows:
         import pandas as pd
@@ -131,7 +132,7 @@ def log_table(name: str, rows: Sequence[Row]) -> None:
         begin()
         plain = [{key: value for key, value in row.items() if not isinstance(value, list | dict)} for row in rows[:_ROWS]]
         table = pd.DataFrame(plain)
-        _reports.each(lambda tracker, opened: trackers.log_table(tracker, opened, name, table))
+        _reports.each(lambda tracker, opened: trackers.log_table(tracker, opened, f"tables/{name}", table))
 
 
 def log_outs(writes: Sequence[str]) -> None:
@@ -141,8 +142,9 @@ def log_outs(writes: Sequence[str]) -> None:
             figures = json.loads(path.read_text(encoding="utf-8"))
             log({f"{path.stem}/{key}": value for key, value in _flat(figures, "/")})
         elif path.suffix == ".csv":
-            with open(path, encoding="utf-8", newline="") as file:
-                log_table(path.stem, list(islice(csv.DictReader(file), _ROWS)))
+            import pandas as pd
+
+            log_table(path.stem, pd.read_csv(path, nrows=_ROWS).to_dict("records"))
         elif path.suffix == ".jsonl":
             with open(path, encoding="utf-8") as file:
                 log_table(path.stem, [json.loads(line) for line in islice(file, _ROWS)])
@@ -153,7 +155,7 @@ def log_outs(writes: Sequence[str]) -> None:
 def _log_picture(path: Path) -> None:
     if _reports is not None:
         begin()
-        _reports.each(lambda tracker, opened: trackers.log_picture(tracker, opened, path.stem, path))
+        _reports.each(lambda tracker, opened: trackers.log_picture(tracker, opened, f"pictures/{path.stem}", path))
 
 
 def _use_accelerate() -> None:
