@@ -8,6 +8,7 @@ PPO trains on the prompts of the train split, and measures on those of the valid
 
 from rlhf_sentiment.engine.start import stage  # isort: split
 
+from rlhf_sentiment.engine import tracking
 from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.engine.messages import mend_of
 from rlhf_sentiment.engine.params import Device, Seed, Settings
@@ -59,6 +60,7 @@ def main(params: Params) -> str:
 
     # 3. Learn.
     validation = validation[: number_of(settings.validation_prompts, len(validation))]
+    tracking.begin()
     run = train_policy(actors, train, validation, settings, params.seed, accelerator, kept)
 
     # 4. Write. The policy loads with plain `from_pretrained`. The critic has its own file in the same folder.

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import socket
+import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -121,7 +122,13 @@ def read_wandb(runs: Path) -> dict[str, Any]:
     (file,) = folder.glob("*.wandb")
     history: list[dict[str, Any]] = []
     found: dict[str, Any] = {"config": {}}
-    for record in records(file):
+    written: list[Any] = []
+    for _ in range(100):  # W&B writes the end of the file a moment after the run has ended
+        written = list(records(file))
+        if written and written[-1].WhichOneof("record_type") == "exit":
+            break
+        time.sleep(0.1)
+    for record in written:
         kind = record.WhichOneof("record_type")
         if kind == "run":
             found |= {"name": record.run.display_name, "group": record.run.run_group, "project": record.run.project}

@@ -121,6 +121,7 @@ def close_run(tracker: str, opened: Any) -> None:
 def _options(tracker: str, run: Named) -> tuple[str, dict[str, Any]]:
     """Return the project of a run, and the options of accelerate's tracker."""
     folder = run.folder / tracker
+    run.folder.mkdir(parents=True, exist_ok=True)
     if tracker == "tensorboard":
         return f"{run.group}/{run.name}", {"logging_dir": folder}
     if tracker == "wandb":

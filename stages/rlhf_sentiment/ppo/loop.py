@@ -102,8 +102,7 @@ def train_policy(
 
     def validate_at(step: int) -> Row:
         measured = validate(actors, validation, noise(VALIDATE, 0, len(validation)), settings)
-        tracking.log({f"validation/{name}": value for name, value in measured.items()}, step)
-        return {"step": step, **measured}
+        return reported("validation", {"step": step, **measured})
 
     # 2. Resume from the last checkpoint, or begin: scale the rewards to mean 0 and variance 1, and measure once.
     state = LoopState(actors, make_optimizer(actors, settings), last=settings.steps, kl_coef=settings.kl_coef)
@@ -117,14 +116,12 @@ def train_policy(
         state.validated.append(validate_at(0))
 
     # 3. Learn.
-    tracking.begin()
     progress = progress_bar(total=settings.steps, initial=state.step, desc="ppo", unit=" steps")
     with patient():
         while state.step < state.last and not asked():
             step = state.step + 1
             batch = [train[k] for k in order[(step - 1) * settings.batch_size : step * settings.batch_size]]
             row = take_step(state, batch, noise(ROLLOUT, step, len(batch)), settings, seed, accelerator)
-            tracking.log({f"train/{name}": value for name, value in row.items()}, step)
             progress.update()
             progress.set_postfix({name: f"{row[name]:.2f}" for name in ("reward", "score", "kl_penalty")})
             if settings.kl_stop is not None and row["kl_penalty"] > settings.kl_stop:
@@ -166,12 +163,18 @@ def take_step(
         learned = learn(state.actors, state.optimizer, accelerator, experience, settings, (seed, SHUFFLE, step))
     except StageError as error:
         raise StageError(f"step {step}: {error}") from None
-    row = {"step": step, **experience.figures(), **learned}
+    row = reported("train", {"step": step, **experience.figures(), **learned})
     state.curve.append(row)
     state.step = step
     if settings.kl_target is not None:
         kl, horizon = row["kl_penalty"], settings.kl_horizon
         state.kl_coef = adapt_kl_coef(state.kl_coef, kl, settings.kl_target, horizon, settings.batch_size)
+    return row
+
+
+def reported(kind: str, row: Row) -> Row:
+    """Report the figures of a step to the trackers, and return them."""
+    tracking.log({f"{kind}/{name}": value for name, value in row.items() if name != "step"}, row["step"])
     return row
 
 
