@@ -64,23 +64,19 @@ def _is_declared(name: str, pipeline: dict[str, Any]) -> bool:
     return stage in pipeline and (item in pipeline[stage].get("foreach", ()) if item else "foreach" not in pipeline[stage])
 
 
-def will_run_alone(stage: str, outs: Sequence[str]) -> bool:
-    """Return whether a stage that DVC runs now is the only one that has changed. False where DVC cannot tell.
+def will_run_alone(name: str, outs: Sequence[str]) -> bool:
+    """Return whether the stage that DVC runs now is the only one that has changed.
+
+    `dvc status` cannot tell while a stage runs, because that stage holds the lock of its outs.
 
     Args:
-        stage: the stage's name.
+        name: the stage's name.
         outs: the stage's outputs, which DVC has deleted.
     """
-    from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    try:
-        changed = Repo().status()
-    except DvcException:  # such as: another dvc holds the lock
-        return False
-    del changed[stage]
-    reasons = [reason for reasons in changed.values() for reason in reasons]
-    return all(isinstance(one, dict) and {path for paths in one.values() for path in paths} <= {*outs} for one in reasons)
+    others = [stage for stage in Repo().index.stages if stage.addressing != name]
+    return not any(one.status() for stage in others for one in (*stage.deps, *stage.outs) if one.def_path not in outs)
 
 
 def hash_of(path: Path) -> str | None:
