@@ -12,7 +12,7 @@ from rlhf_sentiment.engine.dvc_state import will_run_alone
 from rlhf_sentiment.engine.errors import ConfigError
 from rlhf_sentiment.engine.messages import warn
 from rlhf_sentiment.engine.outputs import writing
-from rlhf_sentiment.engine.trackers import fault_of, fault_of_server
+from rlhf_sentiment.engine.trackers import fault_of
 from rlhf_sentiment.settings.whole import Params
 
 WRITES = ["data/checked.json"]
@@ -24,7 +24,7 @@ def main(params: Params) -> str:
     Raises:
         ConfigError: a tracker of `report_to` cannot be used.
     """
-    faults = [fault_of(name) or fault_of_server(name) for name in params.report_to]
+    faults = [fault_of(name, ask_server=True) for name in params.report_to]
     if any(faults):
         raise ConfigError(*(f"params.yaml: report_to: {fault}" for fault in faults if fault))
     if params.report_to and "DVC_STAGE" in os.environ and will_run_alone("check", WRITES):

@@ -22,7 +22,7 @@ from rlhf_sentiment.api.config import write_params
 from rlhf_sentiment.engine import trackers, tracking
 from rlhf_sentiment.engine.errors import ConfigError
 from rlhf_sentiment.engine.params import Settings, load
-from rlhf_sentiment.engine.trackers import fault_of, fault_of_server
+from rlhf_sentiment.engine.trackers import fault_of
 
 from .conftest import ROOT, RunStage, World, assert_names, outs, the_error, tiny_params
 
@@ -330,7 +330,7 @@ def test_a_missing_login_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     os.environ |= {"HOME": str(tmp_path), "NETRC": str(tmp_path / ".netrc"), "WANDB_CONFIG_DIR": str(tmp_path)}
     assert_names(fault_of("wandb"), "wandb login", "WANDB_MODE=offline")
     os.environ["WANDB_MODE"] = "offline"
-    assert fault_of("wandb") is fault_of_server("wandb") is None
+    assert fault_of("wandb", ask_server=True) is None
 
 
 def closed_port() -> str:
@@ -340,19 +340,32 @@ def closed_port() -> str:
         return f"http://127.0.0.1:{free.getsockname()[1]}"
 
 
-def test_a_server_that_does_not_answer_is_named() -> None:
+def test_a_server_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trackers, "find_spec", lambda name: object())
     os.environ |= {"MLFLOW_TRACKING_URI": closed_port(), "TRACKIO_SERVER_URL": closed_port()}
     for name in ("mlflow", "trackio"):
-        assert_names(fault_of_server(name), name, "refused", "report_to")
-    assert fault_of_server("tensorboard") is None
+        assert_names(fault_of(name, ask_server=True), name, "refused", "report_to")
+        assert fault_of(name) is None, "a stage does not wait for a server twice"
     os.environ["MLFLOW_TRACKING_URI"] = "sqlite:///some.db"
-    assert fault_of_server("mlflow") is None
+    assert fault_of("mlflow", ask_server=True) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("address", ["closed", "no address"])
+def test_check_asks_the_server_of_wandb(tmp_path: Path, address: str) -> None:
+    """The server is asked in a process of its own, because W&B keeps its login as long as Python runs."""
+    pytest.importorskip("wandb", reason="`make trackers` installs wandb")
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(tiny_params() | {"report_to": "wandb"}))
+    server = closed_port() if address == "closed" else address
+    world = World(tmp_path, {"WANDB_API_KEY": "a" * 40, "WANDB_BASE_URL": server, "HOME": str(tmp_path)})
+    error = the_error("check", world.run("python", str(ROOT / "stages/check.py"), status=2).replace("check: reads", "reads"))
+    assert_names(error, "report_to", "wandb cannot be used", "WANDB_MODE=offline")
 
 
 def test_check_finds_what_cannot_be_used(tmp_path: Path, run_stage: RunStage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trackers, "find_spec", lambda name: None if name == "wandb" else object())
     os.environ["MLFLOW_TRACKING_URI"] = closed_port()
-    for name, part in (("wandb", "make trackers"), ("mlflow", "server")):
+    for name, part in (("wandb", "make trackers"), ("mlflow", "refused")):
         (tmp_path / "params.yaml").write_text(yaml.safe_dump(tiny_params() | {"report_to": name}))
         ended = run_stage(World(tmp_path), "check", status=2)
         assert_names(the_error("check", ended.err), "report_to", name, part)

@@ -23,6 +23,8 @@ PROJECT = "rlhf-sentiment"
 
 # The packages of each tracker. MLflow writes its store through the last two.
 _PACKAGES = {"mlflow": ("mlflow", "sqlalchemy", "alembic")}
+# The variables that name a server.
+_SERVERS = {"mlflow": "MLFLOW_TRACKING_URI", "trackio": "TRACKIO_SERVER_URL"}
 _SECONDS = 10  # to wait for a server
 
 
@@ -57,41 +59,31 @@ class Named(NamedTuple):
     folder: Path
 
 
-def fault_of(tracker: str) -> str | None:
-    """Return what a tracker lacks on this machine, and what would be right. None where it lacks nothing."""
+def fault_of(tracker: str, ask_server: bool = False) -> str | None:
+    """Return why a tracker cannot be used here, and what would be right. None where it can.
+
+    Args:
+        tracker: its name.
+        ask_server: whether to wait for an answer of the tracker's server, where there is one. Otherwise no server is asked.
+    """
     for package in _PACKAGES.get(tracker, (tracker,)):
         if find_spec(package) is None:
             return f"{tracker} needs the package {package}; `make trackers` installs it (docs/tracking.md)"
-    if tracker == "wandb" and _online():
-        import wandb
-
-        os.environ.setdefault("WANDB_SILENT", "true")
-        if not wandb.login(prompt=False, verify=False):
-            return "wandb has no login; run `wandb login`, or set the variable WANDB_MODE=offline"
-    return None
-
-
-def fault_of_server(tracker: str) -> str | None:
-    """Return why a tracker's server cannot be used, and what would be right. None where it can, or where there is no server."""
+    offline = "set the variable WANDB_MODE=offline" if tracker == "wandb" else "set report_to to none until it can"
     try:
-        if tracker == "wandb" and _online():
+        if tracker == "wandb" and os.environ.get("WANDB_MODE", "online") not in ("offline", "disabled", "dryrun"):
             import wandb
 
-            wandb.login(prompt=False, verify=True, timeout=_SECONDS)
-        server = os.environ.get({"mlflow": "MLFLOW_TRACKING_URI", "trackio": "TRACKIO_SERVER_URL"}.get(tracker, ""), "")
-        if server.startswith(("http://", "https://")):
+            os.environ.setdefault("WANDB_SILENT", "true")
+            if not wandb.login(prompt=False, verify=ask_server, timeout=_SECONDS):
+                return f"wandb has no login; run `wandb login`, or {offline}"
+        server = os.environ.get(_SERVERS.get(tracker, ""), "")
+        if ask_server and server.startswith(("http://", "https://")):
             urllib.request.urlopen(server, timeout=_SECONDS).close()  # noqa: S310 (http or https)
-    except urllib.error.HTTPError as error:
-        if error.code >= 500:
-            return f"the server of {tracker} fails: {first_line(error)}; set report_to to none until it works"
     except Exception as error:  # each library has its own errors
-        offline = "set the variable WANDB_MODE=offline" if tracker == "wandb" else "set report_to to none until it works"
-        return f"the server of {tracker} cannot be used: {first_line(error)}; {offline}"
+        if not isinstance(error, urllib.error.HTTPError) or error.code >= 500:  # it answers, if only that a login is missing
+            return f"{tracker} cannot be used: {first_line(error)}; {offline}"
     return None
-
-
-def _online() -> bool:
-    return os.environ.get("WANDB_MODE", "online") not in ("offline", "disabled", "dryrun")
 
 
 def open_run(tracker: str, run: Named, config: dict[str, Any]) -> Any:
