@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # The folder in which `local-data` finds data/ and models/.
 SHARED ?= ../shared
 
-.PHONY: setup repro quick test thorough verify lint format coverage local-data pins clean
+.PHONY: setup trackers repro quick test thorough verify lint format coverage local-data pins clean
 
 setup: $(VENV)/.installed
 
@@ -23,6 +23,13 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -r requirements.txt
 	$(BIN)/python -m pip install --no-deps --no-build-isolation -e .
+	touch $@
+
+# The trackers of `report_to`, besides TensorBoard. --no-deps: what they need is in the file, and no other pin changes.
+trackers: $(VENV)/.trackers
+
+$(VENV)/.trackers: requirements-trackers.txt $(VENV)/.installed
+	$(BIN)/python -m pip install --no-deps -r requirements-trackers.txt
 	touch $@
 
 # Files that a killed dvc left half written are repaired first.
@@ -39,7 +46,7 @@ test: setup
 	pytest --durations=15
 
 # All tests, nightly and before a release: with other models, data and settings, what `test` has seen once.
-thorough: setup
+thorough: setup trackers
 	RLHF_FUZZ=10 pytest -m "" --durations=15
 
 # Test that a commit gives the same bytes: the tiny world in two folders and two environments, and twice with one thread.

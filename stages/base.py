@@ -33,7 +33,6 @@ from rlhf_sentiment.models.loading import load_policy, load_tokenizer, save
 from rlhf_sentiment.models.tokens import encode, ending, habits, letters
 from rlhf_sentiment.settings.base import BaseSettings
 from rlhf_sentiment.settings.checkpoint_every import CheckpointEvery
-from rlhf_sentiment.settings.report_to import ReportTo
 from rlhf_sentiment.training.checkpoints import Checkpoints
 from rlhf_sentiment.training.trainer import ByLengthTrainer, arguments, train
 
@@ -47,7 +46,6 @@ class Params(Settings):
 
     seed: Seed
     device: Device
-    report_to: ReportTo
     checkpoint_every: CheckpointEvery
     base: BaseSettings
 
@@ -117,7 +115,7 @@ def train_model(
         blocks += [ids[start : start + base.context] for start in range(0, len(ids), base.context)]
     # The collator pads labels with -100, so that the loss includes EOS but no padding.
     rows = Dataset.from_dict({"input_ids": blocks, "labels": blocks})
-    with arguments(device, params.seed, len(rows), base, params.report_to) as common:
+    with arguments(device, params.seed, len(rows), base) as common:
         trainer = ByLengthTrainer(
             model=model,
             args=TrainingArguments(**common, adam_beta2=base.adam_beta2),

@@ -16,6 +16,7 @@ import torch
 
 from rlhf_sentiment.engine.params import Device, Seed, Settings
 from rlhf_sentiment.engine.records import Row, read_json, read_table, write_metrics
+from rlhf_sentiment.engine.tracking import log_table
 from rlhf_sentiment.evaluation.contestants import CONTESTANTS
 from rlhf_sentiment.evaluation.exam import Exam, read_exam
 from rlhf_sentiment.evaluation.guards import guard
@@ -108,6 +109,7 @@ def main(params: Params) -> str:
     judged = judge(params.evaluate, inputs.exam, inputs.samples, device)
     result, warnings = measure(params, inputs, judged, device)
     write_metrics("metrics/evaluation.json", result)
+    log_table("evaluation", [{"model": name, **result[name]} for name in CONTESTANTS])
     listed = draw_plots(params, inputs, judged, result)
     shown = listed[: params.evaluate.shown_samples]
     publish(markdown(result, warnings, shown, params.evaluate.confidence, inputs.preferred_for), warnings)

@@ -8,6 +8,7 @@ PPO trains on the prompts of the train split, and measures on those of the valid
 
 from rlhf_sentiment.engine.start import stage  # isort: split
 
+from rlhf_sentiment.engine import tracking
 from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.engine.messages import mend_of
 from rlhf_sentiment.engine.params import Device, Seed, Settings
@@ -19,7 +20,6 @@ from rlhf_sentiment.rewards import reward_of_model
 from rlhf_sentiment.settings.checkpoint_every import CheckpointEvery
 from rlhf_sentiment.settings.counts import number_of
 from rlhf_sentiment.settings.ppo import PPOSettings
-from rlhf_sentiment.settings.report_to import ReportTo
 from rlhf_sentiment.training.checkpoints import Checkpoints
 
 READS = ["models/sft", "models/reward", "data/prepared/prompts.jsonl"]
@@ -31,7 +31,6 @@ class Params(Settings):
 
     seed: Seed
     device: Device
-    report_to: ReportTo
     checkpoint_every: CheckpointEvery
     ppo: PPOSettings
 
@@ -41,12 +40,9 @@ def main(params: Params) -> str:
     quiet()
     make_deterministic(params.seed)
     settings, device = params.ppo, resolve_device(params.device)
-    accelerator = make_accelerator(
-        device, log_with=None if params.report_to == "none" else params.report_to, project_dir="runs"
-    )
+    accelerator = make_accelerator(device)
     if accelerator.num_processes > 1:
         raise StageError(f"started as {accelerator.num_processes} processes, but PPO needs one; use `python stages/ppo.py`")
-    accelerator.init_trackers("ppo")
 
     kept = Checkpoints("ppo", params, READS, params.checkpoint_every.ppo)
 
@@ -64,8 +60,8 @@ def main(params: Params) -> str:
 
     # 3. Learn.
     validation = validation[: number_of(settings.validation_prompts, len(validation))]
+    tracking.begin()
     run = train_policy(actors, train, validation, settings, params.seed, accelerator, kept)
-    accelerator.end_training()
 
     # 4. Write. The policy loads with plain `from_pretrained`. The critic has its own file in the same folder.
     save(actors.policy, tokenizer, "models/ppo", actors.critic)

@@ -13,7 +13,6 @@ from rlhf_sentiment.models.devices import make_deterministic, quiet, resolve_dev
 from rlhf_sentiment.models.loading import load_reward_model, load_tokenizer, save
 from rlhf_sentiment.reward_model import train_reward
 from rlhf_sentiment.settings.checkpoint_every import CheckpointEvery
-from rlhf_sentiment.settings.report_to import ReportTo
 from rlhf_sentiment.settings.reward import RewardSettings
 from rlhf_sentiment.training.checkpoints import Checkpoints
 
@@ -26,7 +25,6 @@ class Params(Settings):
 
     seed: Seed
     device: Device
-    report_to: ReportTo
     checkpoint_every: CheckpointEvery
     reward: RewardSettings
 
@@ -39,7 +37,7 @@ def main(params: Params) -> str:
     model = load_reward_model("models/sft", resolve_device(params.device), new_head=True)
     tokenizer = load_tokenizer("models/sft")
     pairs = read_rows(READS[1], dict.fromkeys(("prompt", "chosen", "rejected", "split"), str))
-    curve, metrics = train_reward(model, tokenizer, pairs, params.reward, params.seed, params.report_to, kept, READS[1])
+    curve, metrics = train_reward(model, tokenizer, pairs, params.reward, params.seed, kept, READS[1])
     save(model, tokenizer, "models/reward")
     write_table("plots/reward.csv", curve)
     write_metrics("metrics/reward.json", metrics)

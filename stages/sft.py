@@ -16,7 +16,6 @@ from rlhf_sentiment.models.devices import make_deterministic, quiet, resolve_dev
 from rlhf_sentiment.models.loading import load_policy, load_tokenizer, refuse_longer, save
 from rlhf_sentiment.models.tokens import encode_example
 from rlhf_sentiment.settings.checkpoint_every import CheckpointEvery
-from rlhf_sentiment.settings.report_to import ReportTo
 from rlhf_sentiment.settings.sft import SFTSettings
 from rlhf_sentiment.training.checkpoints import Checkpoints
 from rlhf_sentiment.training.trainer import arguments, train
@@ -30,7 +29,6 @@ class Params(Settings):
 
     seed: Seed
     device: Device
-    report_to: ReportTo
     checkpoint_every: CheckpointEvery
     sft: SFTSettings
 
@@ -66,7 +64,7 @@ def main(params: Params) -> str:
     )
 
     # 2. Train.
-    with arguments(device, params.seed, len(rows), params.sft, params.report_to) as common:
+    with arguments(device, params.seed, len(rows), params.sft) as common:
         trainer = SFTTrainer(
             model=model,
             args=SFTConfig(**common, max_length=longest, completion_only_loss=True),

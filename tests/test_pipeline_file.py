@@ -17,7 +17,7 @@ PIPELINE = pipeline()
 # Folders that a stage may depend on as a whole. It uses most of their files, and a change to any file reruns it.
 ROOMS = {"data", "engine", "evaluation", "models", "ppo", "sampling", "settings", "training"}
 # Settings that cannot change the bytes of a stage's outs.
-NO_DEP = {"report_to", "checkpoint_every"}
+NO_DEP = {"checkpoint_every"}
 
 
 def script_of(stage: str) -> str:

@@ -239,17 +239,16 @@ def test_prompts_and_a_judge_of_the_user_are_used(world: World, run_stage: RunSt
 
 def test_a_change_of_report_to_reruns_only_check(world: World) -> None:
     world.set("report_to", "tensorboard")
-    assert world.stages_run(world.run("dvc", "repro")) == ["check"]
-
-
-def test_report_to_tensorboard_writes_events_and_changes_no_output(world: World, run_stage: RunStage) -> None:
-    world.set("report_to", "tensorboard")
-    before = outs(world, "models", "metrics", "plots")
-    for name in ("sft", "ppo"):
-        run_stage(world, name)
-        assert list((world / "runs").rglob("events.out.tfevents.*"))
-        shutil.rmtree(world / "runs")
-    assert outs(world, "models", "metrics", "plots") == before, "no output changes"
+    output = world.run("dvc", "repro")
+    assert world.stages_run(output) == ["check"]
+    (warning,) = [line for line in output.splitlines() if line.startswith("check: warning: ")]
+    assert_names(warning, "tensorboard", "dvc repro --force")
+    world.set("report_to", ["tensorboard"])
+    world.set("judge.strength", 0.5)
+    output = world.run("dvc", "repro", "judge")
+    assert world.stages_run(output) == ["check", "judge"]
+    assert "check: warning: " not in output
+    assert "judge: reports to tensorboard: runs/tensorboard/" in output
 
 
 def test_compare_writes_its_csv_if_stdout_is_closed(finished_world: World, tmp_path: Path) -> None:

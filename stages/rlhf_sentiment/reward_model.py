@@ -27,7 +27,6 @@ def train_reward(
     pairs: list[Row],
     settings: RewardSettings,
     seed: int,
-    report_to: str,
     kept: Checkpoints,
     source: str,
 ) -> tuple[list[Row], Row]:
@@ -39,7 +38,6 @@ def train_reward(
         pairs: rows of prompt, chosen, rejected and split (train or validation).
         settings: the section `reward`.
         seed: decides the order of the pairs.
-        report_to: as in `arguments`.
         kept: the checkpoints of this run.
         source: the name of the pairs in messages.
 
@@ -52,7 +50,7 @@ def train_reward(
     refuse_longer(model, settings.max_length, "reward.max_length")
     encoded, too_long = encode_splits(pairs, tokenizer, settings, source)
     train_rows = Dataset.from_dict(encoded["train"])
-    with arguments(model.device, seed, len(train_rows), settings, report_to) as common:
+    with arguments(model.device, seed, len(train_rows), settings) as common:
         trainer = RewardTrainer(
             model=model,
             args=RewardConfig(**common, max_length=settings.max_length),

@@ -76,7 +76,7 @@ class RewardModel:
         tokenizer = load_tokenizer("models/sft")
         no_checkpoints = Checkpoints("reward", self.config, [], every=None)
         settings, seed = self.config.reward, self.config.seed
-        curve, metrics = train_reward(model, tokenizer, pairs, settings, seed, "none", no_checkpoints, "the dataset")
+        curve, metrics = train_reward(model, tokenizer, pairs, settings, seed, no_checkpoints, "the dataset")
         self._loaded, self._mean, self.curve = (model, tokenizer), None, pd.DataFrame(curve)
         return metrics
 

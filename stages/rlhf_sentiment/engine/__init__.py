@@ -13,6 +13,8 @@ outputs      outputs that are complete or absent
 environment  the libraries, the processor and the variables that a run depends on
 locks        one process at a time
 stopping     stop at a signal, or when dvc has ended
+tracking     report a stage to trackers, such as TensorBoard
+trackers     what each tracker needs, and where it writes
 dvc_state    what DVC records: current writers, past runs, hashes
 progress     progress bars
 messages     how messages quote values

@@ -5,6 +5,7 @@ Only this module and stages/mend.py read the files that DVC writes.
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,6 +62,21 @@ def _is_declared(name: str, pipeline: dict[str, Any]) -> bool:
     """Return whether dvc.yaml has a stage. `sample@rlhf` is the item rlhf in the `foreach` of sample."""
     stage, _, item = name.partition("@")
     return stage in pipeline and (item in pipeline[stage].get("foreach", ()) if item else "foreach" not in pipeline[stage])
+
+
+def will_run_alone(name: str, outs: Sequence[str]) -> bool:
+    """Return whether the stage that DVC runs now is the only one that has changed.
+
+    `dvc status` cannot tell while a stage runs, because that stage holds the lock of its outs.
+
+    Args:
+        name: the stage's name.
+        outs: the stage's outputs, which DVC has deleted.
+    """
+    from dvc.repo import Repo
+
+    others = [stage for stage in Repo().index.stages if stage.addressing != name]
+    return not any(one.status() for stage in others for one in (*stage.deps, *stage.outs) if one.def_path not in outs)
 
 
 def hashes_known() -> Any:

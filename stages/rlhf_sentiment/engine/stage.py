@@ -16,7 +16,7 @@ from typing import NoReturn, TypeVar
 
 from pydantic import BaseModel
 
-from . import environment
+from . import environment, tracking
 from .errors import ConfigError, StageError, one_line_errors
 from .hints import command
 from .inputs import require, warn_of_untracked
@@ -85,9 +85,11 @@ def stage(
                 require(Path(path))
             warn_of_untracked(name, reads)
             print(one_line(f"{name}: reads {', '.join(reads) or arguments.params}"), flush=True)
-            result = main(settings)
-            refuse_edited(arguments.params, settings, name)
-            environment.record(name)
+            with tracking.reporting(name, arguments.params, settings, writes):
+                result = main(settings)
+                refuse_edited(arguments.params, settings, name)
+                environment.record(name)
+                tracking.log_outs(writes)
         print(one_line(f"{name}: wrote {', '.join(writes)}; {result}"), flush=True)
 
 

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin
 from transformers import PreTrainedTokenizerBase
 
+from ..engine import tracking
 from ..engine.errors import StageError
 from ..engine.progress import progress_bar
 from ..engine.records import Row
@@ -100,7 +101,8 @@ def train_policy(
         return torch.stack([uniforms(settings.max_new_tokens, seed, purpose, step, row) for row in range(count)])
 
     def validate_at(step: int) -> Row:
-        return {"step": step, **validate(actors, validation, noise(VALIDATE, 0, len(validation)), settings)}
+        measured = validate(actors, validation, noise(VALIDATE, 0, len(validation)), settings)
+        return reported("validation", {"step": step, **measured})
 
     # 2. Resume from the last checkpoint, or begin: scale the rewards to mean 0 and variance 1, and measure once.
     state = LoopState(actors, make_optimizer(actors, settings), last=settings.steps, kl_coef=settings.kl_coef)
@@ -120,7 +122,6 @@ def train_policy(
             step = state.step + 1
             batch = [train[k] for k in order[(step - 1) * settings.batch_size : step * settings.batch_size]]
             row = take_step(state, batch, noise(ROLLOUT, step, len(batch)), settings, seed, accelerator)
-            accelerator.log(row, step=step)
             progress.update()
             progress.set_postfix({name: f"{row[name]:.2f}" for name in ("reward", "score", "kl_penalty")})
             if settings.kl_stop is not None and row["kl_penalty"] > settings.kl_stop:
@@ -162,12 +163,18 @@ def take_step(
         learned = learn(state.actors, state.optimizer, accelerator, experience, settings, (seed, SHUFFLE, step))
     except StageError as error:
         raise StageError(f"step {step}: {error}") from None
-    row = {"step": step, **experience.figures(), **learned}
+    row = reported("train", {"step": step, **experience.figures(), **learned})
     state.curve.append(row)
     state.step = step
     if settings.kl_target is not None:
         kl, horizon = row["kl_penalty"], settings.kl_horizon
         state.kl_coef = adapt_kl_coef(state.kl_coef, kl, settings.kl_target, horizon, settings.batch_size)
+    return row
+
+
+def reported(kind: str, row: Row) -> Row:
+    """Report the figures of a step to the trackers, and return them."""
+    tracking.log({f"{kind}/{name}": value for name, value in row.items() if name != "step"}, row["step"])
     return row
 
 
@@ -189,10 +196,10 @@ def make_optimizer(actors: Actors, settings: PPOSettings) -> torch.optim.Optimiz
     return torch.optim.AdamW(actors.parameters(), lr=settings.learning_rate, eps=1e-5, weight_decay=0.0, fused=True)
 
 
-def make_accelerator(device: torch.device, **options: Any) -> Accelerator:
+def make_accelerator(device: torch.device) -> Accelerator:
     """Return an accelerator that changes neither losses nor precision, whatever accelerate's environment variables say."""
     whole = GradientAccumulationPlugin(num_steps=1)  # the environment overrides the argument gradient_accumulation_steps
-    return Accelerator(cpu=device.type == "cpu", gradient_accumulation_plugin=whole, mixed_precision="no", **options)
+    return Accelerator(cpu=device.type == "cpu", gradient_accumulation_plugin=whole, mixed_precision="no")
 
 
 def prompts_of(

@@ -7,6 +7,7 @@ from pydantic import model_validator
 
 from ..engine.inputs import whence
 from ..engine.params import Device, Seed, Settings
+from ..engine.trackers import ReportTo
 from .base import BaseSettings
 from .checkpoint_every import CheckpointEvery
 from .counts import Asked
@@ -15,7 +16,6 @@ from .evaluate import EvaluateSettings
 from .generation import GenerationSettings
 from .judge import JudgeSettings
 from .ppo import PPOSettings
-from .report_to import ReportTo
 from .reward import RewardSettings
 from .sft import SFTSettings
 

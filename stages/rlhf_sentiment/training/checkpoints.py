@@ -34,7 +34,7 @@ from ..engine.stopping import asked
 T = TypeVar("T")
 
 # Settings that change no byte of a run.
-_NO_PART_OF_KEY = {"report_to", "checkpoint_every"}
+_NO_PART_OF_KEY = {"checkpoint_every"}
 
 
 # The locks of this process. In a notebook, a run that failed and is started again must not wait for itself.

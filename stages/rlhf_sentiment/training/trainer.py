@@ -14,6 +14,7 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler, safe_globals
 
+from ..engine import tracking
 from ..engine.errors import StageError
 from ..engine.progress import progress_bar
 from ..engine.records import Row
@@ -24,7 +25,7 @@ _POINTS = 30  # about how many points a curve has
 
 
 @contextmanager
-def arguments(device: torch.device, seed: int, rows: int, settings: Any, report_to: str) -> Iterator[Row]:
+def arguments(device: torch.device, seed: int, rows: int, settings: Any) -> Iterator[Row]:
     """Give keyword arguments for a `TrainingArguments`. Its scratch folder exists as long as the block runs.
 
     The Trainer logs every step, because its sums between two logs are not part of a checkpoint.
@@ -35,10 +36,8 @@ def arguments(device: torch.device, seed: int, rows: int, settings: Any, report_
         seed: decides the order of the rows.
         settings: a section with `epochs`, `batch_size` and `learning_rate`. The rate rises over the first 5 % of the steps,
             and then falls linearly to 0.
-        report_to: "none", or a service to which the Trainer also reports.
     """
     steps = math.ceil(rows / settings.batch_size * settings.epochs)
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", "runs")
     for name in [name for name in os.environ if name.startswith("ACCELERATE_")]:  # they would change precision and batches
         del os.environ[name]
     disable_progress_bars()  # `train` has its own bar
@@ -57,7 +56,7 @@ def arguments(device: torch.device, seed: int, rows: int, settings: Any, report_
             "gradient_checkpointing": False,
             "logging_steps": 1,
             "logging_nan_inf_filter": False,  # otherwise the Trainer hides a loss that is not finite
-            "report_to": report_to,
+            "report_to": "none",  # `_Watch` reports
             "save_strategy": "no",
             "disable_tqdm": True,
             "dataloader_pin_memory": device.type == "cuda",
@@ -115,13 +114,14 @@ def _readable(folder: Path) -> str:
 
 
 class _Watch(TrainerCallback):
-    """After each step: check that the figures are finite, move the bar, and ask for a checkpoint where one is due."""
+    """After each step: check the figures, report them, move the bar, and ask for a checkpoint where one is due."""
 
     def __init__(self, kept: Checkpoints, columns: dict[str, str]) -> None:
         self.kept, self.columns = kept, columns
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Open the progress bar."""
+        tracking.begin()
         self.bar = progress_bar(total=state.max_steps, initial=state.global_step, desc=self.kept.stage, unit=" steps")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Row | None = None, **_: Any) -> None:
@@ -136,6 +136,7 @@ class _Watch(TrainerCallback):
             if not math.isfinite(logs[figure]):
                 name = self.columns.get(figure, figure)
                 raise StageError(f"step {state.global_step}: {name} is {logs[figure]}; lower {self.kept.stage}.learning_rate")
+        tracking.log({f"train/{name}": value for name, value in logs.items()}, state.global_step)
         self.bar.update()
         self.bar.set_postfix({new: f"{logs[old]:.3f}" for old, new in self.columns.items()})
         control.should_save = self.kept.due(state.global_step, state.max_steps)
