@@ -23,6 +23,7 @@ from rlhf_sentiment.engine.messages import Parser, one_line, shown, warn
 from rlhf_sentiment.engine.outputs import writing
 from rlhf_sentiment.engine.params import explained, extended, merged, read_yaml
 from rlhf_sentiment.engine.renamed import is_old
+from rlhf_sentiment.engine.trackers import fault_of
 from rlhf_sentiment.settings.edit import differences, edited
 from rlhf_sentiment.settings.old import modern
 from rlhf_sentiment.settings.whole import Params
@@ -92,18 +93,17 @@ def of_old(path: Path, old: dict[str, Any]) -> tuple[str, list[str]]:
     faults = [f"{path}: {fault}" for fault in done.faults]
     try:
         with explained(Params, path):
-            Params.model_validate(new)
+            trackers = Params.model_validate(new).report_to
     except ConfigError as error:
         for line in str(error).splitlines():
             fault = line.removeprefix(f"{path}: ")
             names = dict.fromkeys(name for key, name in done.sources.items() if re.search(rf"(?<![.\w]){key}(?![.\w])", fault))
-            if "is not installed" in fault:
-                warn("convert", f"{path}: {', '.join(names)}: {fault}")
-            else:
-                renamed = [name for name in names if not fault.startswith(f"{name}: ")]
-                faults.append(f"{path}: {', '.join(renamed)}: {fault}" if renamed else line)
+            renamed = [name for name in names if not fault.startswith(f"{name}: ")]
+            faults.append(f"{path}: {', '.join(renamed)}: {fault}" if renamed else line)
     if faults:
         raise ConfigError(*faults)
+    for missing in filter(None, map(fault_of, trackers)):
+        warn("convert", f"{path}: report_to: {missing}")
     said = [f"{path}: {line}" for line in done.lines]
     said.append(f"{path}: all other settings are those of {below}; data.source is {new['data']['source']}")
     return edited(text, differences(base, new)), said

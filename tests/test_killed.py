@@ -71,11 +71,11 @@ MOMENTS: list[tuple[str, Callable[[World, str], bool], float, str]] = [
     ("sft", says("sft: wrote"), 0.0, "dvc and stage"),  # between the stage and dvc.lock
     ("reward", has_checkpoint("reward", 1), 0.1, "stage"),
     ("ppo", says("ppo: reads"), 6.0, "dvc and stage"),
-    ("ppo", has_checkpoint("ppo", 1), 0.3, "dvc"),  # in generation or update; the stage outlives its dvc
+    ("ppo", has_checkpoint("ppo", 1), 0.3, "dvc"),  # in generation or update; the stage runs longer than dvc
     ("sample", says("sample@rlhf: reads"), 3.0, "dvc and stage"),
     ("evaluate", says("evaluate: reads"), 6.0, "stage"),
 ]
-# Three kills: between a stage and dvc.lock, in a step, and of dvc alone, so that the stage outlives its dvc.
+# Three kills: between a stage and dvc.lock, in a step, and of dvc alone, so that the stage runs longer than dvc.
 FEW = [MOMENTS[number] for number in (4, 5, 7)]
 
 

@@ -115,16 +115,14 @@ def test_what_a_setting_names_reruns_its_stage(tmp_path: Path) -> None:
     assert ran() == []
     with open(world / "data/raw/mine/train.jsonl", "a") as file:
         file.write('{"text": "Nobody in it was awake.", "label": 0}\n')
-    assert ran() == ["hashes", "prepare", "base"]
+    assert ran() == ["hashes", "prepare"], "the corpus is as before"
     tokenizer = world / "models/pretrained/mine/tokenizer_config.json"
     tokenizer.write_text(tokenizer.read_text() + "\n")
     assert ran() == ["hashes", "base"]
     assert ran() == []
     world.commit("edited")
-    for place in ([], ["--temp"]):
-        for number, source in enumerate(("data/raw/mine/train.jsonl", "data/raw/mine/t*.jsonl")):
-            settings_of_run = ["-S", f"data.source={source}", "-S", f"data.seed={number}"]
-            assert ran("exp", "run", *place, *settings_of_run)[:3] == ["check", "hashes", "prepare"], (place, source)
+    for place, source in (([], "data/raw/mine/t*.jsonl"), (["--temp"], "data/raw/m*/t*.jsonl")):
+        assert ran("exp", "run", *place, "-S", f"data.source={source}")[:3] == ["check", "hashes", "prepare"], source
 
 
 @pytest.mark.thorough

@@ -401,7 +401,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny_model: Callable[..., Any])
 
 @pytest.mark.parametrize(("critic", "dtype"), [("separate", "float32"), ("shared", "float32"), ("separate", "bfloat16")])
 def test_ppo_learns_to_write_one_class_of_tokens(tiny_model: Callable[..., Any], critic: str, dtype: str) -> None:
-    """The reward is the share of even tokens. A random model writes about half; PPO must bring it above 90 %."""
+    """The reward is the share of even tokens. A random model writes about half; PPO must raise this share above 90 %."""
 
     def even_tokens(batch: Responses) -> torch.Tensor:
         even = (batch.responses % 2 == 0) * batch.response_mask
