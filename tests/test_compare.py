@@ -85,9 +85,9 @@ def test_compare_warns_of_one_prompt_and_shows_the_interval_of_two(finished_worl
 def test_prompts_unlike_the_training_texts_are_named(
     world: World, run_stage: RunStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The tiny base model knows too little for a factor of ten."""
+    """The tiny base model knows too little for a factor of ten. Its texts have none of these characters."""
     monkeypatch.setattr("rlhf_sentiment.evaluation.compare.FAR", 1.0)
-    own = ["Tell me about your favorite book", "Describe a perfect day", "What makes you happy?"]
+    own = ["@@ ## %%", "~~ || ^^", "{{ ++ }}"]
     rows = map(json.loads, (world / "data/prepared/prompts.jsonl").read_text().splitlines())
     test = [row["prompt"] for row in rows if row["split"] == "test"]
     said = run_stage(world, "compare", *(part for prompt in own for part in ("--prompt", prompt))).err

@@ -125,12 +125,12 @@ def test_convert_writes_the_first_versions_settings(folder: World, run_stage: Ru
         "ppo.ppo_epochs": 4,
         "ppo.learning_rate": 1.41e-5,
         "reward.learning_rate": 5e-5,
-        "report_to": "none",
+        "report_to": [],
         "device": "auto",
     }
     assert values(folder / "new.yaml", *expected) == list(expected.values())
     same = RLHFConfig.from_file(ROOT / "profiles/distilgpt2-imdb.yaml")
-    assert [getattr(same, key) if "." not in key else None for key in ("report_to", "device")] == ["none", "auto"]
+    assert [getattr(same, key) if "." not in key else None for key in ("report_to", "device")] == [[], "auto"]
     assert values(folder / "new.yaml", *expected) == values(ROOT / "profiles/distilgpt2-imdb.yaml", *expected)
     before, after = ((folder / name).read_text().splitlines() for name in ("params.yaml", "new.yaml"))
     assert [line for line in before if "#" in line] == [line for line in after if "#" in line], "comments stay"
@@ -141,7 +141,7 @@ def test_convert_writes_the_settings_of_trl(folder: World, run_stage: RunStage) 
     convert_(run_stage, folder, TRL)
     expected = {
         "seed": 7,
-        "report_to": "tensorboard",
+        "report_to": ["tensorboard"],
         "base.model": "openai-community/gpt2",
         "base.revision": "main",
         "data.source": "hub",
@@ -231,9 +231,9 @@ def test_files_that_are_no_text_or_absent_are_refused(folder: World, run_stage: 
 def test_wandb_is_written_with_a_warning_where_it_is_not_installed(
     folder: World, run_stage: RunStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rlhf_sentiment.settings.report_to.find_spec", lambda name: None)
+    monkeypatch.setattr("rlhf_sentiment.engine.trackers.find_spec", lambda name: None)
     ended = convert_(run_stage, folder, "use_wandb: true")
-    assert_names(ended.err, "warning: old.yaml", "use_wandb", "report_to", "pip install wandb")
+    assert_names(ended.err, "warning: old.yaml", "report_to", "wandb", "`make trackers`")
     assert read_yaml(folder / "new.yaml")["report_to"] == "wandb"
 
 
