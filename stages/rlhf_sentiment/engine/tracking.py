@@ -170,7 +170,10 @@ def _named(stage: str, writes: Sequence[str]) -> Named:
     """Return the names of a run. Stages of one dvc share a group, which is the experiment's name where there is one."""
     experiment, commit = os.environ.get("DVC_EXP_NAME"), _commit()
     dvc = writer_of(writes[0]) if writes and "DVC_STAGE" in os.environ else None
-    started = psutil.Process(dvc).create_time()
+    try:
+        started = psutil.Process(dvc).create_time()
+    except psutil.Error:  # this dvc has died
+        started = time.time()
     group = experiment or f"{commit}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(started))}"
     name = "-".join(filter(None, (stage, commit, experiment)))
     return Named(stage, group, name, (repository() / "runs").resolve())
