@@ -17,6 +17,7 @@ from rlhf_sentiment.evaluation.contestants import CONTESTANTS
 from rlhf_sentiment.settings.data import DataSettings
 from rlhf_sentiment.settings.whole import Params
 
+from .closure import pipeline
 from .conftest import ROOT, SHARED, SMALL_DATA, World, assert_names, checkout, prepare_params, write_llama, write_reviews
 
 PROFILES = sorted((ROOT / "profiles").glob("*.yaml"))
@@ -41,7 +42,7 @@ def small(profile: str, model: str, **ppo: Any) -> dict[str, Any]:
 
 
 def assert_every_stage_ran(world: World, output: str) -> dict[str, Any]:
-    assert len(world.stages_run(output)) == 12
+    assert len(world.stages_run(output)) == len(pipeline())
     result: dict[str, Any] = json.loads((world / "metrics/evaluation.json").read_text())
     for model in CONTESTANTS:
         assert result[model]["samples"] == 10

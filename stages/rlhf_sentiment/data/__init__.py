@@ -25,7 +25,7 @@ tables           make the tables
 selection        select the records of a table, and the prompts
 sizes            settle the number of rows of each table
 pairs            make and check preference pairs
-pairing          match positive and negative texts
+matching         match positive and negative texts
 leaks            drop held-out texts and their near-duplicates from training data
 near_duplicates  find near-duplicates
 synthetic        make the tables of the grammar

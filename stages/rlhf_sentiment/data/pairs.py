@@ -16,7 +16,7 @@ from ..settings.data import DataSettings
 from .dialogue import text_of as checked_text
 from .faults import Fault
 from .intake import Intake
-from .pairing import match
+from .matching import match
 from .readers import refuse_equal
 from .selection import balanced, choose, smaller_side, text_of
 from .text import place_of, word_ends, words
@@ -29,7 +29,7 @@ def pairs_there(table: pd.DataFrame, data: DataSettings) -> int:
 
 
 def pairs_from_labels(source: Intake, table: pd.DataFrame, data: DataSettings, name: str, count: int, split: str) -> list[Row]:
-    """Make `count` pairs of a positive and a negative text, matched (pairing.py), or as many as possible.
+    """Make `count` pairs of a positive and a negative text, matched (matching.py), or as many as possible.
 
     A text is in more than one pair, and in at most `data.max_uses`, only if there are too few texts. The prompt is the words
     that both texts begin with, exactly.

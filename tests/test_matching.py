@@ -6,7 +6,7 @@ from statistics import median
 
 import pytest
 
-from rlhf_sentiment.data.pairing import match
+from rlhf_sentiment.data.matching import match
 
 
 def words(count: int, opening: str, filler: str = "w") -> str:
