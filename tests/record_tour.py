@@ -1,6 +1,7 @@
 """Run docs/tour.ipynb from top to bottom and save its outputs: `make repro && python tests/record_tour.py`."""
 
 import os
+import re
 from pathlib import Path
 
 import nbformat
@@ -29,5 +30,8 @@ if __name__ == "__main__":
             cell.outputs = [
                 one for one in cell.outputs if "application/vnd.jupyter.widget-view+json" not in one.get("data", {})
             ]
+            for one in cell.outputs:
+                if one.get("name") == "stderr":  # a warning names the temporary file of its cell
+                    one.text = re.sub(r"\S+/ipykernel_\d+/\d+\.py:\d+: ", "", one.text)
     tour.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
     nbformat.write(tour, ROOT / "docs/tour.ipynb")
