@@ -15,7 +15,7 @@ from ..engine.errors import StageError
 from ..engine.inputs import require
 from ..engine.messages import shown
 from ..engine.records import read_rows
-from ..evaluation.contestants import CONTESTANTS
+from ..evaluation.contestants import CONTESTANTS, REFERENCE
 from ..models.devices import make_deterministic, quiet, resolve_device
 from ..models.loading import load_reward_model, load_tokenizer, save
 from ..models.tokens import encode_example
@@ -135,7 +135,7 @@ class RewardModel:
     def _reference_mean(self) -> float:
         """Return the mean score of the fine-tuned model's answers to the test prompts. It is computed once for each model."""
         if self._mean is None:
-            path = CONTESTANTS["sft"].answers
+            path = CONTESTANTS[REFERENCE].answers
             require(Path(path))
             rows = read_rows(path, {"prompt": str, "response": str})
             longest = self.config.reward.max_length
