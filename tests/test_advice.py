@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rlhf_sentiment.engine.messages import MADE, is_made, mend_of
+from rlhf_sentiment.engine.messages import is_made, made, mend_of
 
 from .closure import ROOT, STAGES, pipeline
 
@@ -49,11 +49,13 @@ def test_paths_that_may_be_deleted_are_outs_of_the_pipeline() -> None:
         for entry in stage.get(kind, [])
     }
     assert all(is_made(out) for out in written)
-    for folder in MADE:
-        assert any(out == folder or out.startswith(f"{folder}/") for out in written), folder
+    for path in map(str, made()):
+        assert any(out == path or out.startswith(f"{path}/") for out in written), path
 
 
-@pytest.mark.parametrize("path", ["models/sft", "models/sft/config.json", "data/prepared/sft.jsonl", ROOT / "models/judge"])
+@pytest.mark.parametrize(
+    "path", ["models/sft", "models/sft/config.json", "data/prepared/sft.jsonl", "data/samples/new.jsonl", ROOT / "models/judge"]
+)
 def test_paths_of_the_pipeline_may_be_deleted(path: str | Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     assert mend_of(path) == "delete it and run `dvc repro`"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
 
-from rlhf_sentiment.evaluation.contestants import CONTESTANTS
+from rlhf_sentiment.evaluation.contestants import COMPARISONS, CONTESTANTS
 from rlhf_sentiment.evaluation.exam import agreement_with_annotators
 from rlhf_sentiment.evaluation.measures import gain
 from rlhf_sentiment.evaluation.report import markdown, verdict
@@ -150,7 +150,7 @@ def result(low: float, high: float, p: float = 0.01) -> dict:
     kappa = {"classifier_my_own": 0.1, "classifier_lexicon": 0.2, "my_own_lexicon": 0.3}
     beside = {"judges": judges, "kappa": kappa, "reward_hacking_gap": 0.1, "prompts": 20}
     beside |= {"annotators": {"pairs": 200, "agree": 0.512, "agree_ci_low": 0.441, "agree_ci_high": 0.579}}
-    return {**models, "improvement": gain, "improvement_over_sft": gain, "sft_over_base": gain, **beside}
+    return {**models, **dict.fromkeys(COMPARISONS, gain), **beside}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 from ..engine.dvc_state import recorded
 from ..engine.errors import StageError
 from ..engine.inputs import require
-from ..engine.messages import MADE, one_line, shown
+from ..engine.messages import made, one_line, shown
 from .config import ROOT, RLHFConfig, differences
 
 
@@ -36,7 +36,7 @@ def outs() -> list[Path]:
 
     The result is empty where the folder has no dvc.yaml.
     """
-    return [Path(made) for made in MADE] if Path("dvc.yaml").is_file() else []
+    return made() if Path("dvc.yaml").is_file() else []
 
 
 def require_run() -> None:

@@ -10,14 +10,18 @@ import os
 import reprlib
 import sys
 from collections.abc import Collection
+from functools import cache
 from pathlib import Path
 from typing import NoReturn
+
+import yaml
 
 LONGEST = 80  # characters of a value that a message quotes
 _LONGEST_WORD = 200  # characters without a space, such as a path
 _LONGEST_LINE = 1_000
 _MOST_NAMES, _LONGEST_NAME = 8, 30
 _JOINERS = "\u200c\u200d"  # Persian words and emoji need them
+_PIPELINE = Path(__file__).parents[3] / "dvc.yaml"
 _MARKDOWN = "\\`*_{}[]<>#|!&~"
 
 _short = reprlib.Repr()
@@ -35,13 +39,6 @@ def cut(text: str, longest: int = LONGEST) -> str:
         return text
     end = (longest - 3) // 2
     return f"{text[: longest - 3 - end]}...{text[len(text) - end :]}"
-
-
-# Paths that `dvc repro` can write again. All other files may be a user's own.
-MADE = (
-    *("data/checked.json", "data/hashes", "data/prepared", "data/samples", "metrics", "plots", "reports"),
-    *("models/base", "models/sft", "models/reward", "models/judge", "models/ppo"),
-)
 
 
 def shown(value: object) -> str:
@@ -118,9 +115,23 @@ class Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
+@cache
+def made() -> list[Path]:
+    """Return the paths that `dvc repro` can write again: the outs of dvc.yaml. All other files may be a user's own.
+
+    An out whose name has a variable counts as its folder.
+    """
+    stages = yaml.safe_load(_PIPELINE.read_text(encoding="utf-8"))["stages"].values()
+    bodies = [stage.get("do", stage) for stage in stages]
+    entries = [entry for body in bodies for kind in ("outs", "metrics", "plots") for entry in body.get(kind, ())]
+    outs = [entry if isinstance(entry, str) else next(iter(entry)) for entry in entries]
+    folders = (Path(out.partition("${")[0] + "NAME").parent if "${" in out else Path(out) for out in outs)
+    return sorted({folder for folder in folders if folder.name})
+
+
 def is_made(path: str | Path) -> bool:
     """Return whether the pipeline writes `path`, and can write it again."""
-    return any(Path(os.path.abspath(path)).is_relative_to(Path(made).absolute()) for made in MADE)
+    return any(Path(os.path.abspath(path)).is_relative_to(out.absolute()) for out in made())
 
 
 def mend_of(path: str | Path) -> str:

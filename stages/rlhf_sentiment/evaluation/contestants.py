@@ -1,8 +1,6 @@
 """The models that are compared, in the order of every table.
 
-To add a model, add an entry here, and one under `foreach` of `sample` in dvc.yaml. Then add its folder and its sample files to
-the deps of `evaluate` there, and its folder to `MADE` in engine/messages.py. tests/test_pipeline_file.py and
-tests/test_advice.py name what is missing. `sample` depends on this file, so the looks of a contestant are in plots.py.
+CONTRIBUTING.md has a recipe for a new contestant. `sample` depends on this file, so colours are in plots.py.
 """
 
 from dataclasses import dataclass, field

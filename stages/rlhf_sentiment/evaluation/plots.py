@@ -35,7 +35,7 @@ _LOOKS = (
     _Look("#009E73", "xx", "^"),
     _Look("#CC79A7", "--", "v"),
 )
-# By the place in the table of contestants, so that a new contestant has a look of its own.
+# By the place in the table of contestants. A sixth contestant has the look of the first.
 _LOOK_OF = dict(zip(CONTESTANTS, cycle(_LOOKS), strict=False))
 
 _STYLE: dict[Any, Any] = {
