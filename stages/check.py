@@ -26,7 +26,7 @@ def main(params: Params) -> str:
     """
     faults = [fault_of(name, ask_server=True) for name in params.report_to]
     if any(faults):
-        raise ConfigError(*(f"params.yaml: report_to: {fault}" for fault in faults if fault))
+        raise ConfigError(*(f"report_to: {fault}" for fault in faults if fault))
     if params.report_to and "DVC_STAGE" in os.environ and will_run_alone("check", WRITES):
         again = "`dvc repro --force --single-item evaluate` reports evaluate again, and `dvc repro --force` all stages"
         warn("check", f"nothing is reported to {', '.join(params.report_to)}, because no other stage is to run; {again}")

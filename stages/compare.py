@@ -1,6 +1,6 @@
 """Compare the answers of every model to your prompts, and show how positive the judge finds them.
 
-    python stages/compare.py --prompt "The film was" --prompt "I saw this" --samples 3
+    python stages/compare.py --prompt "The film was" --prompt "The main character was" --samples 3
     python stages/compare.py --prompts prompts/everyday.txt --samples 4 --csv answers.csv
 
 It needs the models of a finished run (`dvc repro`). It writes the file named by --csv, and nothing else.

@@ -70,7 +70,16 @@ def test_an_interval_is_over_prompts_and_one_prompt_has_none() -> None:
     more = means_of(answers({prompt: both * 8 for prompt, both in spread.items()}), settings, 1)["base"]
     assert more["ci_low"] == pytest.approx(several["ci_low"]), "more answers to the same prompts are no more prompts"
     shown = repr(Comparison(answers(spread), {"base": several}))
-    assert_names(shown, "mean_positive", "ci_low", "ci_high")
+    assert_names(shown, "mean_positive", "ci_low", "ci_high", "base")
+    assert max(map(len, shown.splitlines())) <= 100, "no column is left out"
+
+
+def test_the_figures_of_the_report_are_shown_in_full() -> None:
+    figures = {f"figure_{number}": [0.25, 0.5] for number in range(30)}
+    shown = repr(Comparison(pd.DataFrame(figures, index=["base", "rlhf"]), {}))
+    assert shown.split()[:5] == ["base", "rlhf", "figure_0", "0.250", "0.500"]
+    assert "figure_29" in shown
+    assert "..." not in shown
 
 
 def test_compare_warns_of_one_prompt_and_shows_the_interval_of_two(finished_world: World, run_stage: RunStage) -> None:

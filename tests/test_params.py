@@ -115,7 +115,6 @@ WRONG: list[tuple[str, Any, tuple[str, ...]]] = [
     ("ppo.num_samples", 3, ("ppo.num_samples", "evaluate.num_samples?")),
     ("ppo.cliprange", 0.2, ("ppo.cliprange", "ppo.clip_range?")),
     ("sft.lr", 1e-4, ("sft.lr", "sft.learning_rate?")),
-    ("use_wandb", True, ("use_wandb", "report_to?")),
     ("data_dir", "./data", ("data_dir", "data/raw", "data.source")),
     ("foo", 1, ("foo", "unknown")),
 ]
@@ -129,6 +128,20 @@ def test_a_wrong_setting_is_named_with_what_would_be_right(
     assert_names(message, "params.yaml: ", *named)
     assert len(message.splitlines()) == 1
     assert "checkpoint_every" not in message, "a hint does not list the sections"
+
+
+@pytest.mark.parametrize(("value", "names"), [(True, ["wandb"]), (False, [])])
+def test_use_wandb_is_read_as_report_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], value: bool, names: list[str]
+) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text(yaml.safe_dump(tiny_params() | {"use_wandb": value}))
+    assert load(Params, file, whole=True).report_to == names
+    assert_names(capsys.readouterr().err, "check: warning: ", "params.yaml", "use_wandb", "report_to")
+    file.write_text(yaml.safe_dump(tiny_params() | {"use_wandb": "yes please"}))
+    with pytest.raises(ConfigError) as error:
+        load(Params, file, whole=True)
+    assert_names(error.value, "params.yaml", "use_wandb", "report_to")
 
 
 def test_all_that_asks_for_too_much_is_in_one_line(tmp_path: Path) -> None:

@@ -35,7 +35,11 @@ class Comparison(NamedTuple):
     figures: dict[str, Any]
 
     def __repr__(self) -> str:
-        return "\n\n".join(map(repr, self._tables()))
+        first, *means = self._tables()
+        if not means:  # a row for each figure, so that none is left out
+            return str(first.T.to_string(float_format="{:.3f}".format))
+        answers = first.to_string(index=False, max_colwidth=28, max_rows=30, float_format="{:.2f}".format)
+        return f"{answers}\n\n{means[0].to_string(float_format='{:.3f}'.format)}"
 
     def _repr_html_(self) -> str:
         return "\n".join(table.to_html(float_format=lambda figure: f"{figure:.3f}") for table in self._tables())

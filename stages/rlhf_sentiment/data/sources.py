@@ -57,9 +57,11 @@ def read_sources(data: DataSettings, judge_source: str) -> Sources:
             raise
         few, lower = for_grammar(data)
         lowered = f", with fewer rows: {', '.join(lower)}" if lower else ""
-        warn("prepare", f"{error}; all texts, also the judge's, are now synthetic{lowered}")
         # A corpus or prompts of other texts, other licences and label noise do not belong to the grammar.
         own = {"corpus": None, "prompts": None, "licence": None, "flipped_pairs": 0.0}
+        unused = ", ".join(f"data.{name}" for name in own if getattr(data, name))
+        without = f"; not used: {unused}" if unused else ""
+        warn("prepare", f"{error}; all texts, also the judge's, are now synthetic{lowered}{without}")
         return Sources("synthetic", "synthetic", False, {}, data.model_copy(update=own | few))
 
 

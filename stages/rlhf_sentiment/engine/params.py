@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from .errors import ConfigError, OldSettingsError
 from .hints import hint, keys_of, meant, section
-from .messages import cut, listed, shown
+from .messages import cut, listed, shown, warn
 from .renamed import RENAMED, is_old, plain
 from .yaml_files import read_yaml as read_yaml
 
@@ -98,6 +98,9 @@ def load(schema: type[S], path: Path, whole: bool = False) -> S:
     """
     files = extended(path)
     tree = merged(files, schema)
+    for file, content in files if whole else ():
+        if isinstance(content.get("use_wandb"), bool):
+            warn("check", f"{file}: use_wandb {RENAMED['use_wandb']}; write `report_to` instead")
     if not whole:
         tree = {key: value for key, value in tree.items() if key in schema.model_fields}
     with explained(schema, path, files):
@@ -142,8 +145,16 @@ def merged(files: Files, schema: type[BaseModel]) -> dict[str, Any]:
     """Return the settings of files, of which each extends the next. The values of the first file come first."""
     tree: dict[str, Any] = {}
     for _, above in reversed(files):
-        tree = _over(above, tree, schema)
+        tree = _over(_without_use_wandb(above), tree, schema)
     return tree
+
+
+def _without_use_wandb(tree: dict[str, Any]) -> dict[str, Any]:
+    """Return settings in which the old key `use_wandb` has become `report_to`. False changes nothing."""
+    if not isinstance(tree.get("use_wandb"), bool):
+        return tree
+    new = {"report_to": "wandb"} if tree["use_wandb"] else {}
+    return {key: value for key, value in tree.items() if key != "use_wandb"} | new
 
 
 def _over(above: dict[str, Any], below: dict[str, Any], schema: type[BaseModel]) -> dict[str, Any]:

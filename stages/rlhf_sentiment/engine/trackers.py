@@ -119,6 +119,8 @@ def _options(tracker: str, run: Named) -> tuple[str, dict[str, Any]]:
     if tracker == "wandb":
         import wandb
 
+        for variable in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR"):  # otherwise copies of the tables stay in the home folder
+            os.environ.setdefault(variable, str(folder))
         quiet = wandb.Settings(silent=True, console="off", init_timeout=3 * _SECONDS, finish_timeout=6 * _SECONDS)
         options = {"name": run.name, "group": run.group, "job_type": run.stage, "dir": run.folder, "settings": quiet}
         return os.environ.get("WANDB_PROJECT", PROJECT), options
@@ -155,6 +157,8 @@ def address_of(tracker: str, opened: Any, run: Named) -> str:
     if tracker == "tensorboard":
         return str(opened.logging_dir)
     if tracker == "wandb":
+        if opened.run.disabled:
+            return "nowhere, because WANDB_MODE is disabled"
         return opened.run.dir.removesuffix("/files") if opened.run.offline else opened.run.url
     if tracker == "mlflow":
         return os.environ["MLFLOW_TRACKING_URI"].removeprefix("sqlite:///")
