@@ -245,7 +245,7 @@ def test_a_byte_order_mark_and_other_line_ends_are_read(tmp_path: Path) -> None:
     assert read_yaml(tmp_path / "params.yaml") == {"seed": 1, "ppo": "x"}
 
 
-def test_of_a_thousand_faults_twenty_are_told(tmp_path: Path) -> None:
+def test_of_a_thousand_faults_twenty_are_listed(tmp_path: Path) -> None:
     tree = tiny_params() | {f"key{number}": number for number in range(1000)}
     lines = refusal(tmp_path, tree).splitlines()
     assert len(lines) == 21
@@ -267,7 +267,7 @@ def run_check(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     )
 
 
-def test_params_that_are_no_file_are_told_with_exit_status_2(tmp_path: Path) -> None:
+def test_params_that_are_not_a_file_give_exit_status_2(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "locked.yaml").write_text("seed: 1")

@@ -41,7 +41,7 @@ def listen(stage: str, writes: Sequence[str] = ()) -> None:
         again, _when = _asked is not None, time.monotonic()
         _asked = Stopped(number, f"stopped by {signal.Signals(number).name}")
         if again or not _patient:
-            raise _asked  # Python ignores an exception in a `__del__`. The next `asked` stops the stage then.
+            raise _asked  # Python ignores an exception in a `__del__`. The next `requested_stop` stops the stage then.
         print(f"{stage}: {signal.Signals(number).name}: finishes this step; send the signal again to stop now", file=sys.stderr)
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -51,18 +51,18 @@ def listen(stage: str, writes: Sequence[str] = ()) -> None:
 
 @contextmanager
 def patient() -> Iterator[None]:
-    """Let the first signal wait for the next `asked`, or for the end of the block, which then stops the stage."""
+    """Let the first signal wait for the next `requested_stop`, or for the end of the block, which then stops the stage."""
     global _patient
     _patient = True
     try:
         yield
     finally:
         _patient = False
-    if (stopped := asked()) is not None:
+    if (stopped := requested_stop()) is not None:
         raise stopped
 
 
-def asked() -> Stopped | None:
+def requested_stop() -> Stopped | None:
     """Return the reason to stop after this step. None where there is no reason.
 
     A stage must not run longer than its dvc, because the next `dvc repro` may have replaced the stage's outputs already. The
