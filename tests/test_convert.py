@@ -220,7 +220,7 @@ def test_a_wrong_old_file_is_refused_in_one_line(folder: World, run_stage: RunSt
     assert not (folder / "new.yaml").exists()
 
 
-def test_files_that_are_no_text_or_absent_are_refused(folder: World, run_stage: RunStage) -> None:
+def test_files_that_are_not_text_or_absent_are_refused(folder: World, run_stage: RunStage) -> None:
     (folder / "old.yaml").write_bytes(b"steps: \xff")
     for name, named in (("old.yaml", "UTF-8"), ("none.yaml", "no such file")):
         for command_ in (["convert", name, "--out", "new.yaml"], ["check", "--params", name]):

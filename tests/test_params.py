@@ -46,7 +46,7 @@ def test_a_number_as_dvc_writes_it_is_a_number(tmp_path: Path, text: str) -> Non
     assert math.isclose(rate, 1e-5)
 
 
-def test_what_is_no_number_stays_text(tmp_path: Path) -> None:
+def test_what_is_not_a_number_stays_text(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("a: 1e\nb: e5\nc: 1-e5\nd: 2290a62e")
     assert all(isinstance(value, str) for value in read_yaml(tmp_path / "params.yaml").values())
 

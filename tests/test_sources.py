@@ -321,7 +321,7 @@ def test_many_rejected_rows_are_warned_of_by_kind(raw: Path, capsys: pytest.Capt
     assert_names(reasons[-1], "2 words", "prompt", "6")
 
 
-def test_labels_that_are_no_two_classes_stop_before_any_work(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labels_that_are_not_two_classes_stop_before_any_work(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_reviews(raw / "reviews", train=300, test=60)
     rows = [json.loads(line) for line in (raw / "reviews/train.jsonl").open()]
     write(raw / "reviews/train.jsonl", [{**row, "label": 2 * row["label"]} for row in rows[:200]] + [{**rows[200], "label": 1}])
