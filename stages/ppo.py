@@ -46,24 +46,21 @@ def main(params: Params) -> str:
 
     kept = Checkpoints("ppo", params, READS, params.checkpoint_every.ppo)
 
-    # 1. Four models.
     tokenizer = load_tokenizer("models/sft")
     if load_tokenizer("models/reward").get_vocab() != tokenizer.get_vocab():
         raise StageError(f"models/reward has another tokenizer than models/sft; {mend_of('models/reward')}")
     reward = reward_of_model(load_reward_model("models/reward", device), settings.missing_eos_penalty)
     actors = actors_of(settings, reward, tokenizer, device)
 
-    # 2. Prompts.
     rows = read_rows("data/prepared/prompts.jsonl", {"prompt": str, "split": str})
     train, too_long = prompts_of(rows, "train", tokenizer, settings, actors)
     validation, more = prompts_of(rows, "validation", tokenizer, settings, actors)
 
-    # 3. Learn.
     validation = validation[: number_of(settings.validation_prompts, len(validation))]
     tracking.begin()
     run = train_policy(actors, train, validation, settings, params.seed, accelerator, kept)
 
-    # 4. Write. The policy loads with plain `from_pretrained`. The critic has its own file in the same folder.
+    # The critic has its own file in the folder, so that the policy loads with plain `from_pretrained`.
     save(actors.policy, tokenizer, "models/ppo", actors.critic)
     write_table("plots/ppo.csv", run.curve)
     write_table("plots/ppo_validation.csv", run.validated)

@@ -72,7 +72,7 @@ def main(params: Params) -> str:
     return summary(prepared)
 
 
-def look(params: Params, count: int) -> str:
+def preview_source(params: Params, count: int) -> str:
     """Show `count` rows of each table and split."""
     prepared = prepare(params)
     preview(prepared.tables, count)
@@ -223,4 +223,4 @@ def fates_of_files(sources: Sources, ledger: Ledger) -> dict[str, dict[str, int]
 
 
 if __name__ == "__main__":
-    stage("prepare", __doc__, Params, main, READS, WRITES, look, lower="data.max_characters")
+    stage("prepare", __doc__, Params, main, READS, WRITES, preview_source, lower="data.max_characters")

@@ -46,9 +46,9 @@ def main(params: Params, name: str) -> str:
     contestant, device, asked = CONTESTANTS[name], resolve_device(params.device), params.evaluate
     model, tokenizer = load_policy(contestant.folder, device), load_tokenizer(contestant.folder)
 
-    # 1. The prompts that leave room for a response. They are the same for all contestants, whose tokenizer and number of
-    #    positions are the same.
-    given = read_prompts(asked.prompts_file) if asked.prompts_file else test_prompts()
+    # A prompt must leave positions for a response. All contestants have one tokenizer and the same number of positions, so
+    # they answer the same prompts.
+    given = read_prompts(asked.prompts_file) if asked.prompts_file else prepared_prompts()
     room = room_of(model) - max(params.generation.max_new_tokens, params.ppo.max_new_tokens)
     fitting = [prompt for prompt in given if len(encode(tokenizer, prompt)) <= room]
     prompts = fitting[: max(number_of(asked.num_samples, len(given)), 2)]
@@ -59,7 +59,6 @@ def main(params: Params, name: str) -> str:
             "generation.max_new_tokens"
         )
 
-    # 2. Answers and rollouts.
     usual = params.generation.model_dump() | {"samples": asked.samples_per_prompt}
     rollout = usual | params.ppo.model_dump() | {"top_p": 1.0, "samples": 1}
     finished = []
@@ -74,7 +73,7 @@ def main(params: Params, name: str) -> str:
     return f"{each}; {finished[0]:.0%} of the answers{rollouts} end with EOS"
 
 
-def test_prompts() -> list[str]:
+def prepared_prompts() -> list[str]:
     """Return the test prompts that `prepare` wrote."""
     rows = read_rows("data/prepared/prompts.jsonl", {"prompt": str, "split": str})
     prompts = [row["prompt"] for row in rows if row["split"] == "test"]

@@ -44,7 +44,7 @@ def main(params: Params) -> str:
     longest = params.sft.max_length
     refuse_longer(model, longest, "sft.max_length")
 
-    # 1. Encode the rows. Rows that are too long are left out or truncated, and counted.
+    # Rows that are too long are left out or truncated, and counted.
     prompts, responses, too_long = [], [], 0
     for row in read_rows("data/prepared/sft.jsonl", {"prompt": str, "response": str}):
         prompt, response, fits = encode_example(tokenizer, row["prompt"], row["response"], longest, params.sft.cut)
@@ -63,7 +63,6 @@ def main(params: Params) -> str:
         }
     )
 
-    # 2. Train.
     with arguments(device, params.seed, len(rows), params.sft) as common:
         trainer = SFTTrainer(
             model=model,
@@ -73,7 +72,6 @@ def main(params: Params) -> str:
         )
         curve = train(trainer, kept, {"loss": "loss", "mean_token_accuracy": "token_accuracy"})
 
-    # 3. Write.
     save(model, tokenizer, "models/sft")
     write_table("plots/sft.csv", curve)
     last = curve[-1]

@@ -68,7 +68,7 @@ def test_an_interval_is_over_prompts_and_one_prompt_has_none() -> None:
     several = means_of(answers(spread), settings, 1)["base"]
     assert several["ci_low"] < several["mean_positive"] < several["ci_high"]
     more = means_of(answers({prompt: both * 8 for prompt, both in spread.items()}), settings, 1)["base"]
-    assert more["ci_low"] == pytest.approx(several["ci_low"]), "more answers to the same prompts are no more prompts"
+    assert more["ci_low"] == pytest.approx(several["ci_low"]), "more answers to the same prompts do not count as more prompts"
     shown = repr(Comparison(answers(spread), {"base": several}))
     assert_names(shown, "mean_positive", "ci_low", "ci_high", "base")
     assert max(map(len, shown.splitlines())) <= 100, "no column is left out"

@@ -92,7 +92,7 @@ def test_the_table_names_settings_that_exist() -> None:
     assert {key for became in RENAMED.values() for key in became.settings} <= set(known)
     assert all(became.settings or became.note for became in RENAMED.values())
     assert set(RULES) <= set(RENAMED)
-    assert not set(RENAMED) & set(Params.model_fields), "a key of today is no old key"
+    assert not set(RENAMED) & set(Params.model_fields), "a key of today is not an old key"
 
 
 @pytest.mark.parametrize("text", [FIRST, TRL])
@@ -220,7 +220,7 @@ def test_a_wrong_old_file_is_refused_in_one_line(folder: World, run_stage: RunSt
     assert not (folder / "new.yaml").exists()
 
 
-def test_files_that_are_no_text_or_absent_are_refused(folder: World, run_stage: RunStage) -> None:
+def test_files_that_are_not_text_or_absent_are_refused(folder: World, run_stage: RunStage) -> None:
     (folder / "old.yaml").write_bytes(b"steps: \xff")
     for name, named in (("old.yaml", "UTF-8"), ("none.yaml", "no such file")):
         for command_ in (["convert", name, "--out", "new.yaml"], ["check", "--params", name]):
@@ -298,9 +298,9 @@ def test_params_yaml_with_extends_is_refused_and_can_be_completed(folder: World,
     (folder / "params.yaml").rename(folder / "mine.yaml")
     (folder / "params.yaml").write_text("extends: mine.yaml\nseed: 3\n")
     advice = the_error("check", run_stage(folder, "check", status=2).err)
-    told = re.findall(r"`python stages/(\w+)\.py ([^`]+)`", advice)
-    assert len(told) == 1
-    run_stage(folder, told[0][0], *told[0][1].split())
+    commands = re.findall(r"`python stages/(\w+)\.py ([^`]+)`", advice)
+    assert len(commands) == 1
+    run_stage(folder, commands[0][0], *commands[0][1].split())
     assert run_stage(folder, "check").status == 0
     assert values(folder / "params.yaml", "seed") == [3]
 
@@ -330,7 +330,7 @@ def test_an_option_that_is_a_setting_is_answered_with_the_command(
     monkeypatch.setattr("sys.argv", [f"stages/{stage}.py", *options.split()])
     items = {"base": ["models/base"]} if stage == "sample" else ()
     with pytest.raises(SystemExit) as stopped:
-        _parser(stage, "", items, (), preview=stage == "prepare").parse_args()
+        _parser(stage, "", items, (), has_preview=stage == "prepare").parse_args()
     assert stopped.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert_names(line, f"stages/{stage}.py", *said)

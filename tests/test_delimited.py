@@ -205,7 +205,7 @@ def test_columns_by_number_of_a_file_with_names_are_refused(raw: Path, ending: s
         ({"text": True}, ["(got True)"]),
     ],
 )
-def test_column_numbers_that_contradict_or_are_no_numbers_are_refused(columns: dict[str, Any], parts: list[str]) -> None:
+def test_column_numbers_that_contradict_or_are_not_numbers_are_refused(columns: dict[str, Any], parts: list[str]) -> None:
     with pytest.raises(ValueError, match="1 validation error") as error:
         settings(columns=columns)
     assert_names(error.value, *parts)

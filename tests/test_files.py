@@ -305,7 +305,7 @@ def test_a_pickle_is_never_opened(raw: Path) -> None:
     assert not (raw / "sprung").exists()
 
 
-def test_a_path_that_is_no_file_is_refused(raw: Path) -> None:
+def test_a_path_that_is_not_a_file_is_refused(raw: Path) -> None:
     (raw / "folder.jsonl").mkdir()
     (raw / "loop.jsonl").symlink_to(raw / "loop.jsonl")
     for name, parts in (

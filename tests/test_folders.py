@@ -144,7 +144,7 @@ def test_ambiguous_or_damaged_folders_are_refused(files: dict[str, str | bytes],
     assert len(str(error.value).splitlines()) == 1
 
 
-def test_files_of_a_class_that_are_no_texts_are_counted(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_of_a_class_that_are_not_texts_are_counted(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
     put(TWO | {"pos/2.text": "c", "pos/3": "d", "pos/README": "e", "pos/.hidden": "f", "mixed/1.text": "g", "empty/.x": ""})
     assert len(read("data/raw/made")) == 2
     (left,) = capsys.readouterr().err.splitlines()

@@ -16,7 +16,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
-ROOMS = {folder.name for folder in PACKAGE.iterdir() if (folder / "__init__.py").is_file()}
+SUBPACKAGES = {folder.name for folder in PACKAGE.iterdir() if (folder / "__init__.py").is_file()}
 
 
 def test_all_files_state_the_same_version() -> None:
@@ -26,7 +26,7 @@ def test_all_files_state_the_same_version() -> None:
     assert citation["version"] == PROJECT["project"]["version"] == released[1]
 
 
-@pytest.mark.parametrize("file", [*WORKFLOWS, ROOT / "CONTRIBUTING.md"], ids=lambda file: file.name)
+@pytest.mark.parametrize("file", [*WORKFLOWS, ROOT / "CONTRIBUTING.md", ROOT / "README.md"], ids=lambda file: file.name)
 def test_each_make_target_exists(file: Path) -> None:
     targets = re.findall(r"(?:run: |`|^    )make ([a-z-]+)", file.read_text(), re.MULTILINE)
     assert targets
@@ -49,18 +49,18 @@ def test_python_versions_agree() -> None:
     assert f"{names[0]}, {names[1]} or {names[2]}" in CONTRIBUTING
 
 
-def test_contributing_lists_every_room_at_its_level() -> None:
+def test_contributing_lists_every_subpackage_at_its_level() -> None:
     modules = {file.stem for file in PACKAGE.glob("[a-z]*.py")}
     rows = re.findall(r"^\| (\d+) \| `(\w+)` \|", CONTRIBUTING, re.MULTILINE)
-    assert {room for _, room in rows} == ROOMS | modules
+    assert {name for _, name in rows} == SUBPACKAGES | modules
     (contract,) = (one for one in PROJECT["tool"]["importlinter"]["contracts"] if one["type"] == "layers")
     levels = [set(layer.split(" | ")) for layer in reversed(contract["layers"])]
-    assert [{room for level, room in rows if int(level) == number} for number in range(1, len(levels) + 1)] == levels
+    assert [{name for level, name in rows if int(level) == number} for number in range(1, len(levels) + 1)] == levels
 
 
-def test_every_room_is_installed() -> None:
+def test_every_subpackage_is_installed() -> None:
     packages = PROJECT["tool"]["setuptools"]["packages"]
-    assert set(packages) == {"rlhf_sentiment"} | {f"rlhf_sentiment.{room}" for room in ROOMS}
+    assert set(packages) == {"rlhf_sentiment"} | {f"rlhf_sentiment.{name}" for name in SUBPACKAGES}
 
 
 def test_every_library_is_pinned_and_no_index_is_named() -> None:

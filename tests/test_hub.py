@@ -286,7 +286,7 @@ def test_a_file_that_breaks_off_spends_the_patience(monkeypatch: pytest.MonkeyPa
         assert_names(hub.silent(), "timed out")
 
 
-def test_fewer_rows_are_written_and_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fewer_rows_are_written_with_a_warning(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     many: dict[str, Any] = dict.fromkeys(PROPORTIONS, 30_000) | {"sft_rows": 10, "pairs": None, "prompts_test": 0.5}
     few = read_sources(settings("auto", **many), "data").data

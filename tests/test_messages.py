@@ -122,9 +122,9 @@ def test_errors_and_warnings_are_printed_on_one_line_each(capsys: pytest.Capture
         with pytest.raises(SystemExit) as stopped, one_line_errors("sft"):
             raise error
         assert stopped.value.code == status
-        told = capsys.readouterr().err.split("\n")
-        assert len(told) == lines + 1
-        for line in told[:-1]:
+        lines_shown = capsys.readouterr().err.split("\n")
+        assert len(lines_shown) == lines + 1
+        for line in lines_shown[:-1]:
             assert line.startswith("sft: ")
             tame(line, 1005)
     warn("sft", HOSTILE)

@@ -46,7 +46,7 @@ def test_a_number_as_dvc_writes_it_is_a_number(tmp_path: Path, text: str) -> Non
     assert math.isclose(rate, 1e-5)
 
 
-def test_what_is_no_number_stays_text(tmp_path: Path) -> None:
+def test_what_is_not_a_number_stays_text(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("a: 1e\nb: e5\nc: 1-e5\nd: 2290a62e")
     assert all(isinstance(value, str) for value in read_yaml(tmp_path / "params.yaml").values())
 
@@ -258,7 +258,7 @@ def test_a_byte_order_mark_and_other_line_ends_are_read(tmp_path: Path) -> None:
     assert read_yaml(tmp_path / "params.yaml") == {"seed": 1, "ppo": "x"}
 
 
-def test_of_a_thousand_faults_twenty_are_told(tmp_path: Path) -> None:
+def test_of_a_thousand_faults_twenty_are_listed(tmp_path: Path) -> None:
     tree = tiny_params() | {f"key{number}": number for number in range(1000)}
     lines = refusal(tmp_path, tree).splitlines()
     assert len(lines) == 21
@@ -280,7 +280,7 @@ def run_check(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     )
 
 
-def test_params_that_are_no_file_are_told_with_exit_status_2(tmp_path: Path) -> None:
+def test_params_that_are_not_a_file_give_exit_status_2(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "locked.yaml").write_text("seed: 1")

@@ -15,7 +15,7 @@ from .closure import PACKAGE, ROOT, STAGES, closure, pipeline
 
 PIPELINE = pipeline()
 # Folders that a stage may depend on as a whole. It uses most of their files, and a change to any file reruns it.
-ROOMS = {"data", "engine", "evaluation", "models", "ppo", "sampling", "settings", "training"}
+FOLDERS = {"data", "engine", "evaluation", "models", "ppo", "sampling", "settings", "training"}
 # Settings that cannot change the bytes of a stage's outs.
 NO_DEP = {"checkpoint_every"}
 
@@ -54,15 +54,15 @@ def test_deps_are_the_import_closure_and_the_files_read(name: str) -> None:
     reads = declared(name, "READS")
     deps = PIPELINE[name]["deps"]
     assert len(deps) == len(set(deps))
-    rooms = {dep for dep in deps if dep.removeprefix("stages/rlhf_sentiment/") in ROOMS}
-    in_rooms = {file for file in code if any(file.startswith(f"{room}/") for room in rooms)}
-    assert set(deps) - rooms == (code - in_rooms) | set(reads)
-    for room in rooms:
-        files = {path.relative_to(ROOT).as_posix() for path in (ROOT / room).glob("*.py") if path.name != "__init__.py"}
-        assert len(files & code) * 2 > len(files), f"{name} uses less than half of {room}: name the files"
+    folders = {dep for dep in deps if dep.removeprefix("stages/rlhf_sentiment/") in FOLDERS}
+    in_folders = {file for file in code if any(file.startswith(f"{folder}/") for folder in folders)}
+    assert set(deps) - folders == (code - in_folders) | set(reads)
+    for folder in folders:
+        files = {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).glob("*.py") if path.name != "__init__.py"}
+        assert len(files & code) * 2 > len(files), f"{name} uses less than half of {folder}: name the files"
 
 
-def test_the_init_of_a_room_runs_nothing_and_a_room_has_no_subfolder() -> None:
+def test_the_init_of_a_subpackage_runs_nothing_and_it_has_no_subfolder() -> None:
     """DVC hashes a whole folder. So `__init__.py` runs nothing, there is no subfolder, and caches are ignored."""
     assert "__pycache__" in (ROOT / ".dvcignore").read_text().splitlines()
     for folder in PACKAGE.iterdir():

@@ -195,7 +195,7 @@ def test_a_near_duplicate_of_a_held_out_text_is_in_no_training_data(made: Path, 
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
-def test_a_near_duplicate_of_a_pair_is_no_training_text_of_the_judge(made: Path, split: str) -> None:
+def test_a_near_duplicate_of_a_pair_is_not_a_training_text_of_the_judge(made: Path, split: str) -> None:
     pair = next(row for row in prepare(settings()).tables["preferences"] if row["split"] == split)
     near = first_in_line("labelled_texts", "train", lambda number: f"{pair['prompt']}{pair['chosen']} {number}.")
     write(made / "train.jsonl", [*rows_of(made / "train.jsonl"), {"text": near, "label": 1}])

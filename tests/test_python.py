@@ -513,7 +513,7 @@ WRONG: dict[str, tuple[str, ...]] = {
 }
 
 
-def test_wrong_arguments_are_told_in_one_line(world: World, notebook: Callable[..., str]) -> None:
+def test_wrong_arguments_give_one_line(world: World, notebook: Callable[..., str]) -> None:
     program = (
         IMPORTS
         + f"""

@@ -60,12 +60,6 @@ def test_stages_and_files_of_the_readme_exist() -> None:
         assert (ROOT / "docs" / path).exists(), path
 
 
-def test_make_targets_of_the_readme_exist() -> None:
-    makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"^    make ([\w-]+)", README, re.MULTILINE):
-        assert f"\n{target}:" in makefile
-
-
 def test_the_tests_that_the_docs_name_exist() -> None:
     written = "".join(file.read_text() for file in (ROOT / "tests").glob("test_*.py"))
     named = re.findall(r"`(test_\w+)`", (ROOT / "docs/ppo.md").read_text())

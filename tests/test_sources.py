@@ -321,7 +321,7 @@ def test_many_rejected_rows_are_warned_of_by_kind(raw: Path, capsys: pytest.Capt
     assert_names(reasons[-1], "2 words", "prompt", "6")
 
 
-def test_labels_that_are_no_two_classes_stop_before_any_work(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labels_that_are_not_two_classes_stop_before_any_work(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_reviews(raw / "reviews", train=300, test=60)
     rows = [json.loads(line) for line in (raw / "reviews/train.jsonl").open()]
     write(raw / "reviews/train.jsonl", [{**row, "label": 2 * row["label"]} for row in rows[:200]] + [{**rows[200], "label": 1}])
@@ -331,7 +331,7 @@ def test_labels_that_are_no_two_classes_stop_before_any_work(raw: Path, monkeypa
     assert_names(error.value, "train.jsonl", "0 (100x)", "1 (1x)", "2 (100x)", "data.labels: {negative: ")
 
 
-def test_what_labels_mean_can_be_told_and_the_rest_is_left_out(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_labels_can_be_given_a_meaning_and_the_rest_is_left_out(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_reviews(raw / "reviews", train=300, test=60)
     for name in ("train", "test"):
         rows = [json.loads(line) for line in (raw / f"reviews/{name}.jsonl").open()]
@@ -347,7 +347,7 @@ def test_what_labels_mean_can_be_told_and_the_rest_is_left_out(raw: Path, capsys
     assert [fates["rows_rejected"] for fates in plain.metrics["files"].values()] == [9, 9]
 
 
-def test_votes_in_numbers_are_told(raw: Path) -> None:
+def test_votes_in_numbers_need_given_meanings(raw: Path) -> None:
     """PandaLM has a column for each annotator, with 0 for a tie, and 1 and 2 for the responses."""
     rows = [
         {
@@ -360,8 +360,8 @@ def test_votes_in_numbers_are_told(raw: Path) -> None:
         for number, (row, said) in enumerate(zip(pairs(120), [(2, 2, 1), (0, 2, 0), (2, 1, 0)] * 40, strict=True))
     ]
     write(raw / "pairs.jsonl", rows)
-    told = {"a": [1], "b": [2], "tie": [0]}
-    prepared = prepare(preference_values=told, pairs=60, prompts_train=10, prompts_validation=1, prompts_test=2)
+    meanings = {"a": [1], "b": [2], "tie": [0]}
+    prepared = prepare(preference_values=meanings, pairs=60, prompts_train=10, prompts_validation=1, prompts_test=2)
     assert list(prepared.metrics["files"]["pairs_jsonl"].values()) == [120, 80, 40, 0, 0, 40]
     asked = {f"{row['instruction']}\n\nIn short." if row["input"] else row["instruction"]: row for row in rows}
     assert {row["chosen"] == asked[row["prompt"]]["response2"] for row in prepared.tables["preferences"]} == {True}
@@ -479,7 +479,7 @@ def test_a_faulty_row_is_rejected_and_the_others_stay(raw: Path, row: Row, parts
     assert prepared.metrics["files"]["reviews/train_jsonl"]["rows_kept"] == 300
 
 
-def test_ids_that_say_nothing_can_be_told_so(raw: Path) -> None:
+def test_the_column_of_ids_can_be_ignored(raw: Path) -> None:
     write_reviews(raw / "reviews", train=300, test=60)
     rows = [{"id": "all", **json.loads(line)} for line in (raw / "reviews/train.jsonl").open()]
     write(raw / "reviews/train.jsonl", rows)

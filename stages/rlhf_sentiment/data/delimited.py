@@ -21,7 +21,10 @@ from ..engine.records import Row
 
 
 class Line(NamedTuple):
-    """A line of a file, with its end. If the line is too long, `text` is one quote (odd number of quotes) or empty."""
+    """A line of a file, with its end.
+
+    The text of a line that is too long is not kept. It is one quote if the line has an odd number of quotes, and else empty.
+    """
 
     number: int  # from 1
     text: str
@@ -184,7 +187,7 @@ def _can_be_read(lines: Iterator[Line], style: _Style, limit: int) -> bool:
 
 
 def _fields(path: Path, lines: Iterator[Line], style: _Style, limit: int, too_long: str) -> Iterator[list[str] | str]:
-    """Yield the fields of each record, or the reason why it is no row. A blank line has no fields."""
+    """Yield the fields of each record, or the reason why it is not a row. A blank line has no fields."""
     if style.quotes == "none":
         for line in lines:
             text = line.text.rstrip("\r\n")
@@ -214,7 +217,7 @@ class _Record:
         lines: the number of lines so far.
         size: the number of characters so far.
         is_too_long: whether the record is longer than `limit`.
-        fault: the reason why the record is no row, if csv.reader finds one.
+        fault: the reason why the record is not a row, if csv.reader finds one.
     """
 
     style: _Style

@@ -26,7 +26,7 @@ def text_of(value: Any, name: str, clean: Callable[[str], str] = cleaned_lines) 
     """Return a text, cleaned.
 
     Raises:
-        Fault: the value is no text, or empty.
+        Fault: the value is not a text, or is empty.
     """
     if value is not None and not isinstance(value, str):
         raise Fault(f"{name} is not text", f"{name} is {shown(value)}, not text")
@@ -49,7 +49,7 @@ def transcript(messages: list[Any]) -> str:
     """Join messages to one text.
 
     Raises:
-        Fault: one of them is no message.
+        Fault: one of them is not a message.
     """
     return "".join(f"\n\n{speaker(message)}: {cleaned_lines(message['content']).strip()}" for message in messages)
 
@@ -58,7 +58,7 @@ def speaker(message: Any) -> str:
     """Return the speaker of a message: Human, Assistant or System.
 
     Raises:
-        Fault: the value is no message.
+        Fault: the value is not a message.
     """
     role = message.get("role") if isinstance(message, dict) else None
     if not isinstance(role, str) or role not in SPEAKERS or not isinstance(message.get("content"), str):
@@ -122,7 +122,7 @@ def _response(text: str, name: str) -> str:
 def _parts(side: Any, name: str) -> tuple[str, str]:
     """Split a side that contains both the prompt and the response."""
     if isinstance(side, list | dict):
-        before, response = _told(side, name)
+        before, response = _split_messages(side, name)
         if not before:
             raise Fault(f"{name} has no message before the response")
         return before + TURN, response
@@ -132,7 +132,7 @@ def _parts(side: Any, name: str) -> tuple[str, str]:
     return before + turn, response
 
 
-def _told(side: Any, name: str) -> tuple[str, str]:
+def _split_messages(side: Any, name: str) -> tuple[str, str]:
     """Return the transcript before the assistant's last message, and the content of that message."""
     messages = [side] if isinstance(side, dict) else side
     if not messages or speaker(messages[-1]) != "Assistant":
@@ -148,7 +148,7 @@ def _after(prompt: str | list[Any], names: Sequence[str], sides: Sequence[Any]) 
     parts: list[tuple[str, str]] = []
     for name, side in zip(names, sides, strict=True):
         if isinstance(side, list | dict):
-            before, response = _told(side, name)
+            before, response = _split_messages(side, name)
             whole = _joined(talk, before)
             if whole is None:
                 raise Fault(f"the messages of {name} do not match the prompt")

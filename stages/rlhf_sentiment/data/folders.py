@@ -34,7 +34,7 @@ from .splits import SPLITS, split_of_name
 
 UNLABELLED = ("unsup", "unlabelled", "unlabeled", "unsupervised")
 _TEXT = re.compile(r"(?!readme|\.).*\.txt(\.gz|\.zst)?", re.IGNORECASE | re.DOTALL)
-_SILENT = re.compile(r"readme|\.", re.IGNORECASE)  # clearly no texts, so no message mentions them
+_SILENT = re.compile(r"readme|\.", re.IGNORECASE)  # clearly not texts, so no message mentions them
 _RATED = re.compile(r".*_(\d{1,3})")
 
 
@@ -42,8 +42,8 @@ def class_folders(path: Path) -> list[tuple[str, Path]]:
     """Return the folders that contain folders of classes, each with its split. The list may be empty.
 
     Raises:
-        StageError: `path` contains both classes and splits, or files of rows beside them, or classes in a folder that is no
-            split; a split is there twice; a folder has fewer than two classes; a class contains folders or files of rows.
+        StageError: `path` contains both classes and splits, or files of rows beside them, or classes in a folder that is
+            not a split; a split is there twice; a folder has fewer than two classes; a class contains folders or files of rows.
     """
     above = [folder for folder in _folders(path) if folder.name.lower() in SPLITS]
     if not any(map(_classes, above)):
@@ -106,7 +106,7 @@ def texts_in(folder: Path) -> list[str]:
 
 
 def _others_in(folder: Path) -> int:
-    """Count the files of a class that are no texts, without README and hidden files."""
+    """Count the files of a class that are not texts, without README and hidden files."""
     with os.scandir(folder) as entries:
         return sum(one.is_file() and not _TEXT.fullmatch(one.name) and not _SILENT.match(one.name) for one in entries)
 
@@ -131,7 +131,7 @@ def _refuse_rows(path: Path) -> None:
 
 
 def _refuse_deeper(path: Path) -> None:
-    """Refuse classes in a folder that is no split, since they would not be read."""
+    """Refuse classes in a folder that is not a split, since they would not be read."""
     for folder in _folders(path):
         if folder.name.lower() not in SPLITS and _classes(folder) and not texts_in(folder):
             raise StageError(

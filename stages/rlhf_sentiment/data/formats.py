@@ -143,7 +143,7 @@ def unpacked(path: Path, raw: IO[bytes]) -> Any:
 def _parsed(stream: IO[bytes], path: Path, data: DataSettings) -> Iterator[Numbered]:
     ending, limit = ending_of(path), longest_line(data)
     if ending in (".csv", ".tsv"):
-        look = partial(_lines_anew, path, limit)
+        look = partial(_lines_from_start, path, limit)
         yield from delimited(path, ending, look, _lines(stream, path, limit), data.last_column, limit, too_long(data))
         return
     refuse_numbers(str(path), data)
@@ -159,12 +159,12 @@ def _parsed(stream: IO[bytes], path: Path, data: DataSettings) -> Iterator[Numbe
                 yield number, {"text": line} if ending == ".txt" else _object(_loaded(line.rstrip("\r\n"), path, number))
 
 
-def _lines_anew(path: Path, limit: int) -> Iterator[Line]:
+def _lines_from_start(path: Path, limit: int) -> Iterator[Line]:
     with open(path, "rb") as raw:
         yield from _lines(opened(path, raw), path, limit)
 
 
-_MARK = "\ufeff".encode()  # the byte-order mark, which is no part of the text
+_MARK = "\ufeff".encode()  # the byte-order mark, which is not part of the text
 
 
 def _lines(stream: Any, path: Path, limit: int) -> Iterator[Line]:
@@ -217,7 +217,7 @@ def _is_one_value(stream: Any, path: Path, limit: int) -> bool:
     start = stream.peek(_BLOCK).removeprefix(_MARK).lstrip()[:1]
     if start != b"{":
         return start == b"["
-    lines = (line for line in _lines_anew(path, limit) if line.text.strip() or not line.is_whole)
+    lines = (line for line in _lines_from_start(path, limit) if line.text.strip() or not line.is_whole)
     first, second = next(lines), next(lines, None)
     if second is None:
         return True

@@ -41,7 +41,7 @@ def drop_leaks(tables: Tables, intakes: Sequence[Intake], data: DataSettings, gr
             word.)
 
     Returns:
-        The number of dropped texts of each table that may be no near-duplicates.
+        The number of dropped texts of each table that may not be near-duplicates.
     """
     held_out: list[Sequence[str]] = [Texts(intake, ("validation", "test")) for intake in intakes]
     if grown:
@@ -140,8 +140,9 @@ def not_opening(rows: list[Row], split: str, prompts: Sequence[str], together: i
 def _opens(text: str, prompts: Sequence[str]) -> bool:
     """Return whether `text` begins with one of `prompts`, which are sorted, and a word ends there.
 
-    Every beginning of a text sorts before the text. All strings between the two in the order share this beginning. Take the
-    last prompt that does not sort after the text. It is a beginning, or no beginning is longer than their common start.
+    Every beginning of a text sorts before the text. All strings that sort between the two share this beginning. So the last
+    prompt that does not sort after the text is compared with the text. If the text does not begin with this prompt, then every
+    prompt with which it begins is at most as long as the common start of the two. The search goes on with that start.
     """
     ends: set[int] | None = None
     start = text

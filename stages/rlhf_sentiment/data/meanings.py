@@ -180,7 +180,7 @@ class Meanings:
         """Return 1 for a rating of at least `data.rating_positive`, 0 for a rating of at most `data.rating_negative`.
 
         Raises:
-            Fault: the rating is no number, or between the two limits.
+            Fault: the rating is not a number, or is between the two limits.
         """
         number = number_of(value)
         if number is None:

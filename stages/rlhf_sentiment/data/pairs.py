@@ -107,8 +107,8 @@ def pairs_of_dataset(dataset: object) -> list[Row]:
             pair is for validation.
 
     Raises:
-        StageError: it is no data set, a column is missing, a value is no text, a response is empty, the two responses of a
-            row are equal, or one of the splits train and validation is missing.
+        StageError: it is not a data set, a column is missing, a value is not a text, a response is empty, the two responses of
+            a row are equal, or one of the splits train and validation is missing.
     """
     if not isinstance(dataset, Dataset):
         raise StageError(f"dataset should be a datasets.Dataset, as load_custom_data returns (got {shown(dataset)})")

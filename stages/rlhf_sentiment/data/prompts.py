@@ -60,7 +60,7 @@ def texts(given: object, name: str) -> list[str]:
         name: the name of the argument, for messages.
 
     Raises:
-        StageError: `given` is a single text or no list, or one of its items is no text or not UTF-8.
+        StageError: `given` is not a list, or one of its items is not a text or not UTF-8.
     """
     found = [] if isinstance(given, str) or not isinstance(given, Iterable) else list(given)
     if not found or not all(isinstance(text, str) and is_utf8(text) for text in found):
@@ -72,7 +72,7 @@ def at_least_one(samples: object) -> int:
     """Return `samples`, if it is a whole number from 1.
 
     Raises:
-        StageError: `samples` is no such number.
+        StageError: `samples` is not such a number.
     """
     if not isinstance(samples, Integral) or isinstance(samples, bool) or samples < 1:
         raise StageError(f"samples should be a whole number of at least 1 (got {shown(samples)})")

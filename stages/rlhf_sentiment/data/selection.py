@@ -24,7 +24,7 @@ def splits_of(source: Intake) -> dict[str, pd.DataFrame]:
 
 
 def text_of(source: Intake, number: int) -> str:
-    """Return a record as one text. Of ranked responses, the text has the best one."""
+    """Return a record as one text. If the record has ranked responses, the text contains the best one."""
     record = source.record(number)
     if isinstance(record, Ranked):
         return record.prompt + record.responses[record.scores.index(max(record.scores))]

@@ -63,7 +63,7 @@ class Sizes:
         """Settle the counts of rows that the grammar writes, as they are in the settings.
 
         Raises:
-            StageError: a count is no whole number.
+            StageError: a count is not a whole number.
         """
         names = names or tuple(PROPORTIONS)
         if faults := whole_numbers(self.data, *names):

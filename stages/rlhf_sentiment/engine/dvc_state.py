@@ -131,5 +131,5 @@ def is_running(pid: int, since: float) -> bool:
     try:
         process = psutil.Process(pid)
         return process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= since
-    except (psutil.Error, ValueError, OverflowError):  # no such process, or one of another user, or no possible id
+    except (psutil.Error, ValueError, OverflowError):  # no such process, or one of another user, or an id that is not possible
         return False

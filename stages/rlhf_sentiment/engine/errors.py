@@ -48,7 +48,7 @@ class StageError(RuntimeError):
 class Stopped(BaseException):
     """The stage stops, because of a signal or because its dvc has ended.
 
-    This is no `Exception`, so that code which handles faults does not catch it.
+    This is not an `Exception`, so that code which handles faults does not catch it.
 
     Attributes:
         number: the signal. The exit status is 128 + number.

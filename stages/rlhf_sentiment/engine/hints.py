@@ -1,4 +1,4 @@
-"""Hints for a name that is no setting: the settings that it may mean, and the command that changes one."""
+"""Hints for a name that is not a setting: the settings that it may mean, and the command that changes one."""
 
 import difflib
 import shlex
@@ -66,7 +66,7 @@ def meant(name: str, inside: str, known: Sequence[str]) -> list[str]:
 
 
 def hint(name: str, inside: str, known: Sequence[str]) -> str:
-    """Return what a name that is no setting may mean, for the end of a message.
+    """Return what a name that is not a setting may mean, for the end of a message.
 
     The arguments are those of `meant`.
     """

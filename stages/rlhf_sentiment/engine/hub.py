@@ -1,7 +1,7 @@
 """The hub. It gets a few seconds to answer, for all requests of a process together.
 
-The libraries retry each request, for minutes in all. Here every request fails at once after the first that had no answer, and
-the libraries use their cache.
+The libraries retry each request, for minutes in all. Here a request is sent at most three times. When the seconds are used up,
+every later request fails at once, and the libraries use their cache.
 """
 
 import threading
@@ -83,7 +83,7 @@ def ask(kind: str, name: str, revision: str | None, what: str) -> None:
         if isinstance(error, HfHubHTTPError):
             raise StageError(f"{what} cannot be read: {_refusal(error.response.status_code)}")
         if not isinstance(error, OfflineModeIsEnabled | HFValidationError):
-            waiting.spend(PATIENCE, constants.ENDPOINT, f"what it sends is not the hub's ({type(error).__name__})")
+            waiting.spend(PATIENCE, constants.ENDPOINT, f"what it sends is not a valid answer ({type(error).__name__})")
 
 
 def _refusal(status: int) -> str:

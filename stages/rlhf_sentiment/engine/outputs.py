@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import StageError
-from .stopping import asked
+from .stopping import requested_stop
 
 
 @contextmanager
@@ -32,7 +32,7 @@ def writing(path: str | Path) -> Iterator[Path]:
         yield aside
         if path.is_dir() != aside.is_dir() and path.exists():
             raise StageError(f"{path}: a {'folder' if path.is_dir() else 'file'} of this name exists; name another path")
-        if (stopped := asked()) is not None:
+        if (stopped := requested_stop()) is not None:
             raise stopped
         if path.is_dir():
             path.replace(old)  # a deletion leaves a folder incomplete for a moment, a rename does not

@@ -20,7 +20,7 @@ from .renamed import RENAMED, is_old, plain
 from .yaml_files import read_yaml as read_yaml
 
 _MOST_FAULTS, _MOST_OLD_KEYS = 20, 100
-_SAME = ("seed", "device", "report_to", "extends")  # keys that are no sections, then and now
+_SAME = ("seed", "device", "report_to", "extends")  # keys that are not sections, then and now
 Files = Sequence[tuple[Path, dict[str, Any]]]
 
 
@@ -41,13 +41,13 @@ def matching(pattern: str, what: str) -> AfterValidator:
 
 
 def pin(name: str, revision: str | None, section: str, local: bool) -> None:
-    """Refuse a hub id without a revision, and a revision of something that is no hub id.
+    """Refuse a hub id without a revision, and a revision of something that is not a hub id.
 
     Args:
         name: the model or data set.
         revision: of the hub id.
         section: for the message.
-        local: whether `name` is no hub id.
+        local: whether `name` is not a hub id.
 
     Raises:
         ValueError: the message says which of the two.
@@ -198,7 +198,7 @@ def _file_of(place: tuple[int | str, ...], files: Files, path: Path) -> Path:
     for file, tree in files:
         inner: Any = tree
         for part in place:
-            inner = inner.get(part, files) if isinstance(inner, dict) else inner  # `files` is no value of a tree
+            inner = inner.get(part, files) if isinstance(inner, dict) else inner  # `files` is not a value of a tree
         if place and inner is not files:
             return file
     return path

@@ -26,7 +26,7 @@ def read_rows(path: str | Path, columns: dict[str, type]) -> list[Row]:
         columns: the columns that each row must have, with their types. A row may have more columns.
 
     Raises:
-        StageError: a line is no JSON object, lacks a column, or has another type (the message has the line number); the file
+        StageError: a line is not a JSON object, lacks a column, or has another type (the message has the line number); the file
             is not UTF-8, or has no row.
     """
     rows = []
@@ -80,7 +80,7 @@ def read_table(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
     """Return a CSV as a table.
 
     Raises:
-        StageError: the file is no CSV, or lacks one of `columns`.
+        StageError: the file is not a CSV, or lacks one of `columns`.
     """
     try:
         table = pd.read_csv(path)

@@ -24,7 +24,7 @@ from .locks import locked
 from .messages import Parser, one_line, shown, tell, warn
 from .outputs import remove_halves
 from .params import load
-from .stopping import asked, listen
+from .stopping import listen, requested_stop
 
 S = TypeVar("S", bound=BaseModel)
 Paths = Sequence[str] | Mapping[str, Sequence[str]]
@@ -40,7 +40,7 @@ def stage(
     main: Callable[..., str],
     reads: Paths = (),
     writes: Paths = (),
-    look: Callable[[S, int], str] | None = None,
+    preview: Callable[[S, int], str] | None = None,
     lower: str = "",
 ) -> None:
     """Parse the command line, load the settings, run `main` and exit.
@@ -55,13 +55,13 @@ def stage(
         main: the stage. It returns the end of the last line, such as its most important figure.
         reads: files and folders that must be there, relative to the current folder.
         writes: files and folders that `main` writes.
-        look: what `--preview N` runs instead of `main`, for a stage that has a preview. It writes nothing.
+        preview: what `--preview N` runs instead of `main`, for a stage that has a preview. It writes nothing.
         lower: the settings to lower where memory is short.
 
     A stage that dvc.yaml runs once for each of several items (`foreach`) gives `reads` and `writes` by the item's name. The
     first argument on its command line is this name, and `main` takes it after the settings.
     """
-    arguments = _parser(name, doc, reads, writes, preview=look is not None).parse_args()
+    arguments = _parser(name, doc, reads, writes, has_preview=preview is not None).parse_args()
     reads, writes = _of(reads, arguments), _of(writes, arguments)
     if "item" in arguments:
         name, main = f"{name}@{arguments.item}", partial(main, name=arguments.item)
@@ -72,13 +72,13 @@ def stage(
     environment.code(STAGES)
     with one_line_errors(name, lower):
         settings = load(schema, arguments.params, whole=name == "check")
-        if look is not None and arguments.preview is not None:
-            print(one_line(f"{name}: wrote nothing; {look(settings, arguments.preview)}"), flush=True)
+        if preview is not None and arguments.preview is not None:
+            print(one_line(f"{name}: wrote nothing; {preview(settings, arguments.preview)}"), flush=True)
             return
         for change in environment.changes(name):
             warn(name, f"{change} (docs/reproducibility.md)")
         with locked(name, reads, writes):
-            if (stopped := asked()) is not None:  # dvc has ended while the stage was starting
+            if (stopped := requested_stop()) is not None:  # dvc has ended while the stage was starting
                 raise stopped
             remove_halves(writes)
             for path in reads:
@@ -123,12 +123,12 @@ class StageParser(Parser):
             super().error("--params FILE names a file of settings")
         with suppress(ConfigError):  # the repository's params.yaml is damaged
             if (instead := command(self.stage, words, STAGES.parent / "params.yaml")) is not None:
-                tell(self.prog, f"settings are no options; {instead}")
+                tell(self.prog, f"settings are not options; {instead}")
                 sys.exit(2)
         super().error(message)
 
 
-def _parser(name: str, doc: str | None, reads: Paths, writes: Paths, preview: bool) -> StageParser:
+def _parser(name: str, doc: str | None, reads: Paths, writes: Paths, has_preview: bool) -> StageParser:
     """Return the command line of a stage. The arguments are those of `stage`."""
     parser = StageParser(
         prog=f"python stages/{name}.py",
@@ -139,7 +139,7 @@ def _parser(name: str, doc: str | None, reads: Paths, writes: Paths, preview: bo
     if isinstance(reads, Mapping):
         parser.add_argument("item", choices=list(reads), metavar="NAME", help=f"one of {', '.join(reads)}")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE", help="default: %(default)s")
-    if preview:
+    if has_preview:
         parser.add_argument("--preview", type=_count, metavar="N", help="show N rows of each output, and write nothing")
     return parser
 

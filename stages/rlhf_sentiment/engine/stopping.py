@@ -18,7 +18,7 @@ from .errors import Stopped
 
 _dvc: int | None = None  # the process id of the dvc that started the stage
 _patient = False
-_asked: Stopped | None = None
+_requested: Stopped | None = None
 _when = 0.0
 
 
@@ -35,13 +35,13 @@ def listen(stage: str, writes: Sequence[str] = ()) -> None:
     _dvc = writer_of(writes[0]) if writes and "DVC_STAGE" in os.environ else None
 
     def stop(number: int, _: FrameType | None) -> None:
-        global _asked, _when
-        if _asked is not None and time.monotonic() - _when < 1:  # the same signal, from the terminal and from a parent
+        global _requested, _when
+        if _requested is not None and time.monotonic() - _when < 1:  # the same signal, from the terminal and from a parent
             return
-        again, _when = _asked is not None, time.monotonic()
-        _asked = Stopped(number, f"stopped by {signal.Signals(number).name}")
+        again, _when = _requested is not None, time.monotonic()
+        _requested = Stopped(number, f"stopped by {signal.Signals(number).name}")
         if again or not _patient:
-            raise _asked  # Python ignores an exception in a `__del__`. The next `asked` stops the stage then.
+            raise _requested  # Python ignores an exception in a `__del__`. The next `requested_stop` stops the stage then.
         print(f"{stage}: {signal.Signals(number).name}: finishes this step; send the signal again to stop now", file=sys.stderr)
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -51,23 +51,23 @@ def listen(stage: str, writes: Sequence[str] = ()) -> None:
 
 @contextmanager
 def patient() -> Iterator[None]:
-    """Let the first signal wait for the next `asked`, or for the end of the block, which then stops the stage."""
+    """Let the first signal wait for the next `requested_stop`, or for the end of the block, which then stops the stage."""
     global _patient
     _patient = True
     try:
         yield
     finally:
         _patient = False
-    if (stopped := asked()) is not None:
+    if (stopped := requested_stop()) is not None:
         raise stopped
 
 
-def asked() -> Stopped | None:
+def requested_stop() -> Stopped | None:
     """Return the reason to stop after this step. None where there is no reason.
 
     A stage must not run longer than its dvc, because the next `dvc repro` may have replaced the stage's outputs already. The
     stage's parent does not show that dvc has ended. Some shells run between the two, and others do not.
     """
-    if _asked is None and _dvc is not None and not is_running(_dvc, psutil.Process().create_time()):
+    if _requested is None and _dvc is not None and not is_running(_dvc, psutil.Process().create_time()):
         return Stopped(signal.SIGTERM, "the dvc that started it has ended")
-    return _asked
+    return _requested

@@ -43,7 +43,7 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
             raise _fault(key, "`<<` is not read here; write the keys out")
         name = loader.construct_object(key, deep=True)
         if not isinstance(name, str):
-            raise _fault(key, f"the key {shown(name)} is no word; put it in quotes if it is meant as one")
+            raise _fault(key, f"the key {shown(name)} is not a word; put it in quotes if it is meant as one")
         if name in names:
             raise _fault(key, f"duplicate key {cut(name)}")
         names.add(name)

@@ -49,7 +49,7 @@ class Judge:
         Args:
             texts, labels: 1 positive, 0 negative. [N], (N,)
             ngrams: features are runs of 1 to this many words. In scripts without spaces they are runs of letters.
-            min_count: an n-gram in fewer texts than this is no feature.
+            min_count: an n-gram in fewer texts than this is not a feature.
             strength: the inverse of the L2 penalty (scikit-learn's C).
         """
         vectorizer = _vectorizer(ngrams, min_count)

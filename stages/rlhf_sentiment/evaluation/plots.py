@@ -13,7 +13,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from ..engine.outputs import writing
 from .contestants import CONTESTANTS
@@ -50,10 +49,10 @@ _STYLE: dict[Any, Any] = {
 
 
 @contextmanager
-def _picture(path: str, columns: int, width: float = 4.2) -> Iterator[tuple[Figure, list[Axes]]]:
+def _picture(path: str, columns: int, width: float = 4.2) -> Iterator[list[Axes]]:
     with plt.rc_context(_STYLE):
         figure, axes = plt.subplots(1, columns, figsize=(width * columns, 3.2), layout="constrained", squeeze=False)
-        yield figure, list(axes[0])
+        yield list(axes[0])
         with writing(path) as aside:
             figure.savefig(aside, format="png", metadata={"Software": None})
         plt.close(figure)
@@ -66,7 +65,7 @@ def _error(rows: pd.DataFrame) -> np.ndarray:
 
 def training(path: str, sft: pd.DataFrame, reward: pd.DataFrame) -> None:
     """Draw the curves of supervised fine-tuning and of the reward model."""
-    with _picture(path, 3) as (_, (left, middle, right)):
+    with _picture(path, 3) as (left, middle, right):
         left.plot(sft["step"], sft["loss"], color=_BLUE)
         left.set(title="Supervised fine-tuning", xlabel="optimizer step", ylabel="loss (nats per token)")
         middle.plot(reward["step"], reward["loss"], color=_ORANGE)
@@ -81,7 +80,7 @@ def training(path: str, sft: pd.DataFrame, reward: pd.DataFrame) -> None:
 
 def ppo(path: str, curve: pd.DataFrame, validation: pd.DataFrame) -> None:
     """Draw reward, KL and entropy over PPO's steps."""
-    with _picture(path, 3) as (_, (left, middle, right)):
+    with _picture(path, 3) as (left, middle, right):
         left.plot(curve["step"], curve["score"], color=_ORANGE, label="training prompts")
         left.plot(validation["step"], validation["score"], "o--", color="black", markersize=3, label="validation prompts")
         left.set(title="Reward", xlabel="PPO step", ylabel="score of the reward model")
@@ -102,7 +101,7 @@ def comparison(path: str, table: pd.DataFrame, confidence: float) -> None:
         table: columns model, figure ("mean P(positive)" or "positive ratio"), value, low, high.
         confidence: the level of the intervals.
     """
-    with _picture(path, 2, 3.4) as (_, axes):
+    with _picture(path, 2, 3.4) as axes:
         for panel, (figure, rows) in zip(axes, table.groupby("figure", sort=True), strict=True):
             error, colours = _error(rows), [_LOOK_OF[model].colour for model in rows["model"]]
             bars = panel.bar(rows["model"], rows["value"], yerr=error, capsize=4, color=colours)
@@ -122,7 +121,7 @@ def reliability(path: str, tables: dict[tuple[str, str], pd.DataFrame], words: i
         words: the number of words of a cut text.
     """
     names = list(dict.fromkeys(name for name, _ in tables))
-    with _picture(path, len(names), 3.2) as (_, axes):
+    with _picture(path, len(names), 3.2) as axes:
         for panel, name in zip(axes, names, strict=True):
             panel.plot([0, 1], [0, 1], color="black", linestyle=":", linewidth=1, label="perfect calibration")
             for way, colour, style in (("whole", _BLUE, "o-"), ("cut", _ORANGE, "s--")):
@@ -144,7 +143,7 @@ def frontier(path: str, models: pd.DataFrame, curve: pd.DataFrame, validation: p
         validation: columns kl, score, in the order of the steps.
         confidence: the level of the intervals.
     """
-    with _picture(path, 2) as (_, (left, right)):
+    with _picture(path, 2) as (left, right):
         for name, rows in models.groupby("model", sort=False):
             look, places = _LOOK_OF[str(name)], (rows["kl"], rows["value"])
             left.errorbar(*places, yerr=_error(rows), fmt=look.marker, color=look.colour, label=name, capsize=4)
@@ -166,7 +165,7 @@ def distribution(path: str, positive: dict[str, np.ndarray], bins: np.ndarray) -
         positive: P(positive) of each answer. name -> (N x S,)
         bins: the edges of the bins.
     """
-    with _picture(path, len(positive), 3.2) as (_, axes):
+    with _picture(path, len(positive), 3.2) as axes:
         for panel, (name, values) in zip(axes, positive.items(), strict=True):
             look, weights = _LOOK_OF[name], np.full(len(values), 1 / len(values))
             panel.hist(values, bins=list(bins), weights=weights, color=look.colour, hatch=look.hatch, edgecolor="white")

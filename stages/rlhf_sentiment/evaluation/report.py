@@ -36,10 +36,11 @@ _KEY_OF = {pair: key for key, pair in COMPARISONS.items()}
 
 
 def verdict(result: Row, confidence: float) -> str:
-    """Return one sentence for each contestant that is compared with the reference: is it more positive, and at what cost?
+    """Return one sentence for each contestant that is compared with the reference.
 
-    It is if the interval excludes 0 and the test, adjusted for all pairs, agrees. The interval alone is not enough, because a
-    bootstrap interval of few prompts is too narrow.
+    The sentence says whether the contestant is more positive, and at what cost. It states a difference only if the interval
+    excludes 0 and the p-value, adjusted for all pairs, is small enough. The interval alone is not enough, because a bootstrap
+    interval of few prompts is too narrow.
     """
     measured = {key: after for key, (after, before) in COMPARISONS.items() if before == REFERENCE}
     found = (_verdict(result, key, after, confidence) for key, after in measured.items())
@@ -124,7 +125,7 @@ def _models(result: Row) -> list[str]:
     for key, title in (dict.fromkeys(("mean_positive", "std_positive", "positive_ratio"), "") | others | _ROWS).items():
         cells = [f"{result[model][key]:.3f}" if key in result[model] else "" for model in CONTESTANTS]
         if any(cells):
-            lines.append(f"| {_ROWS.get(key, title)} | {' | '.join(cells)} |")
+            lines.append(f"| {title} | {' | '.join(cells)} |")
     return [*lines, ""]
 
 

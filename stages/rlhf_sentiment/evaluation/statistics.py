@@ -15,7 +15,7 @@ from statsmodels.stats.power import TTestPower
 
 from .contestants import COMPARISONS
 
-SMALLEST = 0.05  # the difference in mean P(positive) that `prompts_needed` is about
+SMALLEST = 0.05  # the difference in mean P(positive) that `prompts_needed` prompts can detect
 POWER = 0.8
 _NOTHING = 1e-9  # a smaller difference is rounding
 
@@ -50,7 +50,7 @@ def improvement(after: np.ndarray, before: np.ndarray, confidence: float, resamp
             answer to each prompt, because a paired test must not count a prompt twice.
         effect_size: Cohen's d_z, the mean difference in standard deviations of the difference, 0 where it is constant.
         prompts_needed: how many prompts a paired t-test needs to detect a difference of 0.05 at level 1 - confidence with
-            power 0.8, if differences vary as much as these.
+            power 0.8. The standard deviation of the differences is taken from the prompts given.
         positive_ratio and its interval: the difference in the share of responses with P > 0.5.
     """
     difference = after.mean(axis=1) - before.mean(axis=1)

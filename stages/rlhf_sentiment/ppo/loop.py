@@ -18,7 +18,7 @@ from ..engine import tracking
 from ..engine.errors import StageError
 from ..engine.progress import progress_bar
 from ..engine.records import Row
-from ..engine.stopping import asked, patient
+from ..engine.stopping import patient, requested_stop
 from ..models.devices import precision, random_states, set_random_states
 from ..models.forward import room_of
 from ..models.loading import load_policy
@@ -93,7 +93,7 @@ def train_policy(
         StageError: a figure is not finite (the message names figure and step); a checkpoint cannot be written.
         Stopped: a signal came. The checkpoint is written first.
     """
-    # 1. The order of the prompts: a step takes the next batch from shuffles of all prompts, one shuffle after another.
+    # The order of the prompts: a step takes the next batch from shuffles of all prompts, one shuffle after another.
     passes = -(-settings.steps * settings.batch_size // len(train))
     order = np.concatenate([np.random.default_rng((seed, ORDER, k)).permutation(len(train)) for k in range(passes)])
 
@@ -104,7 +104,7 @@ def train_policy(
         measured = validate(actors, validation, noise(VALIDATE, 0, len(validation)), settings)
         return reported("validation", {"step": step, **measured})
 
-    # 2. Resume from the last checkpoint, or begin: scale the rewards to mean 0 and variance 1, and measure once.
+    # Without a checkpoint, the run begins. It scales the rewards to mean 0 and variance 1, and measures once.
     state = LoopState(actors, make_optimizer(actors, settings), last=settings.steps, kl_coef=settings.kl_coef)
     if (saved := kept.newest(read_state)) is not None:
         state.restore(saved)
@@ -115,10 +115,9 @@ def train_policy(
             actors.critic.rescale(actors.reward.mean, actors.reward.std)
         state.validated.append(validate_at(0))
 
-    # 3. Learn.
     progress = progress_bar(total=settings.steps, initial=state.step, desc="ppo", unit=" steps")
     with patient():
-        while state.step < state.last and not asked():
+        while state.step < state.last and not requested_stop():
             step = state.step + 1
             batch = [train[k] for k in order[(step - 1) * settings.batch_size : step * settings.batch_size]]
             row = take_step(state, batch, noise(ROLLOUT, step, len(batch)), settings, seed, accelerator)

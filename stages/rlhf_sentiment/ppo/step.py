@@ -128,7 +128,8 @@ def collect(
 def sample(actors: Actors, prompts: Sequence[Sequence[int]], noise: Tensor, settings: PPOSettings) -> Responses:
     """Sample a response to each prompt. The arguments are those of `collect`.
 
-    The distribution is the plain one at `ppo.temperature`. With top-k or top-p the KL would be that of another policy.
+    Every token of the vocabulary can be sampled, at `ppo.temperature`. Top-k or top-p would change the policy, and the KL would
+    then be the KL of the changed policy.
     """
     with precision(settings.dtype, actors.policy.device):
         return respond(actors.policy, prompts, noise, actors.eos, actors.pad, settings.temperature)
@@ -247,13 +248,13 @@ def _gradients(
     sums, ratio_error = torch.zeros(4, device=device), 0.0
     for rows in minibatch.split(settings.micro_batch_size):
         part = experience.batch.take(rows)
-        mask, width = part.response_mask, part.length
+        mask, length = part.response_mask, part.length
         with precision(settings.dtype, device):
             own = score_tokens(actors.policy, part, settings.temperature)
         policy = equations.policy_loss(
             own.log_probs,
-            experience.log_probs[rows, :width],
-            experience.advantages[rows, :width],
+            experience.log_probs[rows, :length],
+            experience.advantages[rows, :length],
             mask,
             settings.clip_range,
         )
@@ -264,7 +265,7 @@ def _gradients(
         with precision(settings.dtype, device):
             values = actors.values(part, own.states)
         value = equations.value_loss(
-            values, experience.values[rows, :width], experience.returns[rows, :width], mask, settings.clip_range_value
+            values, experience.values[rows, :length], experience.returns[rows, :length], mask, settings.clip_range_value
         )
         accelerator.backward(loss + settings.vf_coef * value / tokens)
         sums += torch.stack([policy.loss, value, policy.approx_kl, policy.clipped]).detach() / tokens
@@ -272,9 +273,9 @@ def _gradients(
     return sums, ratio_error
 
 
-def _padded(parts: list[Tensor], width: int) -> Tensor:
-    """Concatenate parts of different widths, with zeros on the right: [(b, t)] -> (B, width)."""
-    return torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in parts])
+def _padded(parts: list[Tensor], length: int) -> Tensor:
+    """Concatenate parts of different lengths, with zeros on the right: [(b, t)] -> (B, length)."""
+    return torch.cat([torch.nn.functional.pad(part, (0, length - part.shape[1])) for part in parts])
 
 
 def critic_of(settings: PPOSettings, policy: PreTrainedModel, reward: Reward) -> Critic:

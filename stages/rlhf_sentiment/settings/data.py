@@ -178,6 +178,6 @@ class DataSettings(Settings):
 
 
 def whole_numbers(data: DataSettings, *names: str) -> list[str]:
-    """Return a list of one message if counts of rows that the grammar writes are no whole numbers, else an empty list."""
+    """Return a list of one message if counts of rows that the grammar writes are not whole numbers, else an empty list."""
     wrong = [f"data.{name}" for name in names if not isinstance(getattr(data, name), int)]
     return [f"{', '.join(wrong)}: should be whole numbers, since the grammar writes these rows"] if wrong else []

@@ -9,6 +9,7 @@ from ..engine.params import Settings, matching
 from .counts import Asked, counting
 
 LOCAL = "models/pretrained/"
+BUILT_IN = ("classifier", "lexicon", "reward")  # the judges that `evaluation/judges.py` has itself
 Share = Annotated[float, Field(ge=0, le=1)]
 Times = Annotated[float, Field(ge=0, le=1e6)]
 
@@ -72,8 +73,8 @@ class EvaluateSettings(Questions):
             Annotated[
                 str,
                 matching(
-                    rf"classifier|lexicon|reward|{LOCAL}\w[\w.-]*|(?!models/)\w[\w.-]*/\w[\w.-]*@[0-9a-f]{{40}}",
-                    "classifier, lexicon, reward, models/pretrained/NAME, or a hub id with its commit, OWNER/NAME@COMMIT",
+                    rf"{'|'.join(BUILT_IN)}|{LOCAL}\w[\w.-]*|(?!models/)\w[\w.-]*/\w[\w.-]*@[0-9a-f]{{40}}",
+                    f"{', '.join(BUILT_IN)}, {LOCAL}NAME, or a hub id with its commit, OWNER/NAME@COMMIT",
                 ),
             ]
         ],

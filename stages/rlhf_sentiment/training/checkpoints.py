@@ -29,7 +29,7 @@ from ..engine.inputs import repository
 from ..engine.locks import locked
 from ..engine.messages import warn
 from ..engine.stage import STAGES
-from ..engine.stopping import asked
+from ..engine.stopping import requested_stop
 
 T = TypeVar("T")
 
@@ -97,7 +97,7 @@ class Checkpoints:
 
     def due(self, step: int, steps: int) -> bool:
         """Return whether to write a checkpoint after `step`: at each interval, after the last step, and before a stop."""
-        return self.every is not None and (step % self.every == 0 or step == steps or asked() is not None)
+        return self.every is not None and (step % self.every == 0 or step == steps or requested_stop() is not None)
 
     @contextmanager
     def writing(self, step: int) -> Iterator[Path]:

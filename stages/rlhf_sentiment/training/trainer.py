@@ -18,7 +18,7 @@ from ..engine import tracking
 from ..engine.errors import StageError
 from ..engine.progress import progress_bar
 from ..engine.records import Row
-from ..engine.stopping import asked, patient
+from ..engine.stopping import patient, requested_stop
 from .checkpoints import Checkpoints
 
 _POINTS = 30  # about how many points a curve has
@@ -140,7 +140,7 @@ class _Watch(TrainerCallback):
         self.bar.update()
         self.bar.set_postfix({new: f"{logs[old]:.3f}" for old, new in self.columns.items()})
         control.should_save = self.kept.due(state.global_step, state.max_steps)
-        control.should_training_stop |= asked() is not None
+        control.should_training_stop |= requested_stop() is not None
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Close the progress bar."""
