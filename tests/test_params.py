@@ -118,6 +118,8 @@ WRONG: list[tuple[str, Any, tuple[str, ...]]] = [
     ("use_wandb", True, ("use_wandb", "report_to?")),
     ("data_dir", "./data", ("data_dir", "data/raw", "data.source")),
     ("foo", 1, ("foo", "unknown")),
+    ("extend", "params.yaml", ("extend", "extends?")),
+    ("Extends", "params.yaml", ("Extends", "extends?")),
 ]
 
 
@@ -129,6 +131,22 @@ def test_a_wrong_setting_is_named_with_what_would_be_right(
     assert_names(message, "params.yaml: ", *named)
     assert len(message.splitlines()) == 1
     assert "checkpoint_every" not in message, "a hint does not list the sections"
+
+
+@pytest.mark.parametrize(
+    ("key", "section", "named"),
+    [
+        ("ppo.steps", "", ("ppo.steps", "`ppo:`", "`steps:`")),
+        ("evaluate.guards.max_kl", "", ("`evaluate:`", "`guards:`", "`max_kl:`")),
+        ("guards.max_kl", "evaluate", ("evaluate.guards.max_kl", "`guards:`", "`max_kl:`")),
+        ("ppo.stepz", "", ("ppo.stepz", "ppo.steps?")),
+    ],
+)
+def test_a_dotted_key_is_answered_with_its_section(tmp_path: Path, key: str, section: str, named: tuple[str, ...]) -> None:
+    tree = tiny_params()
+    (tree[section] if section else tree)[key] = 8
+    (line,) = refusal(tmp_path, tree).splitlines()
+    assert_names(line, "params.yaml: ", "unknown", *named)
 
 
 def test_all_that_asks_for_too_much_is_in_one_line(tmp_path: Path) -> None:

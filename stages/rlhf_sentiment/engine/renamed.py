@@ -65,6 +65,7 @@ _STOP = Became(note="a response ends at EOS")
 _NOT_PUSHED = Became(note="no stage uploads a model")
 _TRACKERS_OWN = Became(note="the tracker's own variables configure it")
 _NAMES = Became(note="`dvc exp run --name NAME` names an experiment")
+_EAGER = Became(note="no stage compiles a model or takes other kernels")
 _KIND = Became(note="all models are decoders, and all of their weights are trained")
 
 RENAMED: dict[str, Became] = {
@@ -201,7 +202,16 @@ RENAMED: dict[str, Became] = {
     **dict.fromkeys(
         ("eval_strategy", "evaluation_strategy", "eval_delay", "eval_on_start", "eval_accumulation_steps"), _MEASURED
     ),
-    **dict.fromkeys(("eval_do_concat_batches", "batch_eval_metrics", "prediction_loss_only", "include_for_metrics"), _MEASURED),
+    **dict.fromkeys(
+        (
+            "eval_do_concat_batches",
+            "batch_eval_metrics",
+            "prediction_loss_only",
+            "include_for_metrics",
+            "eval_use_gather_object",
+        ),
+        _MEASURED,
+    ),
     **dict.fromkeys(
         ("num_sample_generations", "per_device_eval_batch_size", "metric_for_best_model", "greater_is_better"), _MEASURED
     ),
@@ -219,6 +229,11 @@ RENAMED: dict[str, Became] = {
     **dict.fromkeys(("verbose", "log_level", "log_level_replica", "disable_tqdm", "debug"), _PRINTED),
     **dict.fromkeys(("num_workers", "world_size", "local_rank", "accelerator_kwargs", "accelerator_config", "deepspeed"), _ONE),
     **dict.fromkeys(("fsdp", "fsdp_config", "ddp_backend", "ddp_timeout", "ddp_find_unused_parameters"), _ONE),
+    **dict.fromkeys(("ddp_static_graph", "average_tokens_across_devices"), _ONE),
+    **dict.fromkeys(("activation_checkpointing", "activation_checkpointing_kwargs"), _MEMORY),
+    **dict.fromkeys(("enable_jit_checkpoint", "restore_callback_states_from_checkpoint"), _KEPT),
+    **dict.fromkeys(("trackio_bucket_id", "trackio_static_space_id"), _TRACKERS_OWN),
+    "include_num_input_tokens_seen": _LOGGED,
     **dict.fromkeys(("ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ds3_gather_for_generation", "parallelism_config"), _ONE),
     **dict.fromkeys(
         ("no_cuda", "use_cpu", "use_mps_device", "use_ipex", "use_habana"), Became(note="device names the processor")
@@ -227,7 +242,9 @@ RENAMED: dict[str, Became] = {
     **dict.fromkeys(
         ("dataloader_persistent_workers", "dataloader_prefetch_factor", "group_by_length", "label_names"), _LOADING
     ),
-    **dict.fromkeys(("length_column_name", "train_sampling_strategy"), _LOADING),
+    **dict.fromkeys(
+        ("length_column_name", "train_sampling_strategy", "dataloader_multiprocessing_context", "dataloader_in_order"), _LOADING
+    ),
     **dict.fromkeys(
         ("data_seed", "full_determinism"), Became(note="seed and data.seed are the seeds, and each run is reproducible")
     ),
@@ -237,7 +254,9 @@ RENAMED: dict[str, Became] = {
         ("optimize_cuda_cache", "optimize_device_cache", "torch_empty_cache_steps", "auto_find_batch_size"), _MEMORY
     ),
     **dict.fromkeys(("gradient_checkpointing", "gradient_checkpointing_kwargs", "skip_memory_metrics", "use_cache"), _MEMORY),
-    **dict.fromkeys(("torch_compile", "torch_compile_backend", "torch_compile_mode"), Became(note="no stage compiles a model")),
+    **dict.fromkeys(
+        ("torch_compile", "torch_compile_backend", "torch_compile_mode", "use_liger_kernel", "liger_kernel_config"), _EAGER
+    ),
 }
 
 

@@ -121,8 +121,8 @@ def _keep_rates(done: Converted, old: Tree, base: Tree) -> None:
     """Say that a learning rate of the Trainer of transformers is PPO's alone."""
     kept = [key for key in ("sft.learning_rate", "reward.learning_rate") if key not in done.values]
     if kept and "ppo.learning_rate" in done.values and {"per_device_train_batch_size", "num_train_epochs"} & old.keys():
-        values = either([f"{key} {_written(_at(base, key))}" for key in kept], "and")
-        done.lines.append(f"{done.sources['ppo.learning_rate']} is for PPO only; nothing changes {values}")
+        values = either([f"{key} keeps {_written(_at(base, key))}" for key in kept], "and")
+        done.lines.append(f"{values}; {done.sources['ppo.learning_rate']} is for PPO only")
 
 
 def _at(tree: Tree, key: str) -> Any:
@@ -220,6 +220,12 @@ def _target(value: Any, old: Tree, _: Tree) -> dict[str, Any]:
     return {"ppo.kl_target": None if old.get("adap_kl_ctrl") is False else value}
 
 
+def _epochs(value: Any, *_: Tree) -> dict[str, Any]:
+    """Return the settings for a number of epochs, which transformers writes as 3.0."""
+    whole = int(value) if isinstance(value, float) and value.is_integer() else value
+    return dict.fromkeys(RENAMED["num_train_epochs"].settings, whole)
+
+
 Rule = Callable[[Any, Tree, Tree], dict[str, Any]]
 RULES: dict[str, Rule] = {
     **dict.fromkeys(("model", "model_name", "model_name_or_path", "base_model", "sft_model_path"), _model),
@@ -227,6 +233,8 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("mini_batch_size", "gradient_accumulation_steps"), _minibatches),
     "max_length": _max_length,
     "total_episodes": _episodes,
+    "num_train_epochs": _epochs,
+    "max_steps": lambda value, *_: {} if value == -1 else {"ppo.steps": value},  # -1 is the default of transformers
     "adap_kl_ctrl": _adaptive,
     "target": _target,
     "use_wandb": lambda value, *_: {"report_to": "wandb" if _flag(value) else "none"},
