@@ -229,6 +229,8 @@ def _old_lines(tree: dict[str, Any], path: Path, schema: type[BaseModel]) -> lis
         if plain(name) in RENAMED:
             said = str(RENAMED[plain(name)])
         else:
-            said = "is the same" if name in _SAME else f"unknown key; {hint(name, '', known)}"
+            said = (
+                "is the same" if name in _SAME or ("." in name and name in known) else f"unknown key; {hint(name, '', known)}"
+            )
         lines.append(f"{path}: {cut(name)}: {said}")
     return lines

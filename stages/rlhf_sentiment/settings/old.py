@@ -98,10 +98,10 @@ def _values(name: str, value: Any, old: Tree, base: Tree) -> dict[str, Any]:
         return RULES[name](value, old, base)
     if name in RENAMED:
         return dict.fromkeys(RENAMED[name].settings, value)
-    if name in base and not isinstance(base[name], dict):
+    known = keys_in(dict(base))
+    if name in known and not isinstance(_at(base, name), dict):
         return {name: value}
-    known = [*keys_in(dict(base)), "extends"]
-    raise ValueError(f"unknown key; remove it, or correct its name; {hint(name, '', known)}")
+    raise ValueError(f"unknown key; remove it, or correct its name; {hint(name, '', [*known, 'extends'])}")
 
 
 def _fit_micro_batch(done: Converted, base: Tree) -> None:
