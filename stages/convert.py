@@ -68,7 +68,7 @@ def converted(path: Path) -> tuple[str, list[str]]:
 
 def complete(path: Path) -> tuple[str, dict[str, Any], list[str]]:
     """Return a file of settings with those of the files that it extends: text, tree, and a line for each value of its own."""
-    files = extended(path, by_dvc=False)
+    files = extended(path, Params, by_dvc=False)
     base, new = files[-1], merged(files, Params)
     with explained(Params, path, files):
         Params.model_validate(new)

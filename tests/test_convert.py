@@ -11,7 +11,7 @@ import rlhf_sentiment
 from rlhf_sentiment import ConfigError, RLHFConfig
 from rlhf_sentiment.engine.hints import command, keys_of
 from rlhf_sentiment.engine.params import load, read_yaml
-from rlhf_sentiment.engine.renamed import RENAMED
+from rlhf_sentiment.engine.renamed import RENAMED, is_old
 from rlhf_sentiment.engine.stage import _parser
 from rlhf_sentiment.settings.old import RULES, modern
 from rlhf_sentiment.settings.whole import Params
@@ -61,6 +61,33 @@ log_with: tensorboard
 bf16: true
 optimize_cuda_cache: true
 """
+# Keys that trl's PPOConfig writes besides, with mappings and nulls.
+DUMP = """\
+exp_name: sentiment
+tracker_kwargs: {}
+accelerator_kwargs: {}
+project_kwargs: {a: [1]}
+push_to_hub_if_best_kwargs: {}
+forward_batch_size: null
+world_size: null
+max_grad_norm: null
+compare_steps: 1
+is_encoder_decoder: false
+is_peft_model: false
+global_backward_batch_size: 16
+global_batch_size: 128
+score_clip: null
+stop_token: eos
+local_rollout_forward_batch_size: 64
+kl_estimator: k1
+push_to_hub: false
+save_strategy: steps
+eval_strategy: no
+optim: adamw_torch
+adam_beta1: 0.9
+dataloader_num_workers: 0
+max_steps: -1
+"""
 
 
 @pytest.fixture
@@ -95,7 +122,13 @@ def test_the_table_names_settings_that_exist() -> None:
     assert not set(RENAMED) & set(Params.model_fields), "a key of today is not an old key"
 
 
-@pytest.mark.parametrize("text", [FIRST, TRL])
+def test_each_section_is_no_key_of_an_old_file() -> None:
+    sections = [name for name in Params.model_fields if any(key.startswith(f"{name}.") for key in keys_of(Params))]
+    assert [name for name in sections if is_old({name: 1, "lr": 1})] == []
+    assert is_old({"lr": 1, "others": {}})
+
+
+@pytest.mark.parametrize("text", [FIRST, TRL, TRL + DUMP])
 def test_check_names_what_each_old_key_became(folder: World, run_stage: RunStage, text: str) -> None:
     (folder / "old.yaml").write_text(text)
     first, *lines = run_stage(folder, "check", "--params", "old.yaml", status=1).err.splitlines()
@@ -105,6 +138,14 @@ def test_check_names_what_each_old_key_became(folder: World, run_stage: RunStage
     for line, key in zip(lines, old, strict=True):
         assert_names(line, f"old.yaml: {key}: ", *(RENAMED[key].settings if key in RENAMED else ("same",)))
     assert "unknown" not in "".join(lines)
+
+
+def test_check_hints_at_an_unknown_key_of_an_old_file_as_convert_does(folder: World, run_stage: RunStage) -> None:
+    text = "batch_sizes: 3\nlr: 1e-5\n"
+    line = convert_(run_stage, folder, text, status=2).err
+    checked = run_stage(folder, "check", "--params", "old.yaml", status=1).err.splitlines()[1]
+    for said in (line, checked):
+        assert_names(said, "old.yaml: batch_sizes: unknown", "ppo.batch_size")
 
 
 def test_convert_writes_the_first_versions_settings(folder: World, run_stage: RunStage) -> None:
@@ -168,9 +209,48 @@ def test_convert_writes_the_settings_of_trl(folder: World, run_stage: RunStage) 
     assert values(folder / "new.yaml", *expected) == list(expected.values())
 
 
+def test_convert_takes_a_whole_file_of_trl(folder: World, run_stage: RunStage) -> None:
+    text = TRL + DUMP
+    said = convert_(run_stage, folder, text).out.splitlines()
+    for key in yaml.safe_load(text):
+        assert len([line for line in said if line.startswith(f"convert: old.yaml: {key} ")]) == 1, key
+    (unset,) = [line for line in said if " max_grad_norm " in line]
+    assert_names(unset, "null", "ppo.max_grad_norm", "1.0")
+    assert values(folder / "new.yaml", "ppo.max_grad_norm", "ppo.steps", "ppo.minibatches") == [1.0, 200, 4]
+
+
+def test_convert_says_which_learning_rates_stay(folder: World, run_stage: RunStage) -> None:
+    for text, kept in (("", ["sft.learning_rate", "reward.learning_rate"]), ("sft_lr: 1e-4", ["reward.learning_rate"])):
+        said = convert_(run_stage, folder, f"num_train_epochs: 3.0\nlearning_rate: 2e-5\n{text}").out
+        (folder / "new.yaml").unlink()
+        (line,) = [line for line in said.splitlines() if "PPO only" in line]
+        assert re.findall(r"\w+\.learning_rate", line) == kept
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model_name", "gpt2-medium"),
+        ("model_name", "models/pretrained/mine"),
+        ("dataset", "imdb"),
+        ("dataset", "Anthropic/hh-rlhf"),
+        ("dataset", "data/raw/mine.csv"),
+    ],
+)
+def test_no_note_promises_a_commit(folder: World, run_stage: RunStage, key: str, value: str) -> None:
+    (line,) = [line for line in convert_(run_stage, folder, f"{key}: {value}").out.splitlines() if f": {key} " in line]
+    note = line.partition("; ")[2]
+    assert not re.search(r"\bpins\b|\bthen hub\b", note)
+    assert_names(note, "revision", "commit", "branch")
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        ("num_mini_batches: 4", {"ppo.minibatches": 4, "ppo.batch_size": 64}),
+        ("log_with: null", {"report_to": []}),
+        ("lr: 1e-5\nppo.lam: 0.9", {"ppo.learning_rate": 1e-5, "ppo.lam": 0.9}),
+        ("mini_batch_size: null\ngradient_accumulation_steps: null\nsteps: 4", {"ppo.minibatches": 1, "ppo.steps": 4}),
         ("batch_size: 100", {"ppo.batch_size": 100, "ppo.micro_batch_size": 50}),
         ("batch_size: 32", {"ppo.batch_size": 32}),
         ("total_episodes: 640", {"ppo.steps": 10}),
@@ -197,7 +277,14 @@ def test_values_of_old_keys(folder: World, run_stage: RunStage, text: str, expec
         ("max_length: long", ("max_length", "whole number", "'long'")),
         ("max_length: 500", ("max_length", "sft.max_length (500)", "base.context (128)")),
         ("num_samples: 700", ("num_samples", "evaluate.num_samples (700)", "data.prompts_test (600)")),
-        ("model_name: ./mine", ("model_name", "base.model", "models/pretrained/NAME")),
+        *(
+            (f"model_name: {local}", ("model_name", f"'{local}'", "models/pretrained/NAME"))
+            for local in ("./mine", "models/sft", "./models/mine", "/abs/path", "../x", "~/x")
+        ),
+        ("steps: 1\nfoo: 3", ("foo", "unknown", "remove it")),
+        ("steps: 1\nextend: profiles/sst2.yaml", ("extend", "extends?")),
+        ("steps: 1\nExtends: profiles/sst2.yaml", ("Extends", "extends?")),
+        ("steps: 1\nppo.stepz: 3", ("ppo.stepz", "ppo.steps?")),
         ("model_name: 3", ("model_name", "got 3")),
         ("steps: 1\nbatch_sizes: 3", ("batch_sizes", "unknown", "ppo.batch_size")),
         ("steps: 1\nnum_steps: 2", ("num_steps", "ppo.steps", "steps")),
@@ -320,6 +407,10 @@ def test_params_yaml_with_extends_is_refused_and_can_be_completed(folder: World,
         ("check", "--use-wandb true", ["-S report_to=true"]),
         ("ppo", "--data-dir ./data", ["--data-dir", "data.source"]),
         ("ppo", "--config custom.yaml", ["--params FILE"]),
+        ("sft", "--lr 3", ["-S sft.learning_rate=3"]),
+        ("reward", "--lr 3", ["-S reward.learning_rate=3"]),
+        ("ppo", "--lr 3", ["-S ppo.learning_rate=3"]),
+        ("judge", "--lr 3", ["-S ppo.learning_rate=3"]),
         ("ppo", "--bogus 3", ["--bogus"]),
         ("prepare", "--preview many", ["--preview", "'many'"]),
     ],

@@ -117,6 +117,8 @@ WRONG: list[tuple[str, Any, tuple[str, ...]]] = [
     ("sft.lr", 1e-4, ("sft.lr", "sft.learning_rate?")),
     ("data_dir", "./data", ("data_dir", "data/raw", "data.source")),
     ("foo", 1, ("foo", "unknown")),
+    ("extend", "params.yaml", ("extend", "extends?")),
+    ("Extends", "params.yaml", ("Extends", "extends?")),
 ]
 
 
@@ -142,6 +144,22 @@ def test_use_wandb_is_read_as_report_to(
     with pytest.raises(ConfigError) as error:
         load(Params, file, whole=True)
     assert_names(error.value, "params.yaml", "use_wandb", "report_to")
+
+
+@pytest.mark.parametrize(
+    ("key", "section", "named"),
+    [
+        ("ppo.steps", "", ("ppo.steps", "`ppo:`", "`steps:`")),
+        ("evaluate.guards.max_kl", "", ("`evaluate:`", "`guards:`", "`max_kl:`")),
+        ("guards.max_kl", "evaluate", ("evaluate.guards.max_kl", "`guards:`", "`max_kl:`")),
+        ("ppo.stepz", "", ("ppo.stepz", "ppo.steps?")),
+    ],
+)
+def test_a_dotted_key_is_answered_with_its_section(tmp_path: Path, key: str, section: str, named: tuple[str, ...]) -> None:
+    tree = tiny_params()
+    (tree[section] if section else tree)[key] = 8
+    (line,) = refusal(tmp_path, tree).splitlines()
+    assert_names(line, "params.yaml: ", "unknown", *named)
 
 
 def test_all_that_asks_for_too_much_is_in_one_line(tmp_path: Path) -> None:

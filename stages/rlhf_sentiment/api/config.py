@@ -88,7 +88,7 @@ class RLHFConfig(Params):
         return config
 
     def _read(self, path: Path, changes: Mapping[str, Any]) -> None:
-        files = extended(path)
+        files = extended(path, type(self))
         tree = _with(merged(files, type(self)), changes)
         self._check(tree, path, [(Path("settings"), _with({}, changes)), *files])
 

@@ -70,6 +70,12 @@ def hint(name: str, inside: str, known: Sequence[str]) -> str:
 
     The arguments are those of `meant`.
     """
+    above, _, last = name.rpartition(".")
+    within = f"{inside}.{above}".strip(".")
+    if above and within in known:
+        if f"{within}.{last}" in known:
+            return f"write it as a section, `{above.replace('.', ':` with `')}:` with `{last}:` below"
+        return hint(last, within, known)
     if found := meant(name, inside, known):
         return f"did you mean {either(found)}?"
     if not inside and plain(name) in RENAMED:
@@ -94,7 +100,9 @@ def command(stage: str, words: Sequence[str], params: Path) -> str | None:
             continue
         name = plain(option)
         found = meant(name, "", values)
-        own = [key for key in found if key.startswith(f"{SECTIONS.get(stage, stage)}.")]
+        near = f"{SECTIONS.get(stage, stage)}."
+        same = (near + key.rpartition(".")[2] for key in found)
+        own = [key for key in (*found, *same) if key.startswith(near) and key in values]
         if found:
             text = value if given else after if after and not after.startswith("--") else "VALUE"
             changes.append(f"-S {shlex.quote(f'{(own or found)[0]}={cut(text)}')}")

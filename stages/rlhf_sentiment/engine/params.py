@@ -96,7 +96,7 @@ def load(schema: type[S], path: Path, whole: bool = False) -> S:
     Raises:
         ConfigError: one line for each fault, with the file and the key.
     """
-    files = extended(path)
+    files = extended(path, schema)
     tree = merged(files, schema)
     for file, content in files if whole else ():
         if isinstance(content.get("use_wandb"), bool):
@@ -107,11 +107,12 @@ def load(schema: type[S], path: Path, whole: bool = False) -> S:
         return schema.model_validate(tree)
 
 
-def extended(path: Path, by_dvc: bool = True) -> Files:
+def extended(path: Path, schema: type[BaseModel], by_dvc: bool = True) -> Files:
     """Return the content of a file of settings, of the file that it extends, and so on.
 
     Args:
         path: the file. A key `extends` at its top names another file, relative to the folder of the first.
+        schema: the class of the settings, for hints.
         by_dvc: refuse `extends` in params.yaml, which DVC reads without it.
 
     Raises:
@@ -122,7 +123,7 @@ def extended(path: Path, by_dvc: bool = True) -> Files:
     while True:
         tree = read_yaml(path)
         if is_old(tree):
-            raise OldSettingsError(*_old_lines(tree, path))
+            raise OldSettingsError(*_old_lines(tree, path, schema))
         files.append((path, tree))
         if "extends" not in tree:
             return files
@@ -186,7 +187,7 @@ def explained(schema: type[BaseModel], path: Path, files: Files = ()) -> Iterato
         absent = [".".join(map(str, fault["loc"])) for fault in faults if fault["type"] == "missing"]
         lines = [_of_absent(absent, files[-1][0] if files else path)] if absent else []
         others = [fault for fault in faults if fault["type"] != "missing"]
-        known, most = keys_of(schema), _MOST_FAULTS - len(lines)
+        known, most = [*keys_of(schema), *(("extends",) if files else ())], _MOST_FAULTS - len(lines)
         lines += [f"{_file_of(fault['loc'], files, path)}: {_explain(fault, known)}" for fault in others[:most]]
         if len(others) > most:
             lines.append(f"{path}: and {len(others) - most} more")
@@ -231,13 +232,16 @@ def _unknown(name: str, above: str, known: Sequence[str]) -> str:
     return f"{cut(name)}: no such setting; {hint(name, above, known)}" + (f" {note}" if note else "")
 
 
-def _old_lines(tree: dict[str, Any], path: Path) -> list[str]:
+def _old_lines(tree: dict[str, Any], path: Path, schema: type[BaseModel]) -> list[str]:
     """Return the lines about a file with the keys of an old version: one for each key, after a line about the file."""
     lines = [f"{path}: has flat keys, as in old versions; `python stages/convert.py {path} --out NEW.yaml` converts it"]
+    known = [*keys_of(schema), "extends"]
     for name in list(tree)[:_MOST_OLD_KEYS]:
         if plain(name) in RENAMED:
             said = str(RENAMED[plain(name)])
         else:
-            said = "is the same" if name in _SAME else "unknown key; `convert` refuses it"
+            said = (
+                "is the same" if name in _SAME or ("." in name and name in known) else f"unknown key; {hint(name, '', known)}"
+            )
         lines.append(f"{path}: {cut(name)}: {said}")
     return lines

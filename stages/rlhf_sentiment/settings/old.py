@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from ..engine.hints import hint, keys_in
 from ..engine.messages import cut, shown
-from ..engine.renamed import RENAMED, plain
+from ..engine.renamed import RENAMED, either, plain
 
 Tree = Mapping[str, Any]
 
@@ -49,8 +49,10 @@ def modern(old: Tree, base: Tree) -> Converted:
         base: a complete tree of settings, for the values that the file does not have.
     """
     done = Converted({}, {}, [], [])
-    named = {plain(name): value for name, value in old.items()}
+    named = {plain(name): value for name, value in old.items() if value is not None}
     for name, value in old.items():
+        if value is None and plain(name) in RENAMED:
+            continue
         try:
             values = _values(plain(name), value, named, base)
         except ValueError as error:
@@ -63,7 +65,17 @@ def modern(old: Tree, base: Tree) -> Converted:
         done.sources.update(dict.fromkeys(values, name))
         done.lines.append(f"{cut(name)} {_written(value)} {_outcome(name, values)}")
     _fit_micro_batch(done, base)
+    _keep_rates(done, named, base)
+    unset = [name for name, value in old.items() if value is None and plain(name) in RENAMED]
+    done.lines.extend(f"{cut(name)} null {_unset(name, done, base)}" for name in unset)
     return done
+
+
+def _unset(name: str, done: Converted, base: Tree) -> str:
+    """Return what becomes of an old key that is null."""
+    became = RENAMED[plain(name)]
+    kept = [f"{key} keeps {_written(_at(base, key))}" for key in became.settings if key not in done.values]
+    return f"is not set; {', '.join(kept) or 'it changes nothing'}"
 
 
 def _outcome(name: str, values: Tree) -> str:
@@ -86,9 +98,10 @@ def _values(name: str, value: Any, old: Tree, base: Tree) -> dict[str, Any]:
         return RULES[name](value, old, base)
     if name in RENAMED:
         return dict.fromkeys(RENAMED[name].settings, value)
-    if name in base and not isinstance(base[name], dict):
+    known = keys_in(dict(base))
+    if name in known and not isinstance(_at(base, name), dict):
         return {name: value}
-    raise ValueError(f"unknown key; {hint(name, '', keys_in(dict(base)))}")
+    raise ValueError(f"unknown key; remove it, or correct its name; {hint(name, '', [*known, 'extends'])}")
 
 
 def _fit_micro_batch(done: Converted, base: Tree) -> None:
@@ -102,6 +115,21 @@ def _fit_micro_batch(done: Converted, base: Tree) -> None:
         done.values["ppo.micro_batch_size"] = fitting
         done.sources["ppo.micro_batch_size"] = done.sources.get("ppo.batch_size", "batch_size")
         done.lines.append(f"ppo.micro_batch_size becomes {fitting}, which divides the minibatch of {batch // parts}")
+
+
+def _keep_rates(done: Converted, old: Tree, base: Tree) -> None:
+    """Say that a learning rate of the Trainer of transformers is PPO's alone."""
+    kept = [key for key in ("sft.learning_rate", "reward.learning_rate") if key not in done.values]
+    if kept and "ppo.learning_rate" in done.values and {"per_device_train_batch_size", "num_train_epochs"} & old.keys():
+        values = either([f"{key} keeps {_written(_at(base, key))}" for key in kept], "and")
+        done.lines.append(f"{values}; {done.sources['ppo.learning_rate']} is for PPO only")
+
+
+def _at(tree: Tree, key: str) -> Any:
+    """Return the value at a key such as ppo.steps."""
+    for part in key.split("."):
+        tree = tree[part]
+    return tree
 
 
 def _written(value: Any) -> str:
@@ -129,7 +157,10 @@ def _name(value: Any) -> str:
 
 def _model(value: Any, _: Tree, base: Tree) -> dict[str, Any]:
     name = _name(value).removeprefix("./").rstrip("/")
-    if name == "scratch" or name.startswith("models/pretrained/"):
+    pretrained = name.startswith("models/pretrained/")
+    if not pretrained and (value.startswith(("./", "../", "/", "~")) or name.startswith("models/")):
+        raise ValueError(f"{shown(value)} is a local folder; copy it below models/pretrained, and name models/pretrained/NAME")
+    if pretrained or name == "scratch":
         return {"base.model": name, "base.revision": None}
     if name == base["base"]["model"]:
         return {"base.model": name, "base.revision": base["base"]["revision"]}
@@ -189,6 +220,12 @@ def _target(value: Any, old: Tree, _: Tree) -> dict[str, Any]:
     return {"ppo.kl_target": None if old.get("adap_kl_ctrl") is False else value}
 
 
+def _epochs(value: Any, *_: Tree) -> dict[str, Any]:
+    """Return the settings for a number of epochs, which transformers writes as 3.0."""
+    whole = int(value) if isinstance(value, float) and value.is_integer() else value
+    return dict.fromkeys(RENAMED["num_train_epochs"].settings, whole)
+
+
 Rule = Callable[[Any, Tree, Tree], dict[str, Any]]
 RULES: dict[str, Rule] = {
     **dict.fromkeys(("model", "model_name", "model_name_or_path", "base_model", "sft_model_path"), _model),
@@ -196,6 +233,8 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("mini_batch_size", "gradient_accumulation_steps"), _minibatches),
     "max_length": _max_length,
     "total_episodes": _episodes,
+    "num_train_epochs": _epochs,
+    "max_steps": lambda value, *_: {} if value == -1 else {"ppo.steps": value},  # -1 is the default of transformers
     "adap_kl_ctrl": _adaptive,
     "target": _target,
     "use_wandb": lambda value, *_: {"report_to": "wandb" if _flag(value) else "none"},
