@@ -281,7 +281,7 @@ def test_values_of_old_keys(folder: World, run_stage: RunStage, text: str, expec
             (f"model_name: {local}", ("model_name", f"'{local}'", "models/pretrained/NAME"))
             for local in ("./mine", "models/sft", "./models/mine", "/abs/path", "../x", "~/x")
         ),
-        ("steps: 1\nfoo: 3", ("foo", "unknown", "remove it")),
+        ("steps: 1\nfoo: 3", ("foo", "unknown", "leave it out")),
         ("steps: 1\nextend: profiles/sst2.yaml", ("extend", "extends?")),
         ("steps: 1\nExtends: profiles/sst2.yaml", ("Extends", "extends?")),
         ("steps: 1\nppo.stepz: 3", ("ppo.stepz", "ppo.steps?")),

@@ -101,7 +101,7 @@ def _values(name: str, value: Any, old: Tree, base: Tree) -> dict[str, Any]:
     known = keys_in(dict(base))
     if name in known and not isinstance(_at(base, name), dict):
         return {name: value}
-    raise ValueError(f"unknown key; remove it, or correct its name; {hint(name, '', [*known, 'extends'])}")
+    raise ValueError(f"unknown key; leave it out, or correct its name; {hint(name, '', [*known, 'extends'])}")
 
 
 def _fit_micro_batch(done: Converted, base: Tree) -> None:
