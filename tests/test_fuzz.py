@@ -252,7 +252,7 @@ def test_deeply_nested_json_or_a_huge_number_gives_an_error_of_one_line(folder: 
     (folder / name).write_text(text)
     with pytest.raises(StageError) as error:
         READ[name][1](folder / name)
-    assert_names(error.value, name, "not JSON")
+    assert_names(error.value, name, "JSON")
     tame(str(error.value))
 
 
