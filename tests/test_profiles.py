@@ -3,6 +3,7 @@
 import copy
 import json
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -143,7 +144,9 @@ def test_a_llama_without_a_pad_token_runs_every_stage(tmp_path: Path) -> None:
     output = world.run(
         "python", "stages/compare.py", "--prompt", "The film was", "--prompt", "I saw", "--samples", "2", "--csv", "out.csv"
     )
-    assert_names(output, "P(positive)", "4 answers", *(f"{model} 0." for model in CONTESTANTS))
+    assert_names(output, "P(positive)", "mean P(positive)", "95% interval")
+    for model in CONTESTANTS:  # mean, interval, two prompts and four answers
+        assert re.search(rf"^ *{model} +0\.\d\d +0\.\d\d to 0\.\d\d +2 +4 *$", output, re.MULTILINE), output
     assert len((world / "out.csv").read_text().splitlines()) == 1 + 2 * 2 * len(CONTESTANTS)
 
 

@@ -412,7 +412,7 @@ UNASKED = '{"prompt": "a", "sample": 0, "response": "", "tokens": [], "finished"
             ["data/prepared/labelled.jsonl", "label", "0", "1"],
         ),
         ("evaluate", lambda w: (w / "metrics/judge.json").write_text("{}"), ["metrics/judge.json", "cut_words"]),
-        ("evaluate", lambda w: shutil.rmtree(w / "models/pretrained"), ["`git checkout models/pretrained`"]),
+        ("hashes", lambda w: shutil.rmtree(w / "models/pretrained"), ["`git checkout models/pretrained`"]),
         ("evaluate", lambda w: w.set("evaluate.samples_per_prompt", 3), ["data/samples", "different prompts"]),
         ("evaluate", lambda w: (w / "metrics/judge.json").write_text("[]"), ["metrics/judge.json", "list", "object"]),
         (
