@@ -11,8 +11,7 @@ import json
 from pydantic import ConfigDict
 
 from rlhf_sentiment.engine.dvc_state import hash_of, hashes_known
-from rlhf_sentiment.engine.errors import StageError
-from rlhf_sentiment.engine.inputs import BROUGHT, RECORDS, named_by, whence
+from rlhf_sentiment.engine.inputs import BROUGHT, RECORDS, named_by
 from rlhf_sentiment.engine.outputs import writing
 from rlhf_sentiment.engine.params import Settings
 from rlhf_sentiment.settings.judge import JudgeSource
@@ -59,30 +58,20 @@ class Params(Settings):
 
 
 def main(params: Params) -> str:
-    """Write a record for each stage that reads files of the user: value of a setting -> path -> hash.
-
-    Raises:
-        StageError: a setting names nothing that is there. This stage says so before DVC removes the outs of another stage.
-    """
+    """Write a record for each stage that reads files of the user: value of a setting -> path -> hash."""
     data, evaluate = params.data, params.evaluate
-    sources = {"data.source": data.source, "data.corpus": data.corpus, "data.prompts": data.prompts}
-    settings: dict[str, dict[str, str | None]] = {
-        "prepare": {**sources, "judge.source": params.judge.source},
-        "base": {"base.model": params.base.model},
-        "sample": {"evaluate.prompts_file": evaluate.prompts_file},
-        "evaluate": {f"evaluate.judges, item {number}": judge for number, judge in enumerate(evaluate.judges, start=1)},
+    settings: dict[str, list[str | None]] = {
+        "prepare": [data.source, data.corpus, data.prompts, params.judge.source],
+        "base": [params.base.model],
+        "sample": [evaluate.prompts_file],
+        "evaluate": [*evaluate.judges],
     }
     known, count = hashes_known(), 0
     for reader, values in settings.items():
-        record = {}
-        for setting, value in values.items():
-            if value and value.startswith(BELOW):
-                paths = named_by(value)
-                if not paths:
-                    raise StageError(f"{setting}: {value} is missing; put it there, or name another path{whence(value)}")
-                record[value.rstrip("/")] = {path.as_posix(): hash_of(path, known) for path in paths}
+        named = sorted({value.rstrip("/") for value in values if value and value.startswith(BELOW)})
+        record = {value: {path.as_posix(): hash_of(path, known) for path in named_by(value)} for value in named}
         with writing(f"{RECORDS}/{reader}.json") as aside:
-            aside.write_text(json.dumps(dict(sorted(record.items())), indent=2) + "\n", encoding="utf-8", newline="\n")
+            aside.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8", newline="\n")
         count += sum(map(len, record.values()))
     return f"the settings name {count} of your files and folders"
 

@@ -113,7 +113,8 @@ def test_an_experiment_names_the_files_that_it_lacks(tmp_path: Path) -> None:
     assert_names(the_error("check", said), "params.yaml", "evaluate.prompts_file", "prompts/mine.txt", "no such file", "--temp")
     world.run("git", "add", "prompts/mine.txt")  # staged, not committed
     said = world.run("dvc", "exp", "run", "--temp", "prepare", status=255)
-    assert_names(said, "hashes: data.source: data/raw/mine is missing", "--temp", "`dvc add`")
+    assert_names(said, "prepare: data/raw/mine is missing", "data.source", "--temp")
+    assert_names(lacks(said), "data/raw/mine/test.jsonl", "1 more", "`dvc add`")
 
     world.run("dvc", "add", "data/raw/mine")
     world.run("git", "add", "data/raw/mine.dvc")  # and not the .gitignore that DVC wrote beside it
