@@ -4,6 +4,7 @@ From files to rows:
 
 files            find files, folders, globs and hub data sets
 formats          read the rows of one file
+json_objects     find the rows of a JSON file that is one object
 delimited        read CSV and TSV
 folders          read folders of texts, one folder for each class
 splits           the split of a file or a text

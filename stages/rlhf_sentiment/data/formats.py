@@ -26,7 +26,7 @@ from ..engine.progress import progress_bar
 from ..engine.records import Row
 from ..settings.data import DataSettings
 from .delimited import Line, delimited, refuse_twins
-from .wrapped import rows_in
+from .json_objects import rows_in
 
 # The place of a row in its file (a number from 1, or the name of its text), and the row or the reason why it cannot be used. A
 # reason is its kind, and then the row's own values in parentheses.
