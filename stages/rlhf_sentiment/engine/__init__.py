@@ -16,6 +16,7 @@ stopping     stop at a signal, or when dvc has ended
 tracking     report a stage to trackers, such as TensorBoard
 trackers     what each tracker needs, and where it writes
 dvc_state    what DVC records: current writers, past runs, hashes
+hub          the hub's answers, with a limit on waiting
 progress     progress bars
 messages     how messages quote values
 """

@@ -105,6 +105,8 @@ def command(stage: str, words: Sequence[str], params: Path) -> str | None:
         own = [key for key in (*found, *same) if key.startswith(near) and key in values]
         if found:
             text = value if given else after if after and not after.startswith("--") else "VALUE"
+            if name == "use_wandb":  # it was true or false, or an option without a value
+                text = "none" if text.lower() == "false" else "wandb"
             changes.append(f"-S {shlex.quote(f'{(own or found)[0]}={cut(text)}')}")
         elif name in RENAMED:
             notes.append(f"{option} {RENAMED[name]}")
