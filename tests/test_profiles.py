@@ -28,7 +28,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "sft": {"epochs": 1},
     "reward": {"epochs": 1},
     "ppo": {"steps": 1, "validation_prompts": 4},
-    "evaluate": {"num_samples": 10, "exam_texts": 30, "resamples": 99, "listed_prompts": 3},
+    "evaluate": {"num_samples": 10, "exam_texts": 30, "distinct_tokens": 20, "resamples": 99, "listed_prompts": 3},
 }
 
 
@@ -98,9 +98,9 @@ def test_a_hub_data_set_is_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     small = {key: value for key, value in SMALL["data"].items() if key not in ("source", "prompt_words")}
     data = DataSettings(**tree["data"] | small)
     prepared = prepare.prepare(prepare_params(data, judge))
-    assert [fates["rows_kept"] for fates in prepared.metrics["files"].values()] == [500, 120] * len(sources)
-    assert prepared.metrics["shape"] == {"lm-sentiment": "preferences", "hh-rlhf": "transcripts"}.get(profile, "labelled")
-    assert prepared.metrics["preferred_for"] == ("helpfulness and harmlessness" if profile == "hh-rlhf" else "positivity")
+    assert [fates["rows_kept"] for fates in prepared.figures["files"].values()] == [500, 120] * len(sources)
+    assert prepared.figures["shape"] == {"lm-sentiment": "preferences", "hh-rlhf": "transcripts"}.get(profile, "labelled")
+    assert prepared.figures["preferred_for"] == ("helpfulness and harmlessness" if profile == "hh-rlhf" else "positivity")
     assert all(len(rows) > 0.8 * asked for rows, asked in ((prepared.tables["sft"], 32), (prepared.tables["labelled"], 140)))
 
 
