@@ -44,7 +44,7 @@ def small(profile: str, model: str, **ppo: Any) -> dict[str, Any]:
 
 def assert_every_stage_ran(world: World, output: str) -> dict[str, Any]:
     assert len(world.stages_run(output)) == len(pipeline())
-    result: dict[str, Any] = json.loads((world / "metrics/evaluation.json").read_text())
+    result: dict[str, Any] = json.loads((world / "reports/evaluation.json").read_text())
     for model in CONTESTANTS:
         assert result[model]["samples"] == 10
         assert "grammar_parses" not in result[model], "the grammar did not write these texts"
@@ -130,7 +130,7 @@ def test_a_llama_without_a_pad_token_runs_every_stage(tmp_path: Path) -> None:
     write_llama(world / "models/pretrained/llama")
     write_reviews(world / "data/raw/made", train=400, test=80)
     result = assert_every_stage_ran(world, world.run("dvc", "repro"))
-    assert json.loads((world / "metrics/sft.json").read_text())["rows"] == 32
+    assert json.loads((world / "reports/sft.json").read_text())["rows"] == 32
 
     from rlhf_sentiment.models.loading import load_policy, load_tokenizer
 
@@ -169,7 +169,7 @@ def test_a_model_of_distilgpt2s_width_runs_every_stage(tmp_path: Path) -> None:
     write_reviews(world / "data/raw/made", train=400, test=80)
     result = assert_every_stage_ran(world, world.run("dvc", "repro"))
     assert json.loads((world / "models/ppo/config.json").read_text())["vocab_size"] == 50_258, "GPT-2 gets a pad token"
-    ppo = json.loads((world / "metrics/ppo.json").read_text())
+    ppo = json.loads((world / "reports/ppo.json").read_text())
     assert ppo["optimizer_steps"] == 4
     assert ppo["first_ratio_error"] < 1e-4
     # The perplexity of a random model is about the size of its vocabulary.

@@ -572,11 +572,11 @@ def test_the_card_says_what_the_data_are(small_world: World, run_stage: RunStage
     for name in ("check", "hashes", "prepare"):
         run_stage(small_world, name)
     card = (small_world / "data/prepared/README.md").read_text()
-    metrics = json.loads((small_world / "metrics/data.json").read_text())
+    figures = json.loads((small_world / "reports/data.json").read_text())
     assert "- Source: data/raw/reviews (labelled)" in card
     assert r"- Licence: CC0 \<b\>" in card
     assert r"| reviews/train\_jsonl | 400 | 400 | 0 | 0 | 0 |" in card
-    assert f"| sft | train | {metrics['splits']['sft']['train']} |" in card
+    assert f"| sft | train | {figures['splits']['sft']['train']} |" in card
     for title in ("### corpus, train", "### preferences, validation", "### prompts, test", "## Lengths"):
         assert title in card
 
