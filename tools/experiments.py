@@ -24,9 +24,7 @@ from rlhf_sentiment.evaluation.contestants import CONTESTANTS, TREATMENT
 HEADERS = ["experiment", "created", "state", *CONTESTANTS, "over sft", "KL", "perpl.", "dist_2", "settings"]
 SIDES = ["left"] * 3 + ["right"] * len(CONTESTANTS) + ["left"] + ["right"] * 3 + ["left"]
 WIDTH = 120
-LEGEND = (
-    "base, sft, rlhf: mean P(positive). over sft: improvement of rlhf, with its interval over prompts. KL: nats per response."
-)
+LEGEND = "base, sft, rlhf: mean P(positive). over sft: rlhf - sft, with its interval over prompts. KL: nats per response."
 NONE = "No experiment began from here. To run one: dvc exp run -S ppo.steps=200"
 Entry = dict[str, Any]
 
@@ -111,12 +109,12 @@ def changed(before: dict[str, str], after: dict[str, str]) -> str:
 def table(rows: list[list[str]]) -> str:
     """Return a table of at most 120 characters. Settings that do not fit are shortened."""
 
-    def drawn(longest: int) -> str:
-        cells = [[*others, cut(settings, longest)] for *others, settings in rows]
+    def drawn(settings: list[str]) -> str:
+        cells = [[*others, shown] for (*others, _), shown in zip(rows, settings, strict=True)]
         return tabulate(cells, HEADERS, tablefmt="plain", disable_numparse=True, colalign=SIDES)
 
-    others = max(map(len, drawn(0).splitlines())) - len(HEADERS[-1])
-    return drawn(WIDTH - others)
+    taken = max(map(len, drawn([""] * len(rows)).splitlines())) - len(HEADERS[-1])
+    return drawn([cut(settings, WIDTH - taken) for *_, settings in rows])
 
 
 def main() -> None:
