@@ -15,12 +15,14 @@ import pandas as pd
 import torch
 
 from rlhf_sentiment.engine.params import Device, Seed, Settings
-from rlhf_sentiment.engine.records import Row, read_json, read_table, write_metrics
+from rlhf_sentiment.engine.records import Row, read_json, read_table, write_metrics, write_table
 from rlhf_sentiment.engine.tracking import log_table
+from rlhf_sentiment.evaluation.answers import table_of_answers, write_answers
 from rlhf_sentiment.evaluation.contestants import CONTESTANTS
 from rlhf_sentiment.evaluation.exam import Exam, read_exam
+from rlhf_sentiment.evaluation.figures import about_judges, metrics_of, shares
 from rlhf_sentiment.evaluation.guards import guard
-from rlhf_sentiment.evaluation.measures import figures_of_contestants, hacking_gap, plain
+from rlhf_sentiment.evaluation.measures import figures_of_contestants, hacking_gap, plain, too_few_tokens
 from rlhf_sentiment.evaluation.panel import Judged, figures_of_judges, judge
 from rlhf_sentiment.evaluation.plot_data import make_tables, side_by_side, write_tables
 from rlhf_sentiment.evaluation.plots import draw
@@ -46,8 +48,8 @@ READS = [
     *(one.folder for one in CONTESTANTS.values()),
     "models/reward",
     "models/judge",
-    "metrics/data.json",
-    "metrics/judge.json",
+    "reports/data.json",
+    "reports/judge.json",
     *(f"plots/{name}.csv" for name in CURVES),
 ]
 WRITES = [
@@ -57,6 +59,8 @@ WRITES = [
     "plots/reliability.csv",
     "plots/frontier.csv",
     "plots/samples.csv",
+    "plots/figures.csv",
+    "plots/judges.csv",
     "plots/training.png",
     "plots/ppo.png",
     "plots/comparison.png",
@@ -64,6 +68,8 @@ WRITES = [
     "plots/reliability.png",
     "plots/frontier.png",
     "reports/report.md",
+    "reports/evaluation.json",
+    "reports/answers.csv.gz",
 ]
 
 
@@ -85,7 +91,7 @@ class Inputs(NamedTuple):
     """What the stages before this one wrote.
 
     Attributes:
-        source, preferred_for: of metrics/data.json.
+        source, preferred_for: of reports/data.json.
         words: the number of words of a cut text.
         curves: what the training stages wrote, by the name of the file in plots/.
         samples: the answers of the contestants.
@@ -108,7 +114,8 @@ def main(params: Params) -> str:
     inputs = read_inputs(params.evaluate)
     judged = judge(params.evaluate, inputs.exam, inputs.samples, device)
     result, warnings = measure(params, inputs, judged, device)
-    write_metrics("metrics/evaluation.json", result)
+    write_figures(result)
+    write_answers("reports/answers.csv.gz", table_of_answers(inputs.samples, judged.answers))
     log_table("evaluation", [{"model": name, **result[name]} for name in CONTESTANTS])
     listed = draw_plots(params, inputs, judged, result)
     shown = listed[: params.evaluate.shown_samples]
@@ -117,13 +124,24 @@ def main(params: Params) -> str:
 
 
 def measure(params: Params, inputs: Inputs, judged: Judged, device: torch.device) -> tuple[Row, list[str]]:
-    """Return the tree of metrics/evaluation.json, and a line for each guard that a contestant crosses."""
+    """Return the tree of reports/evaluation.json, and a line for each warning."""
     samples, settings, synthetic = inputs.samples, params.evaluate, inputs.source == "synthetic"
-    models = figures_of_contestants(samples, judged.answers, params.ppo.temperature, synthetic, device)
-    warnings = guard(models, settings.guards)
+    few = too_few_tokens(samples, settings.distinct_tokens)
+    models = figures_of_contestants(
+        samples, judged.answers, params.ppo.temperature, settings.distinct_tokens, synthetic, device
+    )
+    warnings = few + guard(models, settings.guards)
     result: Row = {"prompts": len(samples.prompts)} | models | comparisons(judged.positive, **params.certainty)
     result["reward_hacking_gap"] = hacking_gap(judged.answers)
     return plain(result | figures_of_judges(judged, inputs.exam.labels, settings.confidence)), warnings
+
+
+def write_figures(result: Row) -> None:
+    """Write the tree, the numbers of it that are metrics, and the shares of it that are in plots/."""
+    write_metrics("reports/evaluation.json", result)
+    write_metrics("metrics/evaluation.json", metrics_of(result))
+    write_table("plots/figures.csv", shares(result), digits=4)
+    write_table("plots/judges.csv", about_judges(result), digits=4)
 
 
 def draw_plots(params: Params, inputs: Inputs, judged: Judged, result: Row) -> list[Row]:
@@ -141,8 +159,8 @@ def read_inputs(settings: EvaluateSettings) -> Inputs:
     Raises:
         StageError: a file is damaged, or the contestants answered different prompts.
     """
-    data = read_json("metrics/data.json", {"source": str, "preferred_for": str})
-    words = read_json("metrics/judge.json", {"cut_words": int})["cut_words"]
+    data = read_json("reports/data.json", {"source": str, "preferred_for": str})
+    words = read_json("reports/judge.json", {"cut_words": int})["cut_words"]
     curves = {name: read_table(f"plots/{name}.csv", columns) for name, columns in CURVES.items()}
     samples, exam = read_samples(settings.samples_per_prompt), read_exam(settings.exam_texts, words)
     return Inputs(data["source"], data["preferred_for"], words, curves, samples, exam)

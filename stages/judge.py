@@ -17,7 +17,7 @@ from rlhf_sentiment.evaluation.classifier import Judge, examine, examine_both, i
 from rlhf_sentiment.settings.judge import JudgeSettings
 
 READS = ["data/prepared/labelled.jsonl"]
-WRITES = ["models/judge", "metrics/judge.json"]
+WRITES = ["models/judge", "reports/judge.json", "metrics/judge.json"]
 
 
 class Params(Settings):
@@ -46,7 +46,7 @@ def main(params: Params) -> str:
     classifier = examine_both(whole, cut, truth)
     if negated.any():
         classifier["accuracy_negated"] = examine(whole[negated], truth[negated])["accuracy"]
-    metrics = {
+    figures = {
         "texts": len(texts["train"]),
         "texts_held_out": len(held_out),
         "texts_negated": int(negated.sum()),
@@ -54,7 +54,8 @@ def main(params: Params) -> str:
         "classifier": classifier,
         "strongest": {side: ", ".join(terms) for side, terms in judge.strongest(12).items()},
     }
-    write_metrics("metrics/judge.json", metrics)
+    write_metrics("reports/judge.json", figures)
+    write_metrics("metrics/judge.json", {name: classifier[name] for name in ("accuracy", "accuracy_cut")})
     result = f"accuracy {classifier['accuracy']:.3f}, {classifier['accuracy_cut']:.3f} on truncated texts"
     return result + (f", {classifier['accuracy_negated']:.3f} on negated texts" if negated.any() else "")
 

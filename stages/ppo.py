@@ -23,7 +23,7 @@ from rlhf_sentiment.settings.ppo import PPOSettings
 from rlhf_sentiment.training.checkpoints import Checkpoints
 
 READS = ["models/sft", "models/reward", "data/prepared/prompts.jsonl"]
-WRITES = ["models/ppo", "metrics/ppo.json", "plots/ppo.csv", "plots/ppo_validation.csv"]
+WRITES = ["models/ppo", "reports/ppo.json", "metrics/ppo.json", "plots/ppo.csv", "plots/ppo_validation.csv"]
 
 
 class Params(Settings):
@@ -65,7 +65,7 @@ def main(params: Params) -> str:
     write_table("plots/ppo.csv", run.curve)
     write_table("plots/ppo_validation.csv", run.validated)
     before, after, last = run.validated[0], run.validated[-1], run.curve[-1]
-    metrics = {
+    figures = {
         "steps": run.step,
         "episodes": run.step * settings.batch_size,
         "optimizer_steps": run.step * settings.ppo_epochs * settings.minibatches,
@@ -79,7 +79,9 @@ def main(params: Params) -> str:
         "validation_kl": after["kl"],
         **{name: last[name] for name in ("kl_penalty", "kl_k3", "entropy", "explained_variance", "first_ratio_error")},
     }
-    write_metrics("metrics/ppo.json", metrics)
+    write_metrics("reports/ppo.json", figures)
+    headline = ("steps", "validation_score", "validation_kl", "entropy")
+    write_metrics("metrics/ppo.json", {name: figures[name] for name in headline})
     kept.finish(WRITES)
     return f"validation score {before['score']:.2f} -> {after['score']:.2f} at {after['kl']:.2f} nats of KL per response"
 

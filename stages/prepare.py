@@ -1,7 +1,7 @@
 """Prepare the data: the corpus, demonstrations, preference pairs, labelled texts and prompts that the other stages use.
 
 The source is a seeded grammar, a hub data set, or files below data/raw. Files hold labelled texts, or preferences of people, in
-any of the shapes of rlhf_sentiment/data/shapes.py. Each row of a source has one outcome, and metrics/data.json counts them.
+any of the shapes of rlhf_sentiment/data/shapes.py. Each row of a source has one outcome, and reports/data.json counts them.
 Held-out texts and their near-duplicates are excluded from all training data. The judge shares no training data with the reward
 model: its texts have no near-duplicate among the preference pairs.
 
@@ -27,7 +27,7 @@ from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.engine.messages import warn
 from rlhf_sentiment.engine.outputs import writing
 from rlhf_sentiment.engine.params import Settings
-from rlhf_sentiment.engine.records import Row, write_metrics, write_rows
+from rlhf_sentiment.engine.records import Row, write_metrics, write_rows, write_table
 from rlhf_sentiment.settings.counts import Asked, number_of
 from rlhf_sentiment.settings.data import DataSettings
 from rlhf_sentiment.settings.evaluate import Asking
@@ -38,8 +38,17 @@ READS = ["data/hashes/prepare.json"]
 WRITES = [
     *(f"data/prepared/{name}.jsonl" for name in (*TABLES, "rejected")),
     "data/prepared/README.md",
+    "reports/data.json",
     "metrics/data.json",
+    "plots/rows.csv",
 ]
+OUTCOMES = {
+    "rows_read": "read",
+    "rows_kept": "kept",
+    "rows_rejected": "rejected",
+    "duplicates_dropped": "duplicates",
+    "overlap_dropped": "overlaps",
+}
 
 
 class Params(Settings):
@@ -52,23 +61,25 @@ class Params(Settings):
 
 
 class Prepared(NamedTuple):
-    """The tables, the rows that were dropped, the metrics, and the section `data` as it was used."""
+    """The tables, the rows that were dropped, the tree of reports/data.json, and the section `data` as it was used."""
 
     tables: Tables
     dropped: list[Row]
-    metrics: Row
+    figures: Row
     data: DataSettings
 
 
 def main(params: Params) -> str:
-    """Write the tables, the dropped rows, the card and the metrics."""
+    """Write the tables, the dropped rows, the card and the figures."""
     prepared = prepare(params)
     for name in TABLES:
         write_rows(f"data/prepared/{name}.jsonl", prepared.tables[name])
     write_rows("data/prepared/rejected.jsonl", prepared.dropped)
     with writing("data/prepared/README.md") as aside:
-        aside.write_text(card(prepared.tables, prepared.metrics, prepared.data), encoding="utf-8", newline="\n")
-    write_metrics("metrics/data.json", prepared.metrics)
+        aside.write_text(card(prepared.tables, prepared.figures, prepared.data), encoding="utf-8", newline="\n")
+    write_metrics("reports/data.json", prepared.figures)
+    write_metrics("metrics/data.json", totals(prepared.figures))
+    write_table("plots/rows.csv", counts_of_rows(prepared.figures))
     return summary(prepared)
 
 
@@ -82,11 +93,21 @@ def preview_source(params: Params, count: int) -> str:
 def summary(prepared: Prepared) -> str:
     """Return the sizes of the tables, and the number of the source's rows with each outcome."""
     counts = ", ".join(f"{len(prepared.tables[name])} {name}" for name in TABLES)
-    fates: Counter[str] = Counter()
-    for file in prepared.metrics["files"].values():
-        fates.update(file)
-    names = {"rows_rejected": "rejected", "duplicates_dropped": "duplicates", "overlap_dropped": "overlaps"}
-    return f"{counts}; of {fates['rows_read']} rows " + ", ".join(f"{fates[key]} {name}" for key, name in names.items())
+    fates = totals(prepared.figures)
+    dropped = ", ".join(f"{fates[key]} {OUTCOMES[key]}" for key in list(OUTCOMES)[2:])
+    return f"{counts}; of {fates['rows_read']} rows {dropped}"
+
+
+def totals(figures: Row) -> dict[str, int]:
+    """Return the numbers of metrics/data.json: the rows of all files, by outcome."""
+    return {key: sum(fates[key] for fates in figures["files"].values()) for key in OUTCOMES}
+
+
+def counts_of_rows(figures: Row) -> list[Row]:
+    """Return the rows of plots/rows.csv: the rows of each file by outcome, and the rows of each table and split."""
+    of_files = {f"{file}, {name}": fates[key] for file, fates in figures["files"].items() for key, name in OUTCOMES.items()}
+    of_tables = {f"{table}, {split}": rows for table, splits in figures["splits"].items() for split, rows in splits.items()}
+    return [{"rows": name, "count": count} for name, count in (of_files | of_tables).items()]
 
 
 def prepare(params: Params) -> Prepared:
@@ -112,7 +133,7 @@ def prepare(params: Params) -> Prepared:
     pairs = about_pairs(tables["preferences"]) | {"flipped": sum(flips)}
     warn_of_lengths(pairs)
     prompts = sources.intakes.get("data.prompts" if data.prompts else "data.source")
-    metrics: Row = {
+    figures: Row = {
         "source": sources.name,
         "shape": sources.shape,
         "judge_source": sources.judge,
@@ -125,7 +146,7 @@ def prepare(params: Params) -> Prepared:
         "dropped_unsure": unsure.total(),
         "splits": {table: dict(sorted(Counter(row["split"] for row in tables[table]).items())) for table in TABLES},
     }
-    return Prepared(tables, [row for intake in intakes for row in intake.dropped] + ledger.dropped, metrics, data)
+    return Prepared(tables, [row for intake in intakes for row in intake.dropped] + ledger.dropped, figures, data)
 
 
 def make_tables(sources: Sources, data: DataSettings, ledger: Ledger, sizes: Sizes) -> Tables:
@@ -209,7 +230,7 @@ def warn_of_lengths(pairs: Row) -> None:
         often = f"the chosen response is the longer one in {pairs['chosen_longer']:.0%} of the training pairs"
         warn(
             "prepare",
-            f"{often}, so a reward model can learn length; compare accuracy_of_longer in metrics/reward.json",
+            f"{often}, so a reward model can learn length; compare accuracy_of_longer in reports/reward.json",
         )
 
 

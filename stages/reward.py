@@ -17,7 +17,7 @@ from rlhf_sentiment.settings.reward import RewardSettings
 from rlhf_sentiment.training.checkpoints import Checkpoints
 
 READS = ["models/sft", "data/prepared/preferences.jsonl"]
-WRITES = ["models/reward", "metrics/reward.json", "plots/reward.csv"]
+WRITES = ["models/reward", "reports/reward.json", "metrics/reward.json", "plots/reward.csv"]
 
 
 class Params(Settings):
@@ -37,13 +37,15 @@ def main(params: Params) -> str:
     model = load_reward_model("models/sft", resolve_device(params.device), new_head=True)
     tokenizer = load_tokenizer("models/sft")
     pairs = read_rows(READS[1], dict.fromkeys(("prompt", "chosen", "rejected", "split"), str))
-    curve, metrics = train_reward(model, tokenizer, pairs, params.reward, params.seed, kept, READS[1])
+    curve, figures = train_reward(model, tokenizer, pairs, params.reward, params.seed, kept, READS[1])
     save(model, tokenizer, "models/reward")
     write_table("plots/reward.csv", curve)
-    write_metrics("metrics/reward.json", metrics)
+    write_metrics("reports/reward.json", figures)
+    accuracy = {name: figures[name] for name in ("accuracy", "accuracy_low", "accuracy_high")}
+    write_metrics("metrics/reward.json", accuracy)
     kept.finish(WRITES)
-    low, high = metrics["accuracy_low"], metrics["accuracy_high"]
-    return f"accuracy {metrics['accuracy']:.3f} on held-out pairs [{low:.3f}, {high:.3f}]"
+    share, low, high = accuracy.values()
+    return f"accuracy {share:.3f} on held-out pairs [{low:.3f}, {high:.3f}]"
 
 
 if __name__ == "__main__":

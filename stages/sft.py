@@ -21,7 +21,7 @@ from rlhf_sentiment.training.checkpoints import Checkpoints
 from rlhf_sentiment.training.trainer import arguments, train
 
 READS = ["models/base", "data/prepared/sft.jsonl"]
-WRITES = ["models/sft", "metrics/sft.json", "plots/sft.csv"]
+WRITES = ["models/sft", "reports/sft.json", "metrics/sft.json", "plots/sft.csv"]
 
 
 class Params(Settings):
@@ -75,8 +75,8 @@ def main(params: Params) -> str:
     save(model, tokenizer, "models/sft")
     write_table("plots/sft.csv", curve)
     last = curve[-1]
-    metrics = {"rows": len(rows), "rows_too_long": too_long, **last}
-    write_metrics("metrics/sft.json", metrics)
+    write_metrics("reports/sft.json", {"rows": len(rows), "rows_too_long": too_long, **last})
+    write_metrics("metrics/sft.json", {name: last[name] for name in ("loss", "token_accuracy")})
     kept.finish(WRITES)
     return f"loss {curve[0]['loss']:.3f} -> {last['loss']:.3f} nats per token"
 

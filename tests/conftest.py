@@ -53,7 +53,7 @@ TINY: dict[str, dict[str, Any]] = {
     "reward": {"max_length": 160},
     "ppo": {"steps": 2, "batch_size": 8, "micro_batch_size": 4, "ppo_epochs": 2, "max_new_tokens": 12, "validation_prompts": 8},
     "generation": {"max_new_tokens": 12},
-    "evaluate": {"num_samples": 20, "exam_texts": 50, "resamples": 199, "listed_prompts": 5},
+    "evaluate": {"num_samples": 20, "exam_texts": 50, "distinct_tokens": 200, "resamples": 199, "listed_prompts": 5},
 }
 
 # The section `data` for a small folder of reviews.

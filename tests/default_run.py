@@ -32,7 +32,7 @@ def main() -> None:
     held_out = sides("validation") + [row["text"] for row in rows("labelled", "test")]
     trained = sides("train") + [row["text"] for table in ("corpus", "labelled") for row in rows(table, "train")]
     trained += [row["prompt"] + row["response"] for row in rows("sft")]
-    result = json.loads(Path("metrics/evaluation.json").read_text())
+    result = json.loads(Path("reports/evaluation.json").read_text())
     base, sft, rlhf, gain = (result[key] for key in ("base", "sft", "rlhf", "improvement_over_sft"))
     claims = {
         "at least 500 test prompts": rlhf["samples"] >= 500,

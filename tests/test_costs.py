@@ -15,12 +15,13 @@ from .conftest import ROOT, assert_names
 
 def test_distinct_bigrams() -> None:
     # (1 2)(2 3) and (1 2)(2 4): 3 distinct of 4. No bigram spans two responses.
-    assert distinct([[1, 2, 3], [1, 2, 4]], 2, 100) == pytest.approx(3 / 4)
+    assert distinct([[1, 2, 3], [1, 2, 4]], 2, 6) == pytest.approx(3 / 4)
     # The first 5 tokens: (1 2)(2 3) and (1 2): 2 distinct of 3.
     assert distinct([[1, 2, 3], [1, 2, 4]], 2, 5) == pytest.approx(2 / 3)
-    assert distinct([[1]], 2, 5) == 0
-    assert distinct([[1, 2, 3], [1, 2, 4]], 1, 100) == pytest.approx(4 / 6)
-    assert distinct([[1, 2, 3], [1, 2, 4]], 3, 100) == 1
+    assert distinct([[1], [1]], 2, 2) == 0, "there is no bigram"
+    assert distinct([[1, 2, 3], [1, 2, 4]], 1, 6) == pytest.approx(4 / 6)
+    assert distinct([[1, 2, 3], [1, 2, 4]], 3, 6) == 1
+    assert distinct([[1, 2, 3], [1, 2, 4]], 2, 7) is None, "six tokens are too few"
 
 
 def test_repetition_is_within_a_response() -> None:
@@ -57,7 +58,7 @@ def guards() -> Guards:
     return EvaluateSettings.model_validate(tree).guards
 
 
-FIGURES: dict[str, float] = {
+FIGURES: dict[str, float | None] = {
     "perplexity": 4.0,
     "kl_to_sft": 0.0,
     "distinct_2": 0.2,
@@ -97,6 +98,11 @@ def test_each_guard_names_its_figure_and_its_limit(
 
 def test_a_figure_at_its_limit_crosses_no_guard() -> None:
     assert crossed(FIGURES | {"cut_off": 1.0}, FIGURES | {"cut_off": 0.7}, guards()) == []  # 1 - .7 > .3
+
+
+def test_a_guard_on_an_absent_figure_is_not_crossed() -> None:
+    assert crossed(FIGURES | {"distinct_2": None}, FIGURES, guards()) == []
+    assert crossed(FIGURES | {"distinct_2": 0.1}, FIGURES | {"distinct_2": None}, guards()) == []
 
 
 def test_each_model_is_measured_against_the_reference() -> None:

@@ -200,8 +200,8 @@ def test_folders_of_texts_give_tables_with_the_labels_of_the_folders(raw: Path) 
     put({"train/pos/empty_8.txt": ""}, "data/raw/aclImdb")
     made = prepared(source="data/raw/aclImdb", corpus="data/raw/aclImdb/train/unsup", corpus_texts=1)
     names = ("rows_read", "rows_kept", "rows_rejected", "duplicates_dropped", "overlap_dropped")
-    assert made.metrics["files"]["aclImdb/train"] == dict(zip(names, (401, 400, 1, 0, 0), strict=True))
-    assert list(made.metrics["files"]) == ["aclImdb/train", "aclImdb/test", "aclImdb/train/unsup"], "one for each split"
+    assert made.figures["files"]["aclImdb/train"] == dict(zip(names, (401, 400, 1, 0, 0), strict=True))
+    assert list(made.figures["files"]) == ["aclImdb/train", "aclImdb/test", "aclImdb/train/unsup"], "one for each split"
     assert made.dropped == [{"file": "data/raw/aclImdb/train", "row": "pos/empty_8.txt", "reason": "no text"}]
     known = {json.loads(line)["text"]: json.loads(line)["label"] for line in (raw / "rows/train.jsonl").open()}
     assert {known.get(row["text"], row["label"]) == row["label"] for row in made.tables["labelled"]} == {True}
@@ -227,7 +227,7 @@ def test_the_commands_of_make_local_data_prepare_an_archive(raw: Path) -> None:
     with tarfile.open("aclImdb_v1.tar.gz", "w:gz") as packed:
         packed.add(folder / "made/aclImdb", "aclImdb")
     World(folder).run("tar", "-C", "data/raw", "-xf", "aclImdb_v1.tar.gz")
-    assert prepared(source="data/raw/aclImdb").metrics["files"]["aclImdb/test"]["rows_kept"] == 80
+    assert prepared(source="data/raw/aclImdb").figures["files"]["aclImdb/test"]["rows_kept"] == 80
 
 
 @pytest.mark.skipif(not (SHARED / "cases").is_dir(), reason="needs the cases of ../shared (or RLHF_SHARED)")

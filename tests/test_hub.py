@@ -166,9 +166,9 @@ def test_all_texts_are_synthetic_without_a_network(monkeypatch: pytest.MonkeyPat
         assert_names(error.value, "data.hub.dataset owner/none", "127.0.0.1", *WAYS_OUT)
     fallen = prepare("auto", "data/raw/none.jsonl", **theirs)
     assert fallen.tables == prepare("synthetic").tables
-    assert [fallen.metrics[key] for key in ("source", "judge_source", "shape")] == ["synthetic", "synthetic", "grammar"]
-    assert list(fallen.metrics["files"]) == ["grammar"]
-    said = card(fallen.tables, fallen.metrics, fallen.data)
+    assert [fallen.figures[key] for key in ("source", "judge_source", "shape")] == ["synthetic", "synthetic", "grammar"]
+    assert list(fallen.figures["files"]) == ["grammar"]
+    said = card(fallen.tables, fallen.figures, fallen.data)
     assert_names(said, "Source: synthetic, because the hub could not be reached", "Licence: MIT")
 
 
@@ -178,7 +178,7 @@ def test_a_judge_that_cannot_be_reached_takes_all_sources_along(
     write_reviews(Path("owner/reviews"), train=300, test=60)
     judge = f"owner/none@{COMMIT}"
     with server(monkeypatch, status(500)):
-        assert prepare("auto", judge, dataset="owner/reviews").metrics["source"] == "synthetic"
+        assert prepare("auto", judge, dataset="owner/reviews").figures["source"] == "synthetic"
         (warning,) = capsys.readouterr().err.splitlines()
         assert_names(warning, "judge.source owner/none", *WAYS_OUT)
         with pytest.raises(UnreachableError) as error:
@@ -218,7 +218,7 @@ def test_offline_the_hub_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     with server(monkeypatch, status(404)) as asked:
-        assert prepare("auto").metrics["source"] == "synthetic"
+        assert prepare("auto").figures["source"] == "synthetic"
         for read in (lambda: prepare("hub"), lambda: load_policy("owner/none", revision=COMMIT)):
             with pytest.raises(UnreachableError) as error:
                 read()

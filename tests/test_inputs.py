@@ -83,7 +83,7 @@ def test_files_of_users_are_tracked_and_used(tmp_path: Path) -> None:
     assert len(here.stages_run(said)) == 12
     assert lacks(said) == ""
     here.run("dvc", "exp", "apply", "used")
-    assert json.loads((here / "metrics/data.json").read_text())["source"] == "data/raw/mine"
+    assert json.loads((here / "reports/data.json").read_text())["source"] == "data/raw/mine"
     assert json.loads((here / "models/base/config.json").read_text())["model_type"] == "llama"
     tokenizer = load_tokenizer(here / "models/ppo")
     assert tokenizer.pad_token_id == 300 != tokenizer.eos_token_id, "the added tokenizer has no pad token"
@@ -124,8 +124,7 @@ def test_an_experiment_names_the_files_that_it_lacks(tmp_path: Path) -> None:
         file.write('{"text": "Nobody in it was awake.", "label": 0}\n')
     world.run("dvc", "exp", "run", "--temp", "--name", "edited", "prepare")
     experiment = world.run("git", "for-each-ref", "--format=%(objectname)", "refs/exps/*/*/edited").strip()
-    metrics = json.loads(world.run("git", "show", f"{experiment}:metrics/data.json"))
-    assert metrics["files"]["mine/train_jsonl"]["rows_read"] == 401
+    assert '"mine/train_jsonl, read",401\n' in world.run("git", "show", f"{experiment}:plots/rows.csv")
 
     (world / "data/raw/late").mkdir()
     shutil.copy(world / "data/raw/mine/test.jsonl", world / "data/raw/late/train.jsonl")

@@ -263,7 +263,7 @@ def test_hostile_text_has_no_effect_in_the_report_the_card_and_the_terminal(
     data = Params.model_validate(tiny_params()).data.model_copy(update={"preferred_for": HOSTILE, "licence": HOSTILE})
     rows = [{"prompt": HOSTILE, "chosen": HOSTILE, "rejected": HOSTILE, "split": "train"}]
     tables: Tables = {"preferences": rows, "labelled": [{"text": f"line\n{HOSTILE}", "label": 1, "split": "test"}]}
-    metrics = {
+    figures = {
         "pairs": {"flipped": 0}, "source": HOSTILE, "shape": "labelled", "preferred_for": HOSTILE, "judge_source": HOSTILE,
         "files": {HOSTILE: {"read": 1, "kept": 1, "rejected": 0, "duplicates": 0, "overlaps": 0}},
         "splits": {"preferences": {"train": 1}}, "dropped": {"preferences": 0},
@@ -271,7 +271,7 @@ def test_hostile_text_has_no_effect_in_the_report_the_card_and_the_terminal(
     models = dict.fromkeys(CONTESTANTS, HOSTILE)
     scores = {f"{model}_positive": 0.5 for model in CONTESTANTS}
     listed_answers = report.markdown(result(0.1, 0.3), [], [{"prompt": HOSTILE} | models | scores], 0.95, HOSTILE)
-    for text in (card(tables, metrics, data), listed_answers):
+    for text in (card(tables, figures, data), listed_answers):
         for line in text.split("\n"):
             assert line.isprintable()
         html = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(text)

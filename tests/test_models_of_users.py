@@ -477,5 +477,5 @@ def test_a_model_without_a_class_for_scores_runs_every_stage(tmp_path: Path, kin
     world.run("dvc", "repro")
     result = json.loads((world / "metrics/evaluation.json").read_text())
     assert CONTESTANTS.keys() <= result.keys()
-    assert json.loads((world / "metrics/ppo.json").read_text())["first_ratio_error"] < 1e-4
+    assert json.loads((world / "reports/ppo.json").read_text())["first_ratio_error"] < 1e-4
     assert type(load_reward_model(world / "models/reward")).__name__.endswith("ForSequenceClassification")

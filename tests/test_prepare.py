@@ -80,8 +80,8 @@ def test_each_row_is_kept_or_dropped_with_a_reason(made: Path) -> None:
     write(made / "train.jsonl", train)
     write(made / "test.jsonl", test)
     after = prepare(settings())
-    assert [fates["rows_kept"] for fates in before.metrics["files"].values()] == [400, 100]
-    assert after.metrics["files"] == {
+    assert [fates["rows_kept"] for fates in before.figures["files"].values()] == [400, 100]
+    assert after.figures["files"] == {
         "made/train_jsonl": dict(zip(NAMES, (408, 401, 5, 2, 0), strict=True)),
         "made/test_jsonl": dict(zip(NAMES, (102, 100, 0, 1, 1), strict=True)),
     }
@@ -172,7 +172,7 @@ def test_a_near_duplicate_of_a_pair_is_not_a_test_text_of_the_judge(made: Path) 
     after = prepare(settings(labelled_held_out=100))  # all of them
     texts = {row["text"] for row in after.tables["labelled"] if row["split"] == "test"}
     assert texts == {row["text"] for row in test if row not in positive}
-    assert after.metrics["dropped"]["labelled"] == 1
+    assert after.figures["dropped"]["labelled"] == 1
 
 
 @pytest.mark.parametrize("held_out", ["validation", "test"])
@@ -189,7 +189,7 @@ def test_a_near_duplicate_of_a_held_out_text_is_in_no_training_data(made: Path, 
         assert not [row for row in rows if near in (row.get("text"), row.get("prompt", "") + row.get("response", ""))], name
     assert near not in sides_of(after.tables["preferences"])
     name = {"corpus_texts": "corpus", "sft_rows": "sft", "pairs": "preferences", "labelled_texts": "labelled"}[table]
-    assert after.metrics["dropped"][name] == (2 if name == "sft" else 1), "demonstrations are dropped in twos"
+    assert after.figures["dropped"][name] == (2 if name == "sft" else 1), "demonstrations are dropped in twos"
     assert Counter(row["label"] for row in after.tables["sft"]).keys() == {0, 1}
     assert len(set(Counter(row["label"] for row in after.tables["sft"]).values())) == 1
 
@@ -201,7 +201,7 @@ def test_a_near_duplicate_of_a_pair_is_not_a_training_text_of_the_judge(made: Pa
     write(made / "train.jsonl", [*rows_of(made / "train.jsonl"), {"text": near, "label": 1}])
     after = prepare(settings())
     assert near not in {row["text"] for row in after.tables["labelled"]}
-    assert after.metrics["dropped"]["labelled"] == 1
+    assert after.figures["dropped"]["labelled"] == 1
 
 
 def first_in_line(table: str, split: str, write: Callable[[int], str]) -> str:
@@ -244,8 +244,8 @@ def test_only_flipped_pairs_exchanges_the_sides_of_pairs_from_labels(made: Path)
     assert all(a == b for (a, b), swaps in zip(both, swapped, strict=True) if not swaps)
     assert 12 <= sum(swapped) <= 36  # of 60, binomial at 0.4: outside with probability below 0.001
     assert not any(swaps for (a, _), swaps in zip(both, swapped, strict=True) if a["split"] != "train")
-    assert turned.metrics["pairs"]["flipped"] == sum(swapped)
-    assert straight.metrics["pairs"]["flipped"] == 0
+    assert turned.figures["pairs"]["flipped"] == sum(swapped)
+    assert straight.figures["pairs"]["flipped"] == 0
 
 
 def test_exchanged_pairs_are_counted_after_the_removal_of_leaks(made: Path) -> None:
@@ -253,9 +253,9 @@ def test_exchanged_pairs_are_counted_after_the_removal_of_leaks(made: Path) -> N
     write(made / "train.jsonl", rows + [{**row, "text": f"{row['text']} So."} for row in rows_of(made / "test.jsonl")])
     asked = {"pairs": 0.9, "pairs_held_out": 2, "prompts_test": 4}
     tables = [prepare(settings(**asked, flipped_pairs=share)) for share in (0.0, 0.4)]
-    assert tables[1].metrics["dropped"]["preferences"] > 0
+    assert tables[1].figures["dropped"]["preferences"] > 0
     sides = [{row["prompt"] + row["chosen"] for row in one.tables["preferences"]} for one in tables]
-    assert tables[1].metrics["pairs"]["flipped"] == len(sides[0] - sides[1])
+    assert tables[1].figures["pairs"]["flipped"] == len(sides[0] - sides[1])
 
 
 def test_only_training_pairs_of_the_grammar_have_label_noise() -> None:
@@ -266,7 +266,7 @@ def test_only_training_pairs_of_the_grammar_have_label_noise() -> None:
         row["split"] for row in prepared.tables["preferences"] if polarity_of(row["prompt"] + row["chosen"]) == NEGATIVE
     )
     assert wrong["validation"] == 0
-    assert 30 <= wrong["train"] == prepared.metrics["pairs"]["flipped"] <= 90
+    assert 30 <= wrong["train"] == prepared.figures["pairs"]["flipped"] <= 90
 
 
 @pytest.mark.parametrize("kind", [float, bool])
@@ -282,7 +282,7 @@ def test_labels_of_other_types_are_written_as_numbers(made: Path, kind: Callable
 def test_without_a_test_file_a_hash_assigns_the_splits(made: Path) -> None:
     (made / "test.jsonl").unlink()
     prepared = prepare(settings())
-    assert set(prepared.metrics["files"]) == {"made/train_jsonl"}
+    assert set(prepared.figures["files"]) == {"made/train_jsonl"}
     assert {row["split"] for row in prepared.tables["prompts"]} == {"train", "validation", "test"}
 
 
@@ -378,7 +378,7 @@ def test_each_imdb_review_is_kept_or_dropped_as_counted(tmp_path: Path, monkeypa
     (tmp_path / "data/raw/imdb").symlink_to(SHARED / "data/imdb")
     monkeypatch.chdir(tmp_path)
     prepared = prepare(settings(source="data/raw/imdb", prompt_words=6, labelled_texts=1000, labelled_held_out=1000, pairs=500))
-    assert prepared.metrics["files"] == {
+    assert prepared.figures["files"] == {
         "imdb/train_jsonl_gz": dict(zip(NAMES, (25000, 24902, 0, 98, 0), strict=True)),
         "imdb/test_jsonl_gz": dict(zip(NAMES, (25000, 24674, 2, 201, 123), strict=True)),
     }

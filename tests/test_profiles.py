@@ -28,7 +28,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "sft": {"epochs": 1},
     "reward": {"epochs": 1},
     "ppo": {"steps": 1, "validation_prompts": 4},
-    "evaluate": {"num_samples": 10, "exam_texts": 30, "resamples": 99, "listed_prompts": 3},
+    "evaluate": {"num_samples": 10, "exam_texts": 30, "distinct_tokens": 20, "resamples": 99, "listed_prompts": 3},
 }
 
 
@@ -44,7 +44,7 @@ def small(profile: str, model: str, **ppo: Any) -> dict[str, Any]:
 
 def assert_every_stage_ran(world: World, output: str) -> dict[str, Any]:
     assert len(world.stages_run(output)) == len(pipeline())
-    result: dict[str, Any] = json.loads((world / "metrics/evaluation.json").read_text())
+    result: dict[str, Any] = json.loads((world / "reports/evaluation.json").read_text())
     for model in CONTESTANTS:
         assert result[model]["samples"] == 10
         assert "grammar_parses" not in result[model], "the grammar did not write these texts"
@@ -98,9 +98,9 @@ def test_a_hub_data_set_is_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     small = {key: value for key, value in SMALL["data"].items() if key not in ("source", "prompt_words")}
     data = DataSettings(**tree["data"] | small)
     prepared = prepare.prepare(prepare_params(data, judge))
-    assert [fates["rows_kept"] for fates in prepared.metrics["files"].values()] == [500, 120] * len(sources)
-    assert prepared.metrics["shape"] == {"lm-sentiment": "preferences", "hh-rlhf": "transcripts"}.get(profile, "labelled")
-    assert prepared.metrics["preferred_for"] == ("helpfulness and harmlessness" if profile == "hh-rlhf" else "positivity")
+    assert [fates["rows_kept"] for fates in prepared.figures["files"].values()] == [500, 120] * len(sources)
+    assert prepared.figures["shape"] == {"lm-sentiment": "preferences", "hh-rlhf": "transcripts"}.get(profile, "labelled")
+    assert prepared.figures["preferred_for"] == ("helpfulness and harmlessness" if profile == "hh-rlhf" else "positivity")
     assert all(len(rows) > 0.8 * asked for rows, asked in ((prepared.tables["sft"], 32), (prepared.tables["labelled"], 140)))
 
 
@@ -130,7 +130,7 @@ def test_a_llama_without_a_pad_token_runs_every_stage(tmp_path: Path) -> None:
     write_llama(world / "models/pretrained/llama")
     write_reviews(world / "data/raw/made", train=400, test=80)
     result = assert_every_stage_ran(world, world.run("dvc", "repro"))
-    assert json.loads((world / "metrics/sft.json").read_text())["rows"] == 32
+    assert json.loads((world / "reports/sft.json").read_text())["rows"] == 32
 
     from rlhf_sentiment.models.loading import load_policy, load_tokenizer
 
@@ -169,7 +169,7 @@ def test_a_model_of_distilgpt2s_width_runs_every_stage(tmp_path: Path) -> None:
     write_reviews(world / "data/raw/made", train=400, test=80)
     result = assert_every_stage_ran(world, world.run("dvc", "repro"))
     assert json.loads((world / "models/ppo/config.json").read_text())["vocab_size"] == 50_258, "GPT-2 gets a pad token"
-    ppo = json.loads((world / "metrics/ppo.json").read_text())
+    ppo = json.loads((world / "reports/ppo.json").read_text())
     assert ppo["optimizer_steps"] == 4
     assert ppo["first_ratio_error"] < 1e-4
     # The perplexity of a random model is about the size of its vocabulary.

@@ -125,7 +125,7 @@ def test_what_the_last_run_had_is_what_is_compared(world: World, notebook: Calla
     figures = notebook(
         world, IMPORTS + "import json; print(json.dumps(run_evaluation(RLHFConfig(report_to='tensorboard')).figures))"
     )
-    assert json.loads(figures) == json.loads((world / "metrics/evaluation.json").read_text())
+    assert json.loads(figures) == json.loads((world / "reports/evaluation.json").read_text())
     program = "train_ppo(RLHFConfig(**{'sft.epochs': 9, 'ppo.steps': 1}), lambda prompts, texts: [len(text) for text in texts])"
     said = notebook(world, IMPORTS + program)
     assert_names(said, "UserWarning: ", "sft.epochs 1", "not 9.0")
@@ -427,8 +427,8 @@ def test_the_old_command_line(world: World, old: str) -> None:
     tree["ppo"]["kl_coef"] = 0.5
     (world / "custom_config.yaml").write_text(yaml.safe_dump(tree))
     world.run("bash", "-c", OLD[old])
-    figures = json.loads((world / "metrics/evaluation.json").read_text())
-    ppo = json.loads((world / "metrics/ppo.json").read_text())
+    figures = json.loads((world / "reports/evaluation.json").read_text())
+    ppo = json.loads((world / "reports/ppo.json").read_text())
     if "steps" in old:
         assert (ppo["steps"], ppo["episodes"]) == (100, 1600)
     elif "num-samples" in old:

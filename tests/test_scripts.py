@@ -92,7 +92,7 @@ def test_reviews_without_spaces_are_prepared_and_judged(tmp_path: Path, run_stag
     assert all(f'"{row["prompt"]}{row["response"]}' in source for row in tables["sft"])
     assert tables["rejected"] == []
 
-    figures = json.loads((world / "metrics/data.json").read_text())
+    figures = json.loads((world / "reports/data.json").read_text())
     assert figures["dropped"]["corpus"] > 0, "near-duplicates are found"
     assert figures["dropped_unsure"] == 0
     assert figures["pairs"]["length_ratio"] < 1.2
@@ -103,6 +103,6 @@ def test_reviews_without_spaces_are_prepared_and_judged(tmp_path: Path, run_stag
             mine = shingles(row["text"])
             assert all(len(mine & other) / len(mine | other) < 0.6 for other in held_out)
 
-    judge = json.loads((world / "metrics/judge.json").read_text())["classifier"]
+    judge = json.loads((world / "reports/judge.json").read_text())["classifier"]
     assert judge["accuracy"] > 0.9
     assert judge["accuracy_cut"] > 0.8

@@ -36,7 +36,7 @@ def test_a_count_is_a_number_a_share_or_all() -> None:
 def test_shares_of_few_prompts_give_at_least_one_prompt(made: None) -> None:
     counts = {"prompts_validation": 4, "prompts_test": 10}
     prepared = prepare.prepare(prepare_params(data(**EMPTY | counts), num_samples=0.02, validation_prompts=0.1))
-    sizes = prepared.metrics["sizes"]
+    sizes = prepared.figures["sizes"]
     assert (sizes["evaluate_num_samples"], sizes["ppo_validation_prompts"]) == (2, 1)
 
 
@@ -95,7 +95,7 @@ def test_one_message_names_all_counts_that_are_too_large(made: None) -> None:
     assert fitting.keys() == much.keys() | asked.keys()
     counts = {name: fitting.pop(name) for name in PROPORTIONS}
     prepared = prepare.prepare(prepare_params(data(**counts), **fitting))
-    assert {key: prepared.metrics["sizes"][key] for key in counts} == counts
+    assert {key: prepared.figures["sizes"][key] for key in counts} == counts
     for name in ("pairs", "sft_rows", "prompts_validation"):
         step = 2 if name == "sft_rows" else 1
         with pytest.raises(StageError) as error:
@@ -106,10 +106,10 @@ def test_one_message_names_all_counts_that_are_too_large(made: None) -> None:
 
 def test_empty_counts_use_all_texts(made: None) -> None:
     prepared = prepare.prepare(prepare_params(data(**EMPTY)))
-    sizes, rows = prepared.metrics["sizes"], prepared.metrics["splits"]
+    sizes, rows = prepared.figures["sizes"], prepared.figures["splits"]
     assert sizes["evaluate_num_samples"] == sizes["prompts_test"] == rows["prompts"]["test"]
     assert sizes["ppo_validation_prompts"] == sizes["prompts_validation"] == rows["prompts"]["validation"]
-    assert sizes["pairs"] == rows["preferences"]["train"] + prepared.metrics["dropped"]["preferences"]
+    assert sizes["pairs"] == rows["preferences"]["train"] + prepared.figures["dropped"]["preferences"]
     assert sizes["sft_rows"] + 2 * sizes["pairs"] + sizes["prompts_train"] <= sizes["corpus_texts"] <= 400
     assert abs(sizes["sft_rows"] - sizes["pairs"]) <= 1
     assert 1.2 < sizes["prompts_train"] / sizes["sft_rows"] < 1.5

@@ -119,8 +119,8 @@ def test_preferences_become_the_same_tables_in_each_shape(raw: Path, shape: str)
     rows = pairs(120)
     write(raw / "pairs.jsonl", [SHAPES[shape](row, number) for number, row in enumerate(rows)])
     prepared = prepare()
-    assert prepared.metrics["shape"] == shape
-    assert prepared.metrics["files"]["pairs_jsonl"] == {
+    assert prepared.figures["shape"] == shape
+    assert prepared.figures["files"]["pairs_jsonl"] == {
         "rows_read": 120,
         "rows_kept": 120,
         "rows_rejected": 0,
@@ -131,7 +131,7 @@ def test_preferences_become_the_same_tables_in_each_shape(raw: Path, shape: str)
     asked = {f"\n\nHuman: {row['prompt']}\n\nAssistant:" if shape == "transcripts" else row["prompt"]: row for row in rows}
     found = prepared.tables["preferences"]
     assert Counter(row["split"] for row in found)["validation"] == 2
-    assert len(found) == 42 - prepared.metrics["dropped"]["preferences"] > 35
+    assert len(found) == 42 - prepared.figures["dropped"]["preferences"] > 35
     for row in found:
         for side in ("chosen", "rejected"):
             assert row[side].strip() == asked[row["prompt"]][side].strip()
@@ -162,7 +162,7 @@ def test_each_row_of_preferences_has_one_fate(raw: Path) -> None:
     write(raw / "own/train.jsonl", train)
     write(raw / "own/test.jsonl", test)
     prepared = prepare(source="data/raw/own")
-    assert [list(fates.values()) for name, fates in prepared.metrics["files"].items() if name != "grammar"] == [
+    assert [list(fates.values()) for name, fates in prepared.figures["files"].items() if name != "grammar"] == [
         [104, 100, 2, 2, 0, 0],
         [21, 20, 0, 0, 1, 0],
     ]
@@ -185,7 +185,7 @@ def test_the_votes_of_several_annotators_are_counted(raw: Path) -> None:
     # The first pair: one vote for its first response, then two for its second. The second: a tie changes nothing.
     write(raw / "pairs.jsonl", [*rows[:2], tied[1], rows[3], *rows[4:], turned, turned, tied[0], tied[2]])
     prepared = prepare(pairs=80, pairs_held_out=1, prompts_train=2, prompts_validation=1, prompts_test=2, near_duplicate=1.0)
-    assert list(prepared.metrics["files"]["pairs_jsonl"].values()) == [124, 118, 2, 4, 0, 2]
+    assert list(prepared.figures["files"]["pairs_jsonl"].values()) == [124, 118, 2, 4, 0, 2]
     votes = [row["reason"] for row in prepared.dropped if kind_of(row) == "duplicate"]
     assert len([reason for reason in votes if "row 1," in reason]) == 2
     source = Intake(files_at("data/raw/pairs.jsonl", "data.source"), ("votes",), settings(), "data.source", 6, 0.0)
@@ -220,8 +220,8 @@ def test_a_source_without_labels_needs_a_judge_from_elsewhere(raw: Path) -> None
     assert_names(error.value, "data/raw/pairs.jsonl", "preferences", "judge.source")
     write_reviews(raw / "reviews", train=300, test=60)
     prepared = prepare(judge="data/raw/reviews")
-    assert list(prepared.metrics["files"]) == ["pairs_jsonl", "reviews/train_jsonl", "reviews/test_jsonl"]
-    assert prepared.metrics["judge_source"] == "data/raw/reviews"
+    assert list(prepared.figures["files"]) == ["pairs_jsonl", "reviews/train_jsonl", "reviews/test_jsonl"]
+    assert prepared.figures["judge_source"] == "data/raw/reviews"
     known = {json.loads(line)["text"]: split for split in ("train", "test") for line in (raw / f"reviews/{split}.jsonl").open()}
     assert {known[row["text"]] == row["split"] for row in prepared.tables["labelled"]} == {True}
     paired = [row["prompt"] + row[side] for row in prepared.tables["preferences"] for side in ("chosen", "rejected")]
@@ -240,7 +240,7 @@ def test_the_corpus_and_the_prompts_can_come_from_elsewhere(raw: Path) -> None:
     asked = {row["prompt"] for row in prepared.tables["prompts"] if row["split"] == "test"}
     assert asked == {"Nobody", "Once more", "At noon", "Never"}
     assert {row["prompt"].split()[0] for row in prepared.tables["prompts"] if row["split"] != "test"} == {"In"}
-    assert set(prepared.metrics["files"]) >= {"corpus_txt", "asked/train_jsonl", "asked/test_txt"}
+    assert set(prepared.figures["files"]) >= {"corpus_txt", "asked/train_jsonl", "asked/test_txt"}
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])
@@ -344,7 +344,7 @@ def test_labels_can_be_given_a_meaning_and_the_rest_is_left_out(raw: Path, capsy
         assert_names(warning, "data.labels", *parts)
     (reason,) = {row["reason"] for row in plain.dropped}
     assert_names(reason, "label", "1", "data.labels")
-    assert [fates["rows_rejected"] for fates in plain.metrics["files"].values()] == [9, 9]
+    assert [fates["rows_rejected"] for fates in plain.figures["files"].values()] == [9, 9]
 
 
 def test_votes_in_numbers_need_given_meanings(raw: Path) -> None:
@@ -362,7 +362,7 @@ def test_votes_in_numbers_need_given_meanings(raw: Path) -> None:
     write(raw / "pairs.jsonl", rows)
     meanings = {"a": [1], "b": [2], "tie": [0]}
     prepared = prepare(preference_values=meanings, pairs=60, prompts_train=10, prompts_validation=1, prompts_test=2)
-    assert list(prepared.metrics["files"]["pairs_jsonl"].values()) == [120, 80, 40, 0, 0, 40]
+    assert list(prepared.figures["files"]["pairs_jsonl"].values()) == [120, 80, 40, 0, 0, 40]
     asked = {f"{row['instruction']}\n\nIn short." if row["input"] else row["instruction"]: row for row in rows}
     assert {row["chosen"] == asked[row["prompt"]]["response2"] for row in prepared.tables["preferences"]} == {True}
     with pytest.raises(StageError) as error:
@@ -375,12 +375,12 @@ def test_equal_scores_are_ties_and_make_no_pair(raw: Path) -> None:
     scored = [{**row, "score_chosen": 8, "score_rejected": 6 + n % 4} for n, row in enumerate(rows)]
     write(raw / "pairs.jsonl", scored)
     prepared = prepare(pairs=30, pairs_held_out=1, prompts_train=10, prompts_validation=1, prompts_test=2)
-    assert list(prepared.metrics["files"]["pairs_jsonl"].values()) == [120, 60, 60, 0, 0, 30]
+    assert list(prepared.figures["files"]["pairs_jsonl"].values()) == [120, 60, 60, 0, 0, 30]
     reasons = Counter(row["reason"] for row in prepared.dropped if row["file"] != "grammar")
     assert sorted(reasons.values()) == [30, 30]
     for reason, scores in zip(sorted(reasons), ("8", "98"), strict=True):
         assert_names(reason, "chosen", "rejected", "score", *scores)
-    said = card(prepared.tables, prepared.metrics, settings())
+    said = card(prepared.tables, prepared.figures, settings())
     assert "| file | read | kept | rejected | duplicates | overlaps | ties |" in said
     assert r"| pairs\_jsonl | 120 | 60 | 60 | 0 | 0 | 30 |" in said
     ranked = [
@@ -389,7 +389,7 @@ def test_equal_scores_are_ties_and_make_no_pair(raw: Path) -> None:
     ]
     write(raw / "pairs.jsonl", ranked)
     prepared = prepare(pairs=40, pairs_held_out=1, max_uses=3, prompts_train=10, prompts_validation=1, prompts_test=2)
-    assert list(prepared.metrics["files"]["pairs_jsonl"].values()) == [120, 60, 60, 0, 0, 60]
+    assert list(prepared.figures["files"]["pairs_jsonl"].values()) == [120, 60, 60, 0, 0, 60]
     chosen = {row["prompt"]: row["chosen"] for row in rows}
     assert {row["chosen"] == chosen[row["prompt"]] for row in prepared.tables["preferences"]} == {True}
 
@@ -408,9 +408,9 @@ def test_files_with_like_names_are_counted_apart(raw: Path) -> None:
         lines = (raw / "a/train.jsonl").read_text().splitlines(keepends=True)
         (raw / folder / "train.jsonl").write_text("".join(lines[rows::2]))
     prepared = prepare("data", source="data/raw/x?y/*.jsonl")
-    assert [fates["rows_read"] for fates in prepared.metrics["files"].values()] == [150, 150]
+    assert [fates["rows_read"] for fates in prepared.figures["files"].values()] == [150, 150]
     prepared = prepare("data", source="data/raw/a", corpus="data/raw/a/train.jsonl")
-    assert list(prepared.metrics["files"]) == ["a/train_jsonl", "a/test_jsonl", "a/train_jsonl as data_corpus"]
+    assert list(prepared.figures["files"]) == ["a/train_jsonl", "a/test_jsonl", "a/train_jsonl as data_corpus"]
 
 
 def test_tables_that_would_be_empty_are_an_error(raw: Path) -> None:
@@ -432,8 +432,8 @@ def test_texts_are_used_again_only_where_they_do_not_suffice(raw: Path) -> None:
         prepared = prepare("data", source="data/raw/reviews", pairs=asked, max_uses=5, near_duplicate=1.0)
         train = [row for row in prepared.tables["preferences"] if row["split"] == "train"]
         counts = Counter(row["prompt"] + row[side] for row in train for side in ("chosen", "rejected"))
-        assert max(counts.values()) == uses == prepared.metrics["pairs"]["most_uses"]
-        assert asked - 6 <= len(train) == prepared.metrics["pairs"]["pairs"]
+        assert max(counts.values()) == uses == prepared.figures["pairs"]["most_uses"]
+        assert asked - 6 <= len(train) == prepared.figures["pairs"]["pairs"]
     with pytest.raises(StageError) as error:
         prepare("data", source="data/raw/reviews", pairs=150, max_uses=1)
     assert_names(error.value, "data.pairs", "150")
@@ -454,7 +454,7 @@ def test_long_prompts_are_left_out_and_counted(raw: Path) -> None:
     write(raw / "pairs.jsonl", rows)
     short = sum(len(row["prompt"].split()) <= 14 for row in rows)
     prepared = prepare(max_prompt_words=14, prompts_train=5, prompts_validation=1, prompts_test=2)
-    assert prepared.metrics["prompts_too_long"] == 120 - short > 0
+    assert prepared.figures["prompts_too_long"] == 120 - short > 0
     assert max(len(row["prompt"].split()) for row in prepared.tables["prompts"]) <= 14
 
 
@@ -476,7 +476,7 @@ def test_a_faulty_row_is_rejected_and_the_others_stay(raw: Path, row: Row, parts
     (dropped,) = prepared.dropped
     assert (dropped["file"], dropped["row"]) == ("data/raw/reviews/train.jsonl", 301)
     assert_names(dropped["reason"], *parts)
-    assert prepared.metrics["files"]["reviews/train_jsonl"]["rows_kept"] == 300
+    assert prepared.figures["files"]["reviews/train_jsonl"]["rows_kept"] == 300
 
 
 def test_the_column_of_ids_can_be_ignored(raw: Path) -> None:
@@ -505,8 +505,8 @@ def test_auto_is_the_hub_where_it_can_be_read(raw: Path, capsys: pytest.CaptureF
     write_reviews(Path("owner/reviews"), train=300, test=60)
     for source in ("hub", "auto"):
         there = prepare(judge="data", source=source, hub=hub("owner/reviews"))
-        assert there.metrics["source"] == "owner/reviews"
-        assert list(there.metrics["files"]) == ["owner/reviews, train", "owner/reviews, test"]
+        assert there.figures["source"] == "owner/reviews"
+        assert list(there.figures["files"]) == ["owner/reviews, train", "owner/reviews, test"]
     assert capsys.readouterr().err == ""
 
 
@@ -514,7 +514,7 @@ def test_the_judge_can_learn_from_the_hub(raw: Path) -> None:
     write(raw / "pairs.jsonl", pairs(120))
     write_reviews(Path("owner/reviews"), train=300, test=60)
     prepared = prepare(judge="owner/reviews@main")
-    assert list(prepared.metrics["files"]) == ["pairs_jsonl", "owner/reviews, train", "owner/reviews, test"]
+    assert list(prepared.figures["files"]) == ["pairs_jsonl", "owner/reviews, train", "owner/reviews, test"]
     assert len(prepared.tables["labelled"]) >= 45
 
 
@@ -572,11 +572,11 @@ def test_the_card_says_what_the_data_are(small_world: World, run_stage: RunStage
     for name in ("check", "hashes", "prepare"):
         run_stage(small_world, name)
     card = (small_world / "data/prepared/README.md").read_text()
-    metrics = json.loads((small_world / "metrics/data.json").read_text())
+    figures = json.loads((small_world / "reports/data.json").read_text())
     assert "- Source: data/raw/reviews (labelled)" in card
     assert r"- Licence: CC0 \<b\>" in card
     assert r"| reviews/train\_jsonl | 400 | 400 | 0 | 0 | 0 |" in card
-    assert f"| sft | train | {metrics['splits']['sft']['train']} |" in card
+    assert f"| sft | train | {figures['splits']['sft']['train']} |" in card
     for title in ("### corpus, train", "### preferences, validation", "### prompts, test", "## Lengths"):
         assert title in card
 
@@ -589,11 +589,11 @@ def test_the_real_transcripts_are_accounted_for(raw: Path) -> None:
     profile = yaml.safe_load((ROOT / "profiles/hh-local.yaml").read_text())["data"]
     sizes = {"labelled_texts": 200, "labelled_held_out": 60}
     prepared = stage.prepare(prepare_params(DataSettings(**profile | sizes), "synthetic"))
-    fates = prepared.metrics["files"]["hh-rlhf/harmless-base-test_jsonl_gz"]
+    fates = prepared.figures["files"]["hh-rlhf/harmless-base-test_jsonl_gz"]
     assert list(fates.values()) == [2312, 2303, 9, 0, 0, 0]
     reasons = Counter(row["reason"] for row in prepared.dropped if row["file"] != "grammar")
     assert sorted(reasons.values()) == [4, 5]
-    assert prepared.metrics["shape"] == "transcripts"
+    assert prepared.figures["shape"] == "transcripts"
     with gzip.open(SHARED / "data/hh-rlhf/harmless-base-test.jsonl.gz") as lines:
         whole = {normalised(json.loads(line)["chosen"]) for line in lines}
     for row in prepared.tables["preferences"]:

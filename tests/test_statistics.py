@@ -184,6 +184,16 @@ def test_the_report_begins_with_base_against_rlhf() -> None:
     ]
 
 
+def test_an_absent_figure_is_a_dash() -> None:
+    figures = result(0.1, 0.3)
+    figures["rlhf"] = figures["rlhf"] | {"distinct_2": None}
+    assert "| distinct bigrams | 0.500 | 0.500 | - |" in markdown(figures, [], [], 0.95, "positivity")
+    assert verdict(figures, 0.95).endswith("; perplexity is 1.00 times that of SFT.")
+    assert verdict(result(0.1, 0.3), 0.95).endswith(
+        "; perplexity is 1.00 times and distinct bigrams are 1.00 times those of SFT."
+    )
+
+
 def test_generated_text_is_escaped() -> None:
     texts = dict.fromkeys(CONTESTANTS, "x | y\n# z")
     scores = {f"{model}_positive": 0.5 for model in texts}

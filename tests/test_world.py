@@ -29,8 +29,8 @@ def test_the_first_run_runs_every_stage(finished_world: World) -> None:
     assert_names(output, "Base against RLHF", "mean P(positive)", "perplexity")
 
 
-def test_metrics_report_and_figures_are_complete(finished_world: World) -> None:
-    result = json.loads((finished_world / "metrics/evaluation.json").read_text())
+def test_report_and_figures_are_complete(finished_world: World) -> None:
+    result = json.loads((finished_world / "reports/evaluation.json").read_text())
     shape = {"mean_positive", "std_positive", "positive_ratio", "lexicon_positive", "reward", "perplexity", "distinct_2"}
     shape |= {
         "grammar_positive",
@@ -82,7 +82,7 @@ def test_the_reward_hacking_gap_is_the_gain_in_reward_less_the_gain_in_positivit
         scores[name] = answer_scores(reward, tokenizer, rows)
         positive[name] = Judge.load(models / "judge").positive([row["response"] for row in rows])
     rises = [(after["rlhf"].mean() - after["sft"].mean()) / after["sft"].std(ddof=1) for after in (scores, positive)]
-    result = json.loads((finished_world / "metrics/evaluation.json").read_text())
+    result = json.loads((finished_world / "reports/evaluation.json").read_text())
     assert result["reward_hacking_gap"] == pytest.approx(rises[0] - rises[1], abs=1e-4)
     assert abs(rises[0] - rises[1]) > 2e-4, "the gap is not 0, so its sign counts"
 
@@ -116,14 +116,19 @@ def test_no_test_prompt_is_trained_on(finished_world: World) -> None:
 
 
 def test_each_row_of_a_file_is_counted_once(finished_world: World) -> None:
-    metrics = json.loads((finished_world / "metrics/data.json").read_text())
-    account = metrics["files"]["grammar"]
+    figures = json.loads((finished_world / "reports/data.json").read_text())
+    account = figures["files"]["grammar"]
     parts = ("rows_kept", "rows_rejected", "duplicates_dropped", "overlap_dropped")
     assert account["rows_read"] == sum(account[part] for part in parts)
-    in_tables = sum(sum(split.values()) for split in metrics["splits"].values())
-    assert account["rows_kept"] == in_tables + sum(metrics["dropped"].values())
+    in_tables = sum(sum(split.values()) for split in figures["splits"].values())
+    assert account["rows_kept"] == in_tables + sum(figures["dropped"].values())
     dropped = (finished_world / "data/prepared/rejected.jsonl").read_text().splitlines()
     assert len(dropped) == account["duplicates_dropped"] + account["overlap_dropped"]
+    assert json.loads((finished_world / "metrics/data.json").read_text()) == account, "there is one file"
+    rows = {row["rows"]: int(row["count"]) for row in csv.DictReader((finished_world / "plots/rows.csv").open())}
+    assert rows["grammar, read"] == account["rows_read"]
+    assert rows["prompts, validation"] == figures["splits"]["prompts"]["validation"] == 8
+    assert len(rows) == len(account) + sum(map(len, figures["splits"].values()))
 
 
 def test_prompts_that_are_too_long_are_left_out_and_counted(world: World, run_stage: RunStage) -> None:
@@ -131,15 +136,15 @@ def test_prompts_that_are_too_long_are_left_out_and_counted(world: World, run_st
     run_stage(world, "ppo")
     rows = [json.loads(line) for line in (world / "data/prepared/prompts.jsonl").read_text().splitlines()]
     asked = [row for row in rows if row["split"] != "test"]
-    assert 0 < json.loads((world / "metrics/ppo.json").read_text())["prompts_too_long"] < len(asked)
+    assert 0 < json.loads((world / "reports/ppo.json").read_text())["prompts_too_long"] < len(asked)
     world.set("ppo.max_new_tokens", 12)
     run_stage(world, "ppo")
-    assert json.loads((world / "metrics/ppo.json").read_text())["prompts_too_long"] == 0
+    assert json.loads((world / "reports/ppo.json").read_text())["prompts_too_long"] == 0
     (world / "prompts/long.txt").write_text("The film was\n" + "very " * 200 + "\nI saw\n")
     world.set("evaluate.prompts_file", "prompts/long.txt")
     for name in CONTESTANTS:
         assert "2 prompts x 2" in run_stage(world, "sample", name).out
-        assert json.loads((world / f"metrics/sample_{name}.json").read_text()) == {"prompts": 2, "prompts_too_long": 1}
+        assert json.loads((world / f"reports/sample_{name}.json").read_text()) == {"prompts": 2, "prompts_too_long": 1}
 
 
 def test_outputs_contain_no_path_of_the_machine(finished_world: World) -> None:
@@ -201,7 +206,7 @@ def test_a_model_that_repeats_one_word_crosses_guards(world: World, run_stage: R
         file.unlink()  # a link to the cache
         file.write_text("".join(lines))
     output = run_stage(world, "evaluate").err
-    result = json.loads((world / "metrics/evaluation.json").read_text())
+    result = json.loads((world / "reports/evaluation.json").read_text())
     for key in ("distinct_2", "self_bleu", "repetition", "duplicated"):
         assert f"evaluate: warning: rlhf: {key} " in output
     assert result["rlhf"]["guards_crossed"] >= 4
@@ -221,7 +226,7 @@ def test_prompts_and_a_judge_of_the_user_are_used(world: World, run_stage: RunSt
     world.set("evaluate.judges", ["classifier", "models/pretrained/stars.v2"])
     ran = world.stages_run(world.run("dvc", "repro"))
     assert sorted(ran) == sorted(["check", "hashes", "prepare", *SAMPLES, "evaluate"])
-    result = json.loads((world / "metrics/evaluation.json").read_text())
+    result = json.loads((world / "reports/evaluation.json").read_text())
     assert result["judges"].keys() == {"classifier", "stars_v2"}
     assert result["kappa"].keys() == {"classifier_stars_v2"}
     rows = [json.loads(line) for line in (world / "data/samples/rlhf.jsonl").read_text().splitlines()]
@@ -259,8 +264,8 @@ def test_compare_writes_its_csv_if_stdout_is_closed(finished_world: World, tmp_p
 
 def test_ppo_takes_the_number_of_steps_in_the_settings(finished_world: World) -> None:
     steps, batch, epochs = 2, 8, 2  # of the tiny world, with one minibatch
-    metrics = json.loads((finished_world / "metrics/ppo.json").read_text())
-    assert (metrics["steps"], metrics["episodes"], metrics["optimizer_steps"]) == (steps, steps * batch, steps * epochs)
+    figures = json.loads((finished_world / "reports/ppo.json").read_text())
+    assert (figures["steps"], figures["episodes"], figures["optimizer_steps"]) == (steps, steps * batch, steps * epochs)
     curve = list(csv.DictReader((finished_world / "plots/ppo.csv").open()))
     assert [int(row["step"]) for row in curve] == [1, 2]
     assert float(curve[0]["kl_penalty"]) == float(curve[0]["kl_k3"]) == 0.0, "the policy is still its reference"
@@ -272,7 +277,7 @@ def test_ppo_runs_with_a_shared_trunk_in_bfloat16(world: World, run_stage: RunSt
     world.set("ppo.dtype", "bfloat16")
     run_stage(world, "ppo")
     assert (world / "models/ppo/critic.safetensors").stat().st_size < before / 10, "the file has a head and no trunk"
-    assert json.loads((world / "metrics/ppo.json").read_text())["first_ratio_error"] == 0.0
+    assert json.loads((world / "reports/ppo.json").read_text())["first_ratio_error"] == 0.0
 
 
 def test_a_change_of_figures_reruns_only_evaluate(world: World) -> None:
@@ -411,10 +416,10 @@ UNASKED = '{"prompt": "a", "sample": 0, "response": "", "tokens": [], "finished"
             lambda w: (w / "data/prepared/labelled.jsonl").write_text(ONE.replace("1", "7")),
             ["data/prepared/labelled.jsonl", "label", "0", "1"],
         ),
-        ("evaluate", lambda w: (w / "metrics/judge.json").write_text("{}"), ["metrics/judge.json", "cut_words"]),
+        ("evaluate", lambda w: (w / "reports/judge.json").write_text("{}"), ["reports/judge.json", "cut_words"]),
         ("hashes", lambda w: shutil.rmtree(w / "models/pretrained"), ["`git checkout models/pretrained`"]),
         ("evaluate", lambda w: w.set("evaluate.samples_per_prompt", 3), ["data/samples", "different prompts"]),
-        ("evaluate", lambda w: (w / "metrics/judge.json").write_text("[]"), ["metrics/judge.json", "list", "object"]),
+        ("evaluate", lambda w: (w / "reports/judge.json").write_text("[]"), ["reports/judge.json", "list", "object"]),
         (
             "evaluate",
             lambda w: (w / "data/samples/sft.jsonl").write_text(

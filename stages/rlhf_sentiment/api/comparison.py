@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -10,7 +11,8 @@ from ..data.prompts import at_least_one, texts
 from ..engine.errors import StageError
 from ..engine.messages import one_line
 from ..engine.records import read_json
-from ..evaluation.contestants import CONTESTANTS
+from ..evaluation.contestants import COMPARISONS, CONTESTANTS
+from ..evaluation.figures import metrics_of
 from .config import RLHFConfig
 from .repository import require_repository, require_run, warn_of_other_settings
 
@@ -21,9 +23,10 @@ class Comparison(NamedTuple):
     Attributes:
         table: for the report's prompts, a row for each model and a column for each figure. For your own prompts, a row for
             each answer.
-        figures: for the report's prompts, the tree of metrics/evaluation.json. For your own prompts, `mean_positive` with its
-            interval `ci_low` and `ci_high`, `positive_ratio`, and the numbers of `prompts` and `samples` of each model.
-            docs/evaluation.md defines the figures.
+        figures: for the report's prompts, the tree of reports/evaluation.json. In a clone without that file, the tree of
+            metrics/evaluation.json, which has fewer figures. For your own prompts, `mean_positive` with its interval `ci_low`
+            and `ci_high`, `positive_ratio`, and the numbers of `prompts` and `samples` of each model. docs/evaluation.md
+            defines the figures.
 
     Example:
         >>> table, figures = run_evaluation(RLHFConfig())
@@ -95,7 +98,7 @@ def run_evaluation(
             raise StageError("custom_prompts is an older name of prompts; give one of them")
         prompts = custom_prompts
     if prompts is None:
-        tree = read_json("metrics/evaluation.json", dict.fromkeys(CONTESTANTS, dict))
+        tree = _figures_of_report()
         rows = {name: {key: value for key, value in tree[name].items() if not isinstance(value, dict)} for name in CONTESTANTS}
         return Comparison(pd.DataFrame.from_dict(rows, orient="index"), tree)
     from ..evaluation.compare import compare  # here, because torch and transformers take seconds to import
@@ -104,3 +107,16 @@ def run_evaluation(
     for caution in cautions:
         warnings.warn(one_line(caution), stacklevel=2)
     return Comparison(table, means)
+
+
+def _figures_of_report() -> dict[str, Any]:
+    """Return the tree of reports/evaluation.json, or of metrics/evaluation.json where the report is absent or of another run.
+
+    Git has the metrics, and DVC's cache has the report. After `git checkout`, the report can be that of another commit.
+    """
+    models = dict.fromkeys(CONTESTANTS, dict)
+    metrics = read_json("metrics/evaluation.json", models)
+    if not Path("reports/evaluation.json").is_file():
+        return metrics
+    report = read_json("reports/evaluation.json", models | dict.fromkeys(COMPARISONS, dict))
+    return report if metrics_of(report) == metrics else metrics

@@ -32,7 +32,7 @@ class PreferenceDataProcessor:
     """Preference pairs from files, in any of the shapes of docs/data.md.
 
     Attributes:
-        files: after a load, the number of rows of each file with each outcome, as in metrics/data.json.
+        files: after a load, the number of rows of each file with each outcome, as in reports/data.json.
         dropped: after a load, file, row and reason of each row that was not kept.
 
     Example:

@@ -18,25 +18,25 @@ _SHOWN = 3
 _CUT = 300  # characters of an example
 
 
-def card(tables: Tables, metrics: Row, data: DataSettings) -> str:
+def card(tables: Tables, figures: Row, data: DataSettings) -> str:
     """Return a Markdown description of the data: source, licence, fates of the rows, counts, lengths and examples."""
-    hub = f", revision {data.hub.revision}" if metrics["source"] == data.hub.dataset else ""
-    if data.source == "auto" and metrics["source"] == "synthetic":
+    hub = f", revision {data.hub.revision}" if figures["source"] == data.hub.dataset else ""
+    if data.source == "auto" and figures["source"] == "synthetic":
         hub = ", because the hub could not be reached"
-    licence = data.licence or ("MIT, like this repository" if metrics["source"] == "synthetic" else "unknown")
-    made = "made from labels" if metrics["shape"] in ("labelled", "grammar") else "given in the source"
-    with_ties = any("ties" in fates for fates in metrics["files"].values())
+    licence = data.licence or ("MIT, like this repository" if figures["source"] == "synthetic" else "unknown")
+    made = "made from labels" if figures["shape"] in ("labelled", "grammar") else "given in the source"
+    with_ties = any("ties" in fates for fates in figures["files"].values())
     files = {
-        file: fates | ({"ties": 0} if with_ties and "ties" not in fates else {}) for file, fates in metrics["files"].items()
+        file: fates | ({"ties": 0} if with_ties and "ties" not in fates else {}) for file, fates in figures["files"].items()
     }
     lines = [
         "# The prepared data",
         "",
-        f"- Source: {escaped(metrics['source'] + hub)} ({metrics['shape']})",
+        f"- Source: {escaped(figures['source'] + hub)} ({figures['shape']})",
         f"- Licence: {escaped(licence)}",
-        f"- Preferences: {made}, by {escaped(metrics['preferred_for'])}",
-        f"- Training pairs with exchanged sides (label noise): {metrics['pairs']['flipped']}",
-        f"- Labelled texts of the judge: {escaped(metrics['judge_source'])}",
+        f"- Preferences: {made}, by {escaped(figures['preferred_for'])}",
+        f"- Training pairs with exchanged sides (label noise): {figures['pairs']['flipped']}",
+        f"- Labelled texts of the judge: {escaped(figures['judge_source'])}",
         "",
         "## Rows",
         "",
@@ -54,9 +54,9 @@ def card(tables: Tables, metrics: Row, data: DataSettings) -> str:
         "| table | split | rows | dropped |",
         "|---|---|---:|---:|",
     ]
-    for name, splits in metrics["splits"].items():
+    for name, splits in figures["splits"].items():
         for number, (split, count) in enumerate(splits.items()):
-            lines.append(f"| {name} | {split} | {count} | {metrics['dropped'][name] if number == 0 else ''} |")
+            lines.append(f"| {name} | {split} | {count} | {figures['dropped'][name] if number == 0 else ''} |")
     lines += ["", "## Lengths", "", "The number of texts (prompt and response) by their length in words.", ""]
     starts = [f"{low} to {high - 1}" for low, high in pairwise(_BINS)] + [f"{_BINS[-1]} and more"]
     lines += [f"| table | {' | '.join(starts)} | longest |", f"|---|{'---:|' * (len(starts) + 1)}"]

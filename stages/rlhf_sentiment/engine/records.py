@@ -109,7 +109,7 @@ def rounded(value: Any, digits: int = 4) -> Any:
 
 
 def write_metrics(path: str | Path, tree: Row) -> None:
-    """Write a JSON file for `dvc metrics`, with four digits after the point.
+    """Write figures as JSON, with four digits after the point.
 
     Raises:
         ValueError: a number is NaN or infinite.

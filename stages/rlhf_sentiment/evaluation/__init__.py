@@ -9,7 +9,9 @@ panel        all judges of a run
 costs        the cost of positivity
 guards       warnings if this cost is too high
 statistics   intervals and tests
-measures     the numbers of metrics/evaluation.json
+measures     the figures of reports/evaluation.json
+figures      those of them that are metrics, or in plots/
+answers      all judged answers in one file
 plot_data    the tables in plots/
 plots        the PNG plots
 report       the report in Markdown

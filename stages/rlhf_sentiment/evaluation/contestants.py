@@ -16,7 +16,7 @@ class Contestant:
     """A model that answers the test prompts.
 
     Attributes:
-        name: in tables, in metrics/evaluation.json and in the names of its sample files.
+        name: in tables, in the trees of figures and in the names of its sample files.
         title: in sentences.
         folder: holds the model.
         compared_with: metrics key -> name of the contestant that this one is measured against, prompt by prompt.
@@ -42,8 +42,13 @@ class Contestant:
 
     @property
     def counts(self) -> str:
-        """The metrics file that says how many prompts it answered."""
-        return f"metrics/sample_{self.name}.json"
+        """The file that says how many prompts it answered."""
+        return f"reports/sample_{self.name}.json"
+
+    @property
+    def is_tuned(self) -> bool:
+        """Whether it is measured against the reference. Its KL and its comparisons are then among the metrics."""
+        return REFERENCE in self.compared_with.values()
 
 
 CONTESTANTS = {

@@ -19,12 +19,14 @@ def _grams(tokens: Sequence[int], n: int) -> list[tuple[int, ...]]:
     return [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
 
 
-def distinct(responses: Sequence[Sequence[int]], n: int, tokens: int) -> float:
+def distinct(responses: Sequence[Sequence[int]], n: int, tokens: int) -> float | None:
     """Return distinct n-grams over n-grams (Li et al. 2016, 1510.03055) in the first `tokens` tokens of the responses.
 
     Longer text repeats more, whatever model wrote it, so models are compared at equal numbers of tokens. No n-gram spans two
-    responses. The value is 0 where there is no n-gram.
+    responses. The value is None if the responses have fewer than `tokens` tokens, and 0 where there is no n-gram.
     """
+    if sum(map(len, responses)) < tokens:
+        return None
     grams: list[tuple[int, ...]] = []
     for response in responses:
         part = response[: max(tokens, 0)]
@@ -64,7 +66,7 @@ def costs(rows: list[Row], each: int, tokens: int) -> Row:
     Args:
         rows: the answers, `each` to a prompt.
         each: answers to each prompt. Self-BLEU reads the first of them.
-        tokens: distinct n-grams are counted in the first `tokens` tokens.
+        tokens: distinct n-grams are counted in the first `tokens` tokens. They are None if there are fewer.
     """
     responses = [row["tokens"] for row in rows]
     return {

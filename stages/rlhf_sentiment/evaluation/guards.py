@@ -56,6 +56,8 @@ def crossed(figures: Row, reference: Row, guards: Guards) -> list[str]:
     for setting, (key, most, relative) in GUARDS.items():
         limit = getattr(guards, setting)
         figure, unit = figures[key], ""
+        if figure is None or reference[key] is None:  # too few tokens
+            continue
         if relative == "times":
             figure, unit = figure / max(reference[key], 1e-9), f" times {REFERENCE}'s"
         elif relative == "more":

@@ -1,4 +1,4 @@
-"""The numbers of metrics/evaluation.json: each contestant's own, and those that compare contestants."""
+"""The figures of reports/evaluation.json: each contestant's own, and those that compare contestants."""
 
 from typing import Any
 
@@ -16,24 +16,29 @@ from .samples import Samples
 
 
 def figures_of_contestants(
-    samples: Samples, opinions: dict[str, Opinions], temperature: float, synthetic: bool, device: torch.device
+    samples: Samples,
+    opinions: dict[str, Opinions],
+    temperature: float,
+    distinct_tokens: int,
+    synthetic: bool,
+    device: torch.device,
 ) -> dict[str, Row]:
-    """Return the figures of each contestant.
+    """Return the figures of each contestant. They depend on no answer of another contestant.
 
     Args:
         samples: the answers, and the rollouts.
         opinions: what the judges say of the answers.
         temperature: of the rollouts.
+        distinct_tokens: the number of tokens in which distinct n-grams are counted.
         synthetic: whether the corpus comes from the grammar, which then gives its opinion too.
         device: runs the models.
     """
     tokenizer, base = load_tokenizer("models/base"), load_policy("models/base", device)
     reference = load_policy(CONTESTANTS[REFERENCE].folder, device)
-    tokens = min(sum(len(row["tokens"]) for row in rows) for rows in samples.answers.values())
     found: dict[str, Row] = {}
     for name, rows in progress_bar(samples.answers.items(), desc="evaluate: costs", unit=" models", leave=False):
         found[name] = summary(opinions[name].positive) | {"reward": opinions[name].scores.mean()}
-        found[name] |= {"perplexity": perplexity(base, tokenizer, rows)} | costs(rows, samples.each, tokens)
+        found[name] |= {"perplexity": perplexity(base, tokenizer, rows)} | costs(rows, samples.each, distinct_tokens)
         if synthetic:
             found[name] |= oracle(rows)
         found[name]["kl_to_sft"] = 0.0
@@ -41,6 +46,16 @@ def figures_of_contestants(
             model = load_policy(CONTESTANTS[name].folder, device)
             found[name]["kl_to_sft"] = kl(model, reference, tokenizer, samples.rollouts[name], temperature)
     return found
+
+
+def too_few_tokens(samples: Samples, distinct_tokens: int) -> list[str]:
+    """Return a line that names the contestants whose answers have fewer than `distinct_tokens` tokens, if there are any."""
+    counts = {name: sum(len(row["tokens"]) for row in rows) for name, rows in samples.answers.items()}
+    few = [f"{name} {count}" for name, count in counts.items() if count < distinct_tokens]
+    if not few:
+        return []
+    absent = "so their distinct n-grams are not counted; lower it, or raise evaluate.num_samples"
+    return [f"these answers have fewer tokens than evaluate.distinct_tokens {distinct_tokens}, {absent}: {', '.join(few)}"]
 
 
 def summary(positive: dict[str, np.ndarray]) -> Row:

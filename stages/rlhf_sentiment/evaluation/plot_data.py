@@ -46,7 +46,7 @@ def make_tables(
     """Return the tables.
 
     Args:
-        result: the tree of metrics/evaluation.json.
+        result: the tree of reports/evaluation.json.
         positive: the classifier's P(positive) of the answers of each contestant. name -> (N, S)
         examined: P(positive) of the exam's texts. judge -> "whole" or "cut" -> (M,)
         labels: of the exam's texts. (M,)

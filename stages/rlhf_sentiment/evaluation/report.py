@@ -60,18 +60,19 @@ def _verdict(result: Row, key: str, name: str, confidence: float) -> str:
         found = f"these {result['prompts']} prompts show no difference between {contestant} and {reference} "
         found += f"in mean P(positive): {size}"
         found += f", p {gain['p_holm']:.2f}" if gain["ci_low"] > 0 or gain["ci_high"] < 0 else ""
-    return (
-        f"{found}; perplexity is {after['perplexity'] / before['perplexity']:.2f} times and distinct bigrams are "
-        f"{after['distinct_2'] / max(before['distinct_2'], 1e-9):.2f} times those of {reference}"
-    )
+    found += f"; perplexity is {after['perplexity'] / before['perplexity']:.2f} times"
+    if after["distinct_2"] is None or before["distinct_2"] is None:
+        return f"{found} that of {reference}"
+    variety = after["distinct_2"] / max(before["distinct_2"], 1e-9)
+    return f"{found} and distinct bigrams are {variety:.2f} times those of {reference}"
 
 
 def markdown(result: Row, warnings: Sequence[str], samples: Sequence[Row], confidence: float, preferred_for: str) -> str:
     """Return the report.
 
     Args:
-        result: the tree of metrics/evaluation.json.
-        warnings: a line for each guard that is crossed.
+        result: the tree of reports/evaluation.json.
+        warnings: a line for each guard that is crossed, and for figures that are absent.
         samples: rows with `prompt`, and for each contestant its response and `<name>_positive`.
         confidence: the level of the intervals.
         preferred_for: what annotators preferred a response for.
@@ -123,10 +124,16 @@ def _models(result: Row) -> list[str]:
     lines = [f"| | {' | '.join(CONTESTANTS)} |", f"|---|{'---:|' * len(CONTESTANTS)}"]
     others = {f"{name}_positive": f"positive ratio, {name}" for name in result["judges"]}
     for key, title in (dict.fromkeys(("mean_positive", "std_positive", "positive_ratio"), "") | others | _ROWS).items():
-        cells = [f"{result[model][key]:.3f}" if key in result[model] else "" for model in CONTESTANTS]
+        cells = [_cell(result[model], key) for model in CONTESTANTS]
         if any(cells):
             lines.append(f"| {title} | {' | '.join(cells)} |")
     return [*lines, ""]
+
+
+def _cell(figures: Row, key: str) -> str:
+    if key not in figures:
+        return ""
+    return "-" if figures[key] is None else f"{figures[key]:.3f}"
 
 
 def _improvements(result: Row, confidence: float) -> list[str]:

@@ -81,6 +81,7 @@ class EvaluateSettings(Questions):
         AfterValidator(_judges),
     ]
     exam_texts: Annotated[int, Field(ge=10, le=1_000_000)]
+    distinct_tokens: Annotated[int, Field(ge=10, le=1_000_000_000)]
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     resamples: Annotated[int, Field(ge=99, le=100_000)]
     guards: Guards
