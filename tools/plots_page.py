@@ -81,4 +81,3 @@ def install() -> None:
 if __name__ == "__main__":
     with one_line_errors("plots_page"):
         install()
-    print("plots_page: dvc plots show and dvc plots diff need no network now")
