@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import vl_convert
 import yaml
@@ -15,6 +16,8 @@ from dvc.render.match import match_defs_renderers
 from tools import plots_page
 
 from rlhf_sentiment.engine.errors import StageError
+from rlhf_sentiment.evaluation.contestants import CONTESTANTS
+from rlhf_sentiment.evaluation.plot_data import make_tables
 
 from .conftest import ROOT, assert_names
 
@@ -125,7 +128,7 @@ def test_bars_begin_at_0_and_need_no_interval() -> None:
     lines = [("base", "a", 0.9), ("sft", "a", 1), ("base", "b", 0.01), ("sft", "b", 0.1)]
     name, rows = table("bars", ("model", "figure", "value"), *lines)
     svg = draw(name, rows)
-    assert marks(svg, "rule") == []
+    assert {bar.get("x2") for bar in marks(svg, "rule")} == {"0"}
     assert texts(svg, "axis-label")[:2] == ["base", "sft"]
     widths = [float(re.findall(r"h([\d.]+)", mark.get("d", ""))[0]) for mark in marks(svg, "rect")]
     assert widths == pytest.approx([171, 190, 19, 190])
@@ -140,12 +143,32 @@ def test_a_distribution_fills_its_bins() -> None:
     assert [tuple(map(float, corner[:4])) for corner in corners] == [pytest.approx(place) for place in wanted]
 
 
-def test_a_bin_of_few_texts_is_left_out() -> None:
-    lines = [("one", "whole", 0, 0), ("one", "cut", "nan", "nan"), ("two", "cut", 1, 0.5)]
-    name, rows = table("reliability", ("judge", "text", "P(positive)", "share"), *lines)
+def test_a_bin_of_few_texts_interrupts_the_curve() -> None:
+    lines = [("one", "cut", 0, 0), ("one", "cut", 0.5, "nan"), ("one", "cut", 1, 0.5), ("two", "cut", 0, 1)]
+    name, rows = table("reliability", ("judge", "text", "P(positive)", "share"), *lines, ("two", "cut", 1, 1))
     svg = draw(name, rows)
-    assert [mark.get("transform") for mark in marks(svg, "symbol")] == ["translate(0,210)", "translate(210,105)"]
+    places = ["translate(0,210)", "translate(210,105)", "translate(0,0)", "translate(210,0)"]
+    assert [mark.get("transform") for mark in marks(svg, "symbol")] == places
+    assert [line.get("d", "").count("M") for line in marks(svg, "line")] == [2, 1]
     assert len(marks(svg, "rule")) == 2, "a diagonal for each judge"
+
+
+def test_the_tables_of_the_judges_and_the_answers() -> None:
+    said = np.array([0.01] * 6 + [0.33] * 2 + [0.97] * 6)
+    examined = {"classifier": {"whole": said, "cut": said[::-1]}}
+    positive = {name: np.array([[0.0, 0.04], [0.05, 1.0]]) for name in CONTESTANTS}
+    result = {name: {"kl_to_sft": 0.5} for name in CONTESTANTS}
+    labels = (said > 0.5) * 1
+    tables = make_tables(result, positive, examined, labels, {"confidence": 0.95, "resamples": 99, "seed": 0})
+    bins = tables.reliability
+    assert list(bins["text"]) == ["whole"] * 10 + ["cut"] * 10
+    assert bins["texts"].tolist() == [6, 0, 0, 2, 0, 0, 0, 0, 0, 6] * 2
+    places = [0.01, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.97]
+    assert bins["P(positive)"].tolist() == pytest.approx(places * 2), "the middle of a bin of few texts"
+    assert bins["share"].tolist() == pytest.approx([0, *[np.nan] * 8, 1, 1, *[np.nan] * 8, 0], nan_ok=True)
+    shares = tables.distribution
+    assert list(dict.fromkeys(shares["model"])) == list(CONTESTANTS)
+    assert shares["share"].tolist() == [0.5, 0.25, *[0] * 17, 0.25] * len(CONTESTANTS)
 
 
 def install(monkeypatch: pytest.MonkeyPatch, root: Path) -> str:

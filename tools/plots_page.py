@@ -19,9 +19,10 @@ sys.path.insert(0, str(ROOT / "stages"))
 from rlhf_sentiment.engine.errors import StageError, one_line_errors  # noqa: E402 (found through the line above)
 from rlhf_sentiment.engine.outputs import writing  # noqa: E402
 
-# DVC calls `vegaEmbed(place, spec)` for each plot. `$schema` names an older Vega-Lite, which reads the same specifications. SVG
-# stays sharp when the page is enlarged. The menu of a plot does not offer the editor, because that is a page on the network.
-EMBED = """window.vegaEmbed = (place, {$schema, ...spec}) => vegaEmbed(place, spec, {
+# DVC calls `vegaEmbed(place, spec)` for each plot, with `{}` where no revision has the file. `$schema` names an older Vega-Lite,
+# whose specifications the bundled one reads. SVG stays sharp when the page is enlarged. The menu of a plot does not offer the
+# editor, because that is a page on the network.
+EMBED = """window.vegaEmbed = (place, {$schema, ...spec}) => $schema && vegaEmbed(place, spec, {
     mode: "vega-lite",
     renderer: "svg",
     actions: {export: true, source: true, compiled: false, editor: false},

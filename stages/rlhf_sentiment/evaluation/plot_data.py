@@ -25,7 +25,8 @@ class Tables(NamedTuple):
             contestant and bin.
         calibration: (judge, "whole" or "cut") -> `classifier.reliability`, with NaN in bins of few texts.
         reliability: the same, in one table with columns judge, text, P(positive), the mean of the bin, share, of texts that are
-            positive, and texts, their number. A row for each judge, "whole" or "cut", and bin.
+            positive, and texts, their number. A row for each judge, "whole" or "cut", and bin. A bin of few texts has its middle
+            and a share of NaN, where the curve is interrupted.
     """
 
     comparison: pd.DataFrame
@@ -68,9 +69,12 @@ def make_tables(
 
 
 def _one_table(calibration: dict[tuple[str, str], pd.DataFrame]) -> pd.DataFrame:
-    parts = [table.assign(judge=judge, text=way) for (judge, way), table in calibration.items()]
-    named = pd.concat(parts).rename(columns={"said": "P(positive)", "was": "share"})
-    return named[["judge", "text", "P(positive)", "share", "texts"]]
+    parts = []
+    for (judge, way), table in calibration.items():
+        middle = pd.Series((table.index + 0.5) / len(table))
+        columns = {"P(positive)": table["said"].fillna(middle), "share": table["was"], "texts": table["texts"]}
+        parts.append(pd.DataFrame({"judge": judge, "text": way, **columns}))
+    return pd.concat(parts)
 
 
 def _comparison(result: Row, positive: dict[str, np.ndarray], certainty: dict[str, Any]) -> pd.DataFrame:
