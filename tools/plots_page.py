@@ -19,9 +19,9 @@ sys.path.insert(0, str(ROOT / "stages"))
 from rlhf_sentiment.engine.errors import StageError, one_line_errors  # noqa: E402 (found through the line above)
 from rlhf_sentiment.engine.outputs import writing  # noqa: E402
 
-# DVC calls `vegaEmbed(place, spec)` for each plot, with `{}` where no revision has the file. `$schema` names an older Vega-Lite,
-# whose specifications the bundled one reads. SVG stays sharp when the page is enlarged. The menu of a plot does not offer the
-# editor, because that is a page on the network.
+# DVC calls `vegaEmbed(place, spec)` for each plot. The specification is `{}` if no revision has the file. `$schema` names an
+# older Vega-Lite, but the bundled one reads the same specifications. SVG stays sharp when the page is enlarged. The menu of a
+# plot does not offer the editor, because that is a page on the network.
 EMBED = """window.vegaEmbed = (place, {$schema, ...spec}) => $schema && vegaEmbed(place, spec, {
     mode: "vega-lite",
     renderer: "svg",
