@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # The folder in which `local-data` finds data/ and models/.
 SHARED ?= ../shared
 
-.PHONY: setup trackers repro quick test thorough verify lint format coverage local-data pins clean
+.PHONY: setup trackers repro metrics experiments quick test thorough verify lint format coverage local-data pins clean
 
 setup: $(VENV)/.installed
 
@@ -36,6 +36,14 @@ $(VENV)/.trackers: requirements-trackers.txt $(VENV)/.installed
 repro: setup
 	python stages/mend.py
 	dvc repro
+
+# The figures of the workspace that matter most, or their change since a revision: make metrics BASE=main.
+metrics: setup
+	@python tools/metrics.py $(if $(BASE),"$(BASE)")
+
+# The experiments of this commit, with the columns of `dvc exp show` that matter.
+experiments: setup
+	@python tools/experiments.py
 
 # Three tiers. `quick` is for each change of the code: at most 3 minutes on 2 cores.
 quick: setup

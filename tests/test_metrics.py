@@ -117,14 +117,18 @@ def test_the_answers_of_a_run_give_its_figures_again(finished_world: World) -> N
 
 
 def test_a_file_of_answers_has_no_time_and_no_name(tmp_path: Path) -> None:
-    table = pd.DataFrame({"response": ["a\r\nb, c", " \N{PILE OF POO}"], "classifier_positive": [1 / 3, 0.5]})
+    table = pd.DataFrame(
+        {"response": ["a\rb, c", " \N{PILE OF POO}"], "finished": [True, False], "lexicon_positive": [1 / 3, 0.5]}
+    )
     for name in ("one.csv.gz", "two.csv.gz"):
         write_answers(tmp_path / name, table)
     data = (tmp_path / "one.csv.gz").read_bytes()
     assert data == (tmp_path / "two.csv.gz").read_bytes()
     assert data[3] == 0, "no flag, and so no name (RFC 1952)"
     assert data[4:8] == b"\0\0\0\0", "no time"
-    assert gzip.decompress(data).decode() == 'response,classifier_positive\n"a\r\nb, c",0.333333\n \N{PILE OF POO},0.5\n'
+    said = '"response","finished","lexicon_positive"\n"a\rb, c",True,0.333333\n" \N{PILE OF POO}",False,0.5\n'
+    assert gzip.decompress(data).decode() == said
+    assert pd.read_csv(tmp_path / "one.csv.gz").equals(table.round(6))
 
 
 def test_the_figures_of_base_depend_on_no_other_answer(world: World, run_stage: RunStage) -> None:
