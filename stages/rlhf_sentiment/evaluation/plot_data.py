@@ -24,9 +24,9 @@ class Tables(NamedTuple):
         distribution: columns model, P(positive), the left edge of a bin, and share, of the contestant's answers. A row for each
             contestant and bin.
         calibration: (judge, "whole" or "cut") -> `classifier.reliability`, with NaN in bins of few texts.
-        reliability: the same, in one table with columns judge, text ("whole" or "cut"), P(positive), share and texts. P(positive)
-            is the mean of a bin, share is the share of its texts that is positive, and texts is their number. A bin of few texts
-            has its middle and a share of NaN, which interrupts the curve.
+        reliability: the same, in one table with columns judge, text, P(positive), share and texts. text is "whole" or "cut",
+            P(positive) the mean of a bin, share the share of its texts that is positive, and texts their number. A bin of few
+            texts has its middle and a share of NaN, which interrupts the curve.
     """
 
     comparison: pd.DataFrame
