@@ -38,6 +38,7 @@ PAGE = """<!DOCTYPE html>
     <script>(() => {%s})();</script>
     <style>
         body { display: flex; flex-wrap: wrap; align-items: flex-start; gap: 24px; font-family: sans-serif; font-size: 13px; }
+        #plots_comparison_csv, #plots_frontier_csv { order: -1; } /* the result first */
         [id$="_png"] { white-space: normal !important; }
         img { max-width: 100%%; }
     </style>
