@@ -74,7 +74,7 @@ def test_the_tables_in_plots_have_the_other_figures() -> None:
     del tree["base"]["grammar_parses"]
     rows = shares(tree)
     assert len(rows) == 9 * 3 - 2, "an absent figure has no row, because a blank cell would be drawn as 0"
-    assert rows[0] == {"bar": "distinct_1, base", "model": "base", "figure": "distinct_1", "value": 0.009}
+    assert rows[0] == {"model": "base", "figure": "distinct_1", "value": 0.009}
     values = {row["figure"]: row["value"] for row in about_judges(tree)}
     assert len(values) == 3 * 4 + 3 + 1
     assert values["ece_cut, lexicon"] == 0.2

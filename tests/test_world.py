@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import yaml
 
 from rlhf_sentiment.evaluation.contestants import CONTESTANTS
 
+from .browser import CHROMIUM, NO_CHROMIUM, plots_of
 from .conftest import ROOT, RunStage, World, assert_names, outs, the_error, write_classifier
 
 SAMPLES = [f"sample@{name}" for name in CONTESTANTS]
@@ -294,7 +296,10 @@ def test_an_unknown_key_is_refused_before_any_work(world: World) -> None:
 
 
 def test_experiments_run_and_dvc_compares_commits_without_a_cache(world: World, tmp_path: Path) -> None:
-    """`dvc exp run -S` works, and `dvc metrics diff` and `dvc plots diff` compare two commits of a clone without a cache."""
+    """`dvc exp run -S` works, and `dvc metrics diff` and `dvc plots diff` compare two commits of a clone without a cache.
+
+    Chromium shows the plots without a network.
+    """
     output = world.run("dvc", "exp", "run", "-S", "ppo.steps=3", "-S", "ppo.learning_rate=1e-5")
     assert world.stages_run(output) == ["check", "ppo", "sample@rlhf", "evaluate"], "the samples of the other contestants stay"
     assert "1e-05" in (world / "params.yaml").read_text(), "DVC writes this form, and it is read as a number"
@@ -313,11 +318,22 @@ def test_experiments_run_and_dvc_compares_commits_without_a_cache(world: World, 
     assert (clone / "dvc_plots/index.html").is_file()
     drawn = json.loads(clone.run("dvc", "plots", "diff", "HEAD~1", "--json"))
     assert "errors" not in drawn
-    pipeline = yaml.safe_load((clone / "dvc.yaml").read_text())["stages"]
-    declared = {name for stage in pipeline.values() for plot in stage.get("plots", []) for name in plot}
+    pipeline = yaml.safe_load((clone / "dvc.yaml").read_text())
+    entries = [*pipeline["plots"], *(plot for stage in pipeline["stages"].values() for plot in stage.get("plots", []))]
+    declared = {name for entry in entries for name in entry}
     assert declared == set(drawn["data"])
-    for name, entries in drawn["data"].items():
-        assert {revision for entry in entries for revision in entry["revisions"]} == {"HEAD~1", "workspace"}, name
+    for name, found in drawn["data"].items():
+        assert {revision for entry in found for revision in entry["revisions"]} == {"HEAD~1", "workspace"}, name
+
+    if CHROMIUM is None:
+        pytest.skip(NO_CHROMIUM)
+    clone.run("python", "tools/plots_page.py")
+    assert clone.run("git", "status", "--short") == ""
+    for revisions in (["show"], ["diff", "HEAD~1"]):
+        assert clone.run("dvc", "plots", *revisions) == f"{(clone / 'dvc_plots/index.html').as_uri()}\n"
+        shown = plots_of(clone / "dvc_plots/index.html")
+        assert shown.keys() == {re.sub("[/.]", "_", name) for name in declared}
+        assert min(shown.values()) > 0, shown
 
 
 @pytest.mark.parametrize("name", [*(name for name in ALL if name not in SAMPLES), "sample", "compare"])

@@ -145,9 +145,8 @@ def reliability(positive: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
         texts: the number of texts in the bin.
         said: the mean P(positive) of these texts. NaN in a bin without texts.
         was: the share of them that is positive. NaN in a bin without texts.
-        middle: of the bin.
     """
     bins = np.minimum((positive * _BINS).astype(int), _BINS - 1)
     found = pd.DataFrame({"bin": bins, "said": positive, "was": labels * 1.0}).groupby("bin")
     table = found.agg(texts=("was", "size"), said=("said", "mean"), was=("was", "mean")).reindex(range(_BINS))
-    return table.assign(texts=table["texts"].fillna(0).astype(int), middle=(np.arange(_BINS) + 0.5) / _BINS)
+    return table.assign(texts=table["texts"].fillna(0).astype(int))

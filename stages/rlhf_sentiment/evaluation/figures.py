@@ -64,9 +64,9 @@ def _part(figures: Row, keys: tuple[str, ...]) -> Row:
 
 
 def shares(result: Row) -> list[Row]:
-    """Return the rows of plots/figures.csv: bar, model, figure and value. A figure that a model lacks has no row."""
+    """Return the rows of plots/figures.csv: model, figure and value. A figure that a model lacks has no row."""
     return [
-        {"bar": f"{figure}, {name}", "model": name, "figure": figure, "value": result[name][figure]}
+        {"model": name, "figure": figure, "value": result[name][figure]}
         for figure in SHARES
         for name in CONTESTANTS
         if result[name].get(figure) is not None

@@ -18,12 +18,15 @@ class Tables(NamedTuple):
     """The tables of a run.
 
     Attributes:
-        comparison: columns bar, model, figure, value, low, high and kl. A row for each contestant and figure.
+        comparison: columns model, figure, value, low, high and kl. A row for each contestant and figure.
         frontier: columns model, kl, value, low and high. A row for each contestant.
         bins: the edges of the bins of P(positive). (21,)
-        distribution: a row for each bin, a column for each contestant with the share of its answers.
+        distribution: columns model, P(positive), the left edge of a bin, and share, of the contestant's answers. A row for each
+            contestant and bin.
         calibration: (judge, "whole" or "cut") -> `classifier.reliability`, with NaN in bins of few texts.
-        reliability: the same, in one table.
+        reliability: the same, in one table with columns judge, text, P(positive), share and texts. text is "whole" or "cut",
+            P(positive) the mean of a bin, share the share of its texts that is positive, and texts their number. A bin of few
+            texts has its middle and a share of NaN, which interrupts the curve.
     """
 
     comparison: pd.DataFrame
@@ -54,12 +57,24 @@ def make_tables(
     frontier = comparison[comparison["figure"] == "mean P(positive)"][["model", "kl", "value", "low", "high"]]
     bins = np.linspace(0, 1, 21)
     shares = {name: np.histogram(values, bins)[0] / values.size for name, values in positive.items()}
-    distribution = pd.DataFrame({"P(positive)": bins[:-1], **shares})
-    tables = {(name, way): reliability(p, labels) for name, ways in examined.items() for way, p in ways.items()}
-    columns = {"P(positive)": tables["classifier", "whole"]["middle"]}
-    tables = {key: table.where(table["texts"] >= _FEWEST) for key, table in tables.items()}
-    columns |= {f"{name}_{way}": table["was"] for (name, way), table in tables.items()}
-    return Tables(comparison, frontier, bins, distribution, tables, pd.DataFrame(columns))
+    distribution = pd.concat(
+        pd.DataFrame({"model": name, "P(positive)": bins[:-1], "share": share}) for name, share in shares.items()
+    )
+    calibration = {}
+    for judge, ways in examined.items():
+        for way, p in ways.items():
+            table = reliability(p, labels)
+            calibration[judge, way] = table[["said", "was"]].where(table["texts"] >= _FEWEST).assign(texts=table["texts"])
+    return Tables(comparison, frontier, bins, distribution, calibration, _one_table(calibration))
+
+
+def _one_table(calibration: dict[tuple[str, str], pd.DataFrame]) -> pd.DataFrame:
+    parts = []
+    for (judge, way), table in calibration.items():
+        middle = pd.Series((table.index + 0.5) / len(table))
+        columns = {"P(positive)": table["said"].fillna(middle), "share": table["was"], "texts": table["texts"]}
+        parts.append(pd.DataFrame({"judge": judge, "text": way, **columns}))
+    return pd.concat(parts)
 
 
 def _comparison(result: Row, positive: dict[str, np.ndarray], certainty: dict[str, Any]) -> pd.DataFrame:
@@ -72,7 +87,7 @@ def _comparison(result: Row, positive: dict[str, np.ndarray], certainty: dict[st
             each = values[name].mean(axis=1)
             low, high = interval(each, **certainty)
             bar = {"value": each.mean(), "low": low, "high": high, "kl": result[name]["kl_to_sft"]}
-            bars.append({"bar": f"{figure}, {name}", "model": name, "figure": figure, **bar})
+            bars.append({"model": name, "figure": figure, **bar})
     return pd.DataFrame(bars)
 
 
