@@ -1,6 +1,7 @@
 """Show progress: bars in a terminal and in a notebook, lines in a log, and a table of figures that grows with each step."""
 
 import csv
+import math
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -75,7 +76,7 @@ class _Lines(plain_tqdm):
 
     def close(self) -> None:
         """Print no last line. A stage has its own."""
-        self.last_print_t = self.start_t  # for tqdm, a bar that was never drawn
+        self.delay = math.inf  # for tqdm, the bar was never drawn
         super().close()
 
 
