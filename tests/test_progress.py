@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import termios
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -285,3 +286,21 @@ def test_the_live_table_of_a_stage_grows_and_goes_on_after_a_kill(
         file.write("9,0.5\n")  # of a step after the checkpoint
     assert_names(run_stage(world, stage).out, f"{stage}: goes on from its checkpoint")
     assert table.read_bytes() == whole
+
+
+@pytest.mark.thorough
+def test_the_log_of_a_queued_experiment_shows_progress_while_it_runs(world: World) -> None:
+    settings = ("-S", "ppo.steps=1000", "-S", "checkpoint_every.ppo=100")
+    world.run("dvc", "exp", "run", "--queue", "-n", "warm-film", *settings, "ppo")
+    world.run("dvc", "queue", "start")
+    table, end = world / "runs/ppo/warm-film/live.csv", time.monotonic() + 200
+    log = ""
+    while " passed, " not in log and time.monotonic() < end:
+        time.sleep(0.5)
+        log = world.run("dvc", "queue", "logs", "warm-film") if table.is_file() else ""
+    assert re.search(r"^ppo: \d+ of 1000 steps, reward .*, score .*, KL .*, 00:\d\d passed, \d\d:\d\d left$", log, re.MULTILINE)
+    assert "Running" in world.run("dvc", "queue", "status")
+    rows = len(table.read_text().splitlines()) - 1
+    assert 0 < rows < 1000
+    world.run("dvc", "queue", "kill", "warm-film")
+    world.run("dvc", "queue", "stop")
