@@ -95,7 +95,7 @@ class LiveTable:
     """The figures of each step of a training run, in runs/STAGE/live.csv, which is not among DVC's outs."""
 
     def __init__(self, stage: str, rows: Iterable[Row]) -> None:
-        """Begin the table anew, with the rows of the steps before a checkpoint. A queued or --temp experiment has its own."""
+        """Replace the old table by the rows up to a checkpoint. A queued or --temp experiment has its own table."""
         experiment = os.environ.get("DVC_EXP_NAME", "") if in_copy() else ""
         self.stage, self.path = stage, repository() / "runs" / stage / experiment / "live.csv"
         self.works = _in_stage
