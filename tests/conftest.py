@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import runpy
 import shutil
 import subprocess
@@ -324,7 +325,8 @@ def run_stage(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 def the_error(stage: str, stderr: str) -> str:
     """Return the line in which a stage says why it failed. Fail at a second line or a traceback."""
     assert "Traceback" not in stderr, stderr
-    errors = [line for line in stderr.splitlines() if line.startswith(f"{stage}: ") and ": warning: " not in line]
+    lines = [line for line in stderr.splitlines() if not re.search(r"\d passed", line)]  # those of a bar
+    errors = [line for line in lines if line.startswith(f"{stage}: ") and ": warning: " not in line]
     assert len(errors) == 1, stderr
     return errors[0]
 

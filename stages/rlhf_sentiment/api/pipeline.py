@@ -94,6 +94,6 @@ def _run(*command: str) -> None:
     if stopped:
         raise KeyboardInterrupt
     if status:
-        lines = re.findall(r"^[a-z]+(?:@\w+)?: (?!warning|reads|wrote|goes on|waits|.*%\|).*", tail, re.MULTILINE)
+        lines = re.findall(r"^[a-z]+(?:@\w+)?: (?!warning|reads|wrote|goes on|waits|.*%\||.*\d passed).*", tail, re.MULTILINE)
         why = lines[-1] if lines else f"exit status {status}; the output above says why"
         raise StageError(f"`{' '.join(command)}` failed: {why}")

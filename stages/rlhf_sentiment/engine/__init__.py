@@ -17,6 +17,6 @@ tracking     report a stage to trackers, such as TensorBoard
 trackers     what each tracker needs, and where it writes
 dvc_state    what DVC records: current writers, past runs, hashes
 hub          the hub's answers, with a limit on waiting
-progress     progress bars
+progress     progress bars, lines in a log, and the live tables of training
 messages     how messages quote values
 """

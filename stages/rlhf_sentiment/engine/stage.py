@@ -24,6 +24,7 @@ from .locks import locked
 from .messages import Parser, one_line, shown, tell, warn
 from .outputs import remove_halves
 from .params import load
+from .progress import live_tables
 from .stopping import listen, requested_stop
 
 S = TypeVar("S", bound=BaseModel)
@@ -85,7 +86,7 @@ def stage(
                 require(Path(path))
             warn_of_untracked(name, reads)
             print(one_line(f"{name}: reads {', '.join(reads) or arguments.params}"), flush=True)
-            with tracking.reporting(name, arguments.params, settings, writes):
+            with tracking.reporting(name, arguments.params, settings, writes), live_tables():
                 result = main(settings)
                 refuse_edited(arguments.params, settings, name)
                 environment.record(name)

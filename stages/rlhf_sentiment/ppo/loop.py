@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..engine import tracking
 from ..engine.errors import StageError
-from ..engine.progress import progress_bar
+from ..engine.progress import LiveTable, progress_bar
 from ..engine.records import Row
 from ..engine.stopping import patient, requested_stop
 from ..models.devices import precision, random_states, set_random_states
@@ -115,14 +115,17 @@ def train_policy(
             actors.critic.rescale(actors.reward.mean, actors.reward.std)
         state.validated.append(validate_at(0))
 
+    live = LiveTable(kept.stage, state.curve)
     progress = progress_bar(total=settings.steps, initial=state.step, desc="ppo", unit=" steps")
     with patient():
         while state.step < state.last and not requested_stop():
             step = state.step + 1
             batch = [train[k] for k in order[(step - 1) * settings.batch_size : step * settings.batch_size]]
             row = take_step(state, batch, noise(ROLLOUT, step, len(batch)), settings, seed, accelerator)
+            live.add(row)
+            figures = {"reward": row["reward"], "score": row["score"], "KL": row["kl_penalty"]}
+            progress.set_postfix({name: f"{figure:.2f}" for name, figure in figures.items()}, refresh=False)
             progress.update()
-            progress.set_postfix({name: f"{row[name]:.2f}" for name in ("reward", "score", "kl_penalty")})
             if settings.kl_stop is not None and row["kl_penalty"] > settings.kl_stop:
                 state.last = step
                 why = f"KL is {row['kl_penalty']:.1f} nats per response, more than ppo.kl_stop {settings.kl_stop}"

@@ -1,4 +1,4 @@
-"""Run transformers' Trainer for base, sft and reward: arguments, checkpoints, a progress bar, and a curve for `dvc plots`."""
+"""Run transformers' Trainer for base, sft and reward: arguments, checkpoints, progress, and a curve for `dvc plots`."""
 
 import math
 import os
@@ -16,7 +16,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler, safe_globals
 
 from ..engine import tracking
 from ..engine.errors import StageError
-from ..engine.progress import progress_bar
+from ..engine.progress import LiveTable, progress_bar
 from ..engine.records import Row
 from ..engine.stopping import patient, requested_stop
 from .checkpoints import Checkpoints
@@ -114,14 +114,15 @@ def _readable(folder: Path) -> str:
 
 
 class _Watch(TrainerCallback):
-    """After each step: check the figures, report them, move the bar, and ask for a checkpoint where one is due."""
+    """After each step: check the figures, report them, show progress, and ask for a checkpoint where one is due."""
 
     def __init__(self, kept: Checkpoints, columns: dict[str, str]) -> None:
         self.kept, self.columns = kept, columns
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Open the progress bar."""
+        """Open the progress bar and the live table."""
         tracking.begin()
+        self.live = LiveTable(self.kept.stage, [self._row(logs) for logs in state.log_history if "loss" in logs])
         self.bar = progress_bar(total=state.max_steps, initial=state.global_step, desc=self.kept.stage, unit=" steps")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Row | None = None, **_: Any) -> None:
@@ -137,10 +138,15 @@ class _Watch(TrainerCallback):
                 name = self.columns.get(figure, figure)
                 raise StageError(f"step {state.global_step}: {name} is {logs[figure]}; lower {self.kept.stage}.learning_rate")
         tracking.log({f"train/{name}": value for name, value in logs.items()}, state.global_step)
+        self.live.add(self._row(state.log_history[-1]))
+        self.bar.set_postfix({new: f"{logs[old]:.3f}" for old, new in self.columns.items()}, refresh=False)
         self.bar.update()
-        self.bar.set_postfix({new: f"{logs[old]:.3f}" for old, new in self.columns.items()})
         control.should_save = self.kept.due(state.global_step, state.max_steps)
         control.should_training_stop |= requested_stop() is not None
+
+    def _row(self, logs: Row) -> Row:
+        """Return the figures of a step under their names in the curve."""
+        return {"step": logs["step"], **{new: logs[old] for old, new in self.columns.items()}}
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Close the progress bar."""
