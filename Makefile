@@ -14,7 +14,7 @@ SHARED ?= ../shared
 
 .PHONY: setup trackers repro metrics experiments quick test thorough verify lint format coverage local-data pins clean
 
-setup: $(VENV)/.installed
+setup: $(VENV)/.configured
 
 # Exactly the pins, never newer ones. Notebooks use the installed package; stages run the code of this folder.
 $(VENV)/.installed: requirements.txt pyproject.toml
@@ -23,6 +23,11 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -r requirements.txt
 	$(BIN)/python -m pip install --no-deps --no-build-isolation -e .
+	touch $@
+
+# What a clone needs besides the environment, such as the merge drivers in its git configuration.
+$(VENV)/.configured: $(VENV)/.installed $(wildcard tools/*.py)
+	python tools/install.py
 	touch $@
 
 # The trackers of `report_to`, besides TensorBoard. --no-deps: what they need is in the file, and no other pin changes.

@@ -147,7 +147,7 @@ def test_the_last_checkpoint_stays_if_writing_the_next_fails() -> None:
 
     with pytest.raises(StageError) as error:
         fail()
-    assert_names(error.value, "step 10: ", "no checkpoint", "No space left on device", "checkpoint_every.ppo: null")
+    assert_names(error.value, "step 10: ", "no checkpoint", "No space left on device", "checkpoint_every.ppo empty")
     assert steps(run) == [5]
     assert newest(run) == 5
 

@@ -53,7 +53,7 @@ def pin(name: str, revision: str | None, section: str, local: bool) -> None:
         ValueError: the message says which of the two.
     """
     if local and revision is not None:
-        raise ValueError(f"{section}.revision belongs to a hub id, and {name} is none; set it to null")
+        raise ValueError(f"{section}.revision belongs to a hub id, and {name} is none; leave it empty")
     if not local and revision is None:
         raise ValueError(
             f"{section}.revision: pin {name} to a commit hash of the hub (or name a branch, such as main, which may move)"

@@ -134,7 +134,7 @@ RENAMED: dict[str, Became] = {
     "total_episodes": _to("ppo.steps", note="a step has ppo.batch_size episodes"),
     "kl_coef": _to("ppo.kl_coef"),
     "init_kl_coef": _to("ppo.kl_coef"),
-    "adap_kl_ctrl": _to("ppo.kl_target", note="null means a constant coefficient"),
+    "adap_kl_ctrl": _to("ppo.kl_target", note="empty means a constant coefficient"),
     "target": _to("ppo.kl_target", note="in nats per response"),
     "horizon": _to("ppo.kl_horizon"),
     "kl_penalty": Became(note="the penalty is the log ratio of the two policies at each token"),

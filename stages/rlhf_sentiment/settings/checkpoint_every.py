@@ -10,7 +10,7 @@ Every = Annotated[int, Field(ge=1)] | None
 
 
 class CheckpointEvery(Settings):
-    """Steps between two checkpoints of each stage. null: no checkpoints."""
+    """Steps between two checkpoints of each stage. Empty: no checkpoints."""
 
     base: Every
     sft: Every

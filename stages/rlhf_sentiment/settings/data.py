@@ -38,7 +38,7 @@ def _column(name: Any) -> Any:
     if name is None or all(isinstance(one, str) or (type(one) is int and 1 <= one <= 10_000) for one in names):
         return name
     raise ValueError(
-        f"should be the name of a column, its number (from 1) in a file without a header, or null (got {shown(name)})"
+        f"should be the name of a column, its number (from 1) in a file without a header, or empty (got {shown(name)})"
     )
 
 
@@ -145,7 +145,7 @@ class DataSettings(Settings):
     def _is_whole(self) -> Self:
         if self.source in ("hub", "auto"):
             if self.hub.dataset is None:
-                raise ValueError(f"data.hub.dataset: should name a data set, since data.source is {self.source} (got null)")
+                raise ValueError(f"data.hub.dataset: should name a data set, since data.source is {self.source} (it is empty)")
             pin(self.hub.dataset, self.hub.revision, "data.hub", local=False)
         named = self.named_columns
         if len({type(name) for name in named}) > 1:
@@ -171,7 +171,7 @@ class DataSettings(Settings):
             if self.flipped_pairs:
                 raise ValueError("data.flipped_pairs should be 0 with data.source synthetic; use data.disagreement instead")
             if self.corpus or self.prompts:
-                raise ValueError("data.corpus and data.prompts should be null with data.source synthetic")
+                raise ValueError("data.corpus and data.prompts should be empty with data.source synthetic")
             if faults := whole_numbers(self, *PROPORTIONS):
                 raise ValueError(faults[0])
         return self

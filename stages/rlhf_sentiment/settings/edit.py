@@ -5,26 +5,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.representer import RoundTripRepresenter
-
-
-class _Nulls(RoundTripRepresenter):
-    """Write null as params.yaml does."""
-
-
-_Nulls.add_representer(type(None), lambda self, _: self.represent_scalar("tag:yaml.org,2002:null", "null"))
 
 
 def edited(text: str, differing: Mapping[str, tuple[Any, Any]]) -> str:
-    """Return a YAML text with other values.
+    """Return a YAML text with other values, in the form that DVC writes: lists in block style, and null as an empty value.
 
     Args:
         text: the text. It has the sections of all keys.
         differing: the old and the new value by key, as `differences` returns them.
     """
     file = YAML()
-    file.Representer = _Nulls
-    file.preserve_quotes, file.width, file.default_flow_style = True, 128, None
+    file.preserve_quotes, file.width, file.default_flow_style = True, 128, False
     tree = file.load(text)
     for key, (_, new) in differing.items():
         *sections, last = key.split(".")

@@ -38,7 +38,7 @@ class Asking(Settings):
 
     num_samples: Annotated[Asked, counting(2)]
     prompts_file: (
-        Annotated[str, matching(r"prompts/\w[\w.-]*\.(txt|jsonl)", "prompts/NAME.txt, prompts/NAME.jsonl or null")] | None
+        Annotated[str, matching(r"prompts/\w[\w.-]*\.(txt|jsonl)", "prompts/NAME.txt, prompts/NAME.jsonl or empty")] | None
     )
 
 
@@ -49,7 +49,7 @@ class Questions(Asking):
 
 
 class Guards(Settings):
-    """Limits of the cost of positivity. null means no limit."""
+    """Limits of the cost of positivity. Empty: no limit."""
 
     max_perplexity: Times | None
     max_kl: Times | None

@@ -122,8 +122,8 @@ class Checkpoints:
             shutil.rmtree(aside, ignore_errors=True)
             why = first_line(error)
             raise StageError(
-                f"step {step}: no checkpoint could be written below .checkpoints/{self.stage}: {why}; free disk space, or set "
-                f"checkpoint_every.{self.stage}: null (the last good checkpoint is kept)"
+                f"step {step}: no checkpoint could be written below .checkpoints/{self.stage}: {why}; free disk space, or "
+                f"leave checkpoint_every.{self.stage} empty (the last good checkpoint is kept)"
             ) from error
         there = sorted(self.folder.glob("[0-9]*[0-9]"))
         good = [folder for folder in there if folder <= whole]  # later ones were skipped as damaged
