@@ -108,13 +108,13 @@ def main(params: Params) -> str:
     inputs = read_inputs(params.evaluate)
     judged = judge(params.evaluate, inputs.exam, inputs.samples, device)
     result, warnings = measure(params, inputs, judged, device)
-    split = params.evaluate.split
-    if split != "test":
-        warnings.insert(0, f"the answers are to {split} prompts (evaluate.split), so the figures are not test results")
     write_metrics("metrics/evaluation.json", result)
     log_table("evaluation", [{"model": name, **result[name]} for name in CONTESTANTS])
     listed = draw_plots(params, inputs, judged, result)
     shown = listed[: params.evaluate.shown_samples]
+    split = params.evaluate.split
+    if split != "test":
+        warnings.insert(0, f"the answers are to {split} prompts (evaluate.split), so the figures are not test results")
     publish(markdown(result, warnings, shown, params.evaluate.confidence, inputs.preferred_for), warnings)
     return headline(result) + ("" if split == "test" else f" on {split} prompts")
 
