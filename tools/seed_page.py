@@ -10,14 +10,14 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from pipeline_copy import EDITED
-from seed_results import CURVES, FOLDER, TABLE, read, read_answers
-from seed_statistics import CONFIDENCE, RESAMPLES, Spread, by_seed_and_prompt, spread, two_way_interval
 from tabulate import tabulate
 
+from pipeline_copy import EDITED
 from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.engine.outputs import writing
 from rlhf_sentiment.evaluation.contestants import COMPARISONS, CONTESTANTS
+from seed_results import CURVES, FOLDER, TABLE, read, read_answers
+from seed_statistics import CONFIDENCE, RESAMPLES, Spread, by_seed_and_prompt, spread, two_way_interval
 
 PAGE, FIGURE = TABLE.with_suffix(".md"), FOLDER / "curves.png"
 FEW = 10  # below this number of seeds, an interval over seeds is rough
@@ -91,9 +91,9 @@ def page(rows: pd.DataFrame, positive: dict[str, np.ndarray]) -> str:
         "",
         *_table(measured),
         "",
-        "SD is the standard deviation between seeds, and IQM the interquartile mean (2108.13264). The",
-        f"{100 * CONFIDENCE:g} % intervals are those of the pigeonhole bootstrap (Owen 2007, doi 10.1214/07-AOAS122). Each of its",
-        f"{RESAMPLES} resamples draws seeds and prompts. {_caution(seeds)}",
+        "SD is the standard deviation between seeds, and IQM the interquartile mean (2108.13264). The intervals are",
+        f"{100 * CONFIDENCE:g} % intervals of the pigeonhole bootstrap (Owen 2007, doi 10.1214/07-AOAS122). Each of its {RESAMPLES}",
+        f"resamples draws seeds and prompts. {_caution(seeds)}",
         "",
         "## Other figures",
         "",
@@ -101,8 +101,8 @@ def page(rows: pd.DataFrame, positive: dict[str, np.ndarray]) -> str:
         "",
         "## Learning curves",
         "",
-        f"The lines are means over the seeds, and the bands reach from the lowest to the highest seed. {FOLDER.name}/curves.csv has",
-        "the values.",
+        "The lines are means over the seeds, and the bands reach from the lowest to the highest seed.",
+        f"`{CURVES}` has the values.",
         "",
         f"![Learning curves]({FIGURE.relative_to(PAGE.parent).as_posix()})",
         "",
@@ -134,7 +134,7 @@ def _table(measured: dict[str, np.ndarray]) -> list[str]:
     body = []
     for name, values in measured.items():
         low, high = two_way_interval(values)
-        body.append([name, *_cells(spread(values.mean(axis=1))), f"[{low:.3f}, {high:.3f}]"])
+        body.append([name, *_cells(spread(values.mean(axis=1))), f"[{low:z.3f}, {high:z.3f}]"])
     return _markdown(["", "mean", "SD", "lowest", "highest", "IQM", "interval"], body)
 
 
@@ -144,7 +144,7 @@ def _plain_table(measured: dict[str, pd.Series]) -> list[str]:
 
 
 def _cells(found: Spread) -> list[str]:
-    return ["" if np.isnan(value) else f"{value:.3f}" for value in found]
+    return ["" if np.isnan(value) else f"{value:z.3f}" for value in found]
 
 
 def _runs(rows: pd.DataFrame, positive: dict[str, np.ndarray]) -> list[str]:
@@ -162,7 +162,7 @@ def _markdown(header: list[str], body: list[list[str]]) -> list[str]:
 
 
 def draw(path: Path, curves: pd.DataFrame) -> None:
-    """Draw the mean of each curve over the seeds, in a band from the lowest to the highest. The same values give the same bytes."""
+    """Draw the mean of each curve over the seeds, in a band from the lowest to the highest. Same values, same bytes."""
     style = {"figure.dpi": 120, "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True}
     with plt.rc_context(style | {"grid.alpha": 0.3}):
         figure, axes = plt.subplots(1, len(_PANELS), figsize=(3.4 * len(_PANELS), 3.0), layout="constrained")

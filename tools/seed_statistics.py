@@ -1,7 +1,7 @@
 """Statistics over seeds: how much a figure varies from one training run to another.
 
-A figure of a run depends on the seed and on the prompts. All runs answer the same prompts, so the values form a table with a row
-for each seed and a column for each prompt. Intervals for new seeds and new prompts resample both.
+A figure of a run depends on the seed and on the prompts. All runs answer the same prompts, so the values form a table with a
+row for each seed and a column for each prompt. Intervals for new seeds and new prompts resample both.
 """
 
 from collections.abc import Sequence

@@ -3,8 +3,9 @@
     python tools/seeds.py 1 2 3 4 5      train the seeds, keep their results in docs/results, and write the page
     python tools/seeds.py --page         write the page again from the kept results alone
 
-A run can be stopped or killed at any time. The same command goes on: training resumes from its last checkpoint, and a seed that
-has run is restored from DVC's run cache. Each seed is also an experiment, so `dvc exp apply seeds-3` brings the models of seed 3.
+A run can be stopped or killed at any time. The same command goes on: training resumes from its last checkpoint, and a seed
+that has run is restored from DVC's run cache. Each seed is also an experiment: `dvc exp apply seeds-3` brings the models of
+seed 3.
 """
 
 import argparse
@@ -13,12 +14,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pipeline_copy import ROOT, alone, copied, run
-from seed_page import write_page
-from seed_results import TABLE, keep, numbers, read
-
 from rlhf_sentiment.engine.errors import StageError, one_line_errors
 from rlhf_sentiment.engine.messages import Parser, listed, one_line, tell
 from rlhf_sentiment.engine.stopping import listen
+from seed_page import write_page
+from seed_results import TABLE, keep, numbers, read
 
 NAME = "seeds"
 
