@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # The folder in which `local-data` finds data/ and models/.
 SHARED ?= ../shared
 
-.PHONY: setup trackers repro metrics experiments quick test thorough verify lint format coverage local-data pins clean
+.PHONY: setup trackers repro metrics experiments seeds sweep quick test thorough verify lint format coverage local-data pins clean
 
 setup: $(VENV)/.configured
 
@@ -49,6 +49,17 @@ metrics: setup
 # The experiments of this commit, with the columns of `dvc exp show` that matter.
 experiments: setup
 	@python tools/experiments.py
+
+# Train seeds 1 to N, or those of SEEDS="3 7", and write docs/results/seeds.md. A stopped run goes on.
+N ?= 5
+SEEDS ?= $(shell seq 1 $(N))
+seeds: setup
+	python tools/seeds.py $(SEEDS)
+
+# Try the settings of a file on the validation prompts, and write docs/results/sweeps/NAME.md. A stopped sweep goes on.
+SPEC ?= sweeps/kl.yaml
+sweep: setup
+	python tools/sweep.py $(SPEC)
 
 # Three tiers. `quick` is for each change of the code: at most 3 minutes on 2 cores.
 quick: setup

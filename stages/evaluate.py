@@ -119,8 +119,11 @@ def main(params: Params) -> str:
     log_table("evaluation", [{"model": name, **result[name]} for name in CONTESTANTS])
     listed = draw_plots(params, inputs, judged, result)
     shown = listed[: params.evaluate.shown_samples]
+    split = params.evaluate.split
+    if split != "test":
+        warnings.insert(0, f"the answers are to {split} prompts (evaluate.split), so the figures are not test results")
     publish(markdown(result, warnings, shown, params.evaluate.confidence, inputs.preferred_for), warnings)
-    return headline(result)
+    return headline(result) + ("" if split == "test" else f" on {split} prompts")
 
 
 def measure(params: Params, inputs: Inputs, judged: Judged, device: torch.device) -> tuple[Row, list[str]]:

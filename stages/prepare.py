@@ -198,7 +198,7 @@ def prompts_asked_later(params: Params, sizes: Sizes) -> dict[str, int]:
         "ppo.validation_prompts": (params.ppo.validation_prompts, 1, sizes["prompts_validation"]),
     }
     if params.evaluate.prompts_file is None:
-        asked["evaluate.num_samples"] = (params.evaluate.num_samples, 2, sizes["prompts_test"])
+        asked["evaluate.num_samples"] = (params.evaluate.num_samples, 2, sizes[f"prompts_{params.evaluate.split}"])
     came_to = {}
     for setting, (count, least, most) in asked.items():
         number = max(number_of(count, most), least)

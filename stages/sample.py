@@ -1,8 +1,8 @@
 """Sample the answers of a contestant, with random numbers that depend on no other contestant.
 
-The prompts are the test prompts, which no other stage reads, or those of `evaluate.prompts_file`. The answers are sampled
-with the settings of `generation`. A contestant other than the reference also writes rollouts, which are not truncated and have
-PPO's temperature. Its KL from the reference is measured on its rollouts.
+The prompts are those of `evaluate.split` or `evaluate.prompts_file`. No other stage reads the test prompts. The answers are
+sampled with the settings of `generation`. A contestant other than the reference also writes rollouts, which are not truncated
+and have PPO's temperature. Its KL from the reference is measured on its rollouts.
 """
 
 from rlhf_sentiment.engine.start import stage  # isort: split
@@ -48,7 +48,7 @@ def main(params: Params, name: str) -> str:
 
     # A prompt must leave positions for a response. All contestants have one tokenizer and the same number of positions, so
     # they answer the same prompts.
-    given = read_prompts(asked.prompts_file) if asked.prompts_file else prepared_prompts()
+    given = read_prompts(asked.prompts_file) if asked.prompts_file else prepared_prompts(asked.split)
     room = room_of(model) - max(params.generation.max_new_tokens, params.ppo.max_new_tokens)
     fitting = [prompt for prompt in given if len(encode(tokenizer, prompt)) <= room]
     prompts = fitting[: max(number_of(asked.num_samples, len(given)), 2)]
@@ -73,12 +73,12 @@ def main(params: Params, name: str) -> str:
     return f"{each}; {finished[0]:.0%} of the answers{rollouts} end with EOS"
 
 
-def prepared_prompts() -> list[str]:
-    """Return the test prompts that `prepare` wrote."""
+def prepared_prompts(split: str) -> list[str]:
+    """Return the prompts of a split that `prepare` wrote."""
     rows = read_rows("data/prepared/prompts.jsonl", {"prompt": str, "split": str})
-    prompts = [row["prompt"] for row in rows if row["split"] == "test"]
+    prompts = [row["prompt"] for row in rows if row["split"] == split]
     if not prompts:
-        raise StageError("data/prepared/prompts.jsonl: no prompt of the split test")
+        raise StageError(f"data/prepared/prompts.jsonl: no prompt of the split {split}")
     return prompts
 
 

@@ -106,6 +106,8 @@ WRONG: list[tuple[str, Any, tuple[str, ...]]] = [
     ("ppo.minibatches", 3, ("ppo.batch_size (8)", "ppo.minibatches (3)")),
     ("ppo.micro_batch_size", 3, ("ppo.micro_batch_size (3)",)),
     ("evaluate.num_samples", 21, ("evaluate.num_samples (21)", "data.prompts_test (20)")),
+    ("evaluate.split", "validation", ("evaluate.num_samples (20)", "data.prompts_validation (8)")),
+    ("evaluate.split", "train", ("evaluate.split", "'test' or 'validation'", "'train'")),
     ("ppo.batch_size", 64, ("ppo.batch_size (64)", "data.prompts_train (32)")),
     ("ppo.validation_prompts", 9, ("ppo.validation_prompts (9)", "data.prompts_validation (8)")),
     ("ppo.max_new_tokens", 160, ("ppo.max_new_tokens + 1 (161)", "base.context (160)")),
@@ -160,6 +162,13 @@ def test_a_dotted_key_is_answered_with_its_section(tmp_path: Path, key: str, sec
     (tree[section] if section else tree)[key] = 8
     (line,) = refusal(tmp_path, tree).splitlines()
     assert_names(line, "params.yaml: ", "unknown", *named)
+
+
+def test_a_file_of_prompts_has_no_validation_prompts(tmp_path: Path) -> None:
+    tree = changed("evaluate.prompts_file", str(Path("prompts/everyday.txt")))
+    tree["evaluate"]["split"] = "validation"
+    (line,) = refusal(tmp_path, tree).splitlines()
+    assert_names(line, "evaluate.split", "must be test", "evaluate.prompts_file", "validation")
 
 
 def test_all_that_asks_for_too_much_is_in_one_line(tmp_path: Path) -> None:

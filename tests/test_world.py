@@ -215,6 +215,21 @@ def test_a_model_that_repeats_one_word_crosses_guards(world: World, run_stage: R
     assert "warning: rlhf: repetition " in (world / "reports/report.md").read_text()
 
 
+def test_validation_prompts_are_answered_and_judged(world: World, run_stage: RunStage) -> None:
+    """With `evaluate.split: validation`, no test prompt is answered, and report and headline say so."""
+    world.set("evaluate.split", "validation")
+    world.set("evaluate.num_samples", 8)
+    prompts = [json.loads(line) for line in (world / "data/prepared/prompts.jsonl").read_text().splitlines()]
+    for name in CONTESTANTS:
+        run_stage(world, "sample", name)
+        answers = [json.loads(line)["prompt"] for line in (world / f"data/samples/{name}.jsonl").read_text().splitlines()]
+        assert set(answers) == {row["prompt"] for row in prompts if row["split"] == "validation"}
+    ended = run_stage(world, "evaluate")
+    assert ended.out.splitlines()[-1].endswith("in mean P(positive) on validation prompts")
+    assert "the answers are to validation prompts (evaluate.split)" in ended.err
+    assert "- warning: the answers are to validation prompts" in (world / "reports/report.md").read_text()
+
+
 def test_prompts_and_a_judge_of_the_user_are_used(world: World, run_stage: RunStage) -> None:
     """`evaluate.prompts_file` and a classifier of the user work, and compare.py gives the numbers of the stage."""
     import torch

@@ -37,6 +37,7 @@ class Asking(Settings):
     model_config = ConfigDict(extra="ignore")
 
     num_samples: Annotated[Asked, counting(2)]
+    split: Literal["test", "validation"]
     prompts_file: (
         Annotated[str, matching(r"prompts/\w[\w.-]*\.(txt|jsonl)", "prompts/NAME.txt, prompts/NAME.jsonl or empty")] | None
     )

@@ -46,7 +46,8 @@ class Params(Settings):
             ("evaluate.shown_samples", self.evaluate.shown_samples, "evaluate.listed_prompts", self.evaluate.listed_prompts),
         ]
         if self.evaluate.prompts_file is None:
-            limits.append(("evaluate.num_samples", self.evaluate.num_samples, "data.prompts_test", self.data.prompts_test))
+            prompts = f"prompts_{self.evaluate.split}"
+            limits.append(("evaluate.num_samples", self.evaluate.num_samples, f"data.{prompts}", getattr(self.data, prompts)))
         if self.base.model == "scratch":  # the number of positions is known, and a prompt has at least one token
             positions = {
                 "sft.max_length": self.sft.max_length,
@@ -60,6 +61,10 @@ class Params(Settings):
             for name, asked, limit, most in limits
             if isinstance(asked, int) and isinstance(most, int) and asked > most  # `prepare` checks shares and empty counts
         ]
+        if self.evaluate.prompts_file and self.evaluate.split != "test":
+            beyond.append(
+                f"evaluate.split must be test with evaluate.prompts_file, which has no split (got {self.evaluate.split})"
+            )
         if "synthetic" in (self.data.source, self.judge.source):
             beyond += whole_numbers(self.data, "labelled_texts", "labelled_held_out")
         if beyond:

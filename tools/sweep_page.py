@@ -1,0 +1,155 @@
+"""The page of a sweep, docs/results/sweeps/NAME.md, with its table and its figure."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from optuna.trial import FrozenTrial
+from tabulate import tabulate
+
+from rlhf_sentiment.engine.outputs import writing
+from rlhf_sentiment.engine.records import write_table
+from sweep_spec import Spec
+
+FOLDER = Path("docs/results/sweeps")
+SENTIMENT, KL = "evaluation.rlhf.mean_positive", "evaluation.rlhf.kl_to_sft"
+_FIGURES = {  # metric -> column of the table
+    SENTIMENT: "P(positive)",
+    "evaluation.improvement_over_sft.mean_positive": "RLHF - SFT",
+    "evaluation.improvement_over_sft.ci_low": "low",
+    "evaluation.improvement_over_sft.ci_high": "high",
+    KL: "KL",
+    "evaluation.rlhf.perplexity": "perplexity",
+    "evaluation.rlhf.distinct_2": "distinct bigrams",
+}
+
+
+def write_page(root: Path, name: str, spec: Spec, trials: Sequence[FrozenTrial], params: dict[str, Any]) -> Path:
+    """Write the page, the table and the figure of a sweep. Return the path of the page.
+
+    Args:
+        root: the repository.
+        name: of the sweep.
+        spec: the sweep.
+        trials: the finished trials.
+        params: the settings of a trial.
+    """
+    table = table_of(spec, trials)
+    path = root / FOLDER / f"{name}.md"
+    samples = trials[0].user_attrs["metrics"]["evaluation.rlhf.samples"]
+    prompts = f"{samples / params['evaluate']['samples_per_prompt']:.0f} validation prompts"
+    commits = sorted({trial.user_attrs["commit"] for trial in trials})
+    lines = [
+        f"# The sweep {name}",
+        "",
+        chosen(table, spec, prompts, params["seed"]),
+        "",
+        f"`make sweep SPEC=sweeps/{name}.yaml` made this page. The trials ran at commit {', '.join(commits)}.",
+        f"{len(table)} of {spec.wanted} trials are finished; the sampler is {spec.sampler}. Trials with more than {spec.max_kl:g} nats",
+        "of KL come last, and cannot be chosen. RLHF - SFT has its interval over prompts: these prompts do not tell trials apart",
+        "whose figures differ by less. The best of several noisy figures is too high on average, so measure the choice on the test",
+        "prompts before you report it.",
+        "",
+        *_markdown(table, list(spec.params)),
+        "",
+        f"![P(positive) against KL]({name}.png)",
+        "",
+    ]
+    write_table(path.with_suffix(".csv"), table)
+    draw(path.with_suffix(".png"), table, list(spec.params), spec.max_kl)
+    with writing(path) as aside:
+        aside.write_text("\n".join(lines), encoding="utf-8", newline="\n")
+    return path.relative_to(root)
+
+
+def table_of(spec: Spec, trials: Sequence[FrozenTrial]) -> pd.DataFrame:
+    """Return a row for each trial: those within the bound first, and each part by P(positive), highest first."""
+    rows = [
+        {"trial": trial.number}
+        | {key: trial.params[key] for key in spec.params}
+        | {column: trial.user_attrs["metrics"][metric] for metric, column in _FIGURES.items()}
+        | {"within": trial.user_attrs["metrics"][KL] <= spec.max_kl}
+        for trial in trials
+    ]
+    return pd.DataFrame(rows).sort_values(["within", "P(positive)", "KL"], ascending=[False, False, True], ignore_index=True)
+
+
+def chosen(table: pd.DataFrame, spec: Spec, prompts: str, seed: int) -> str:
+    """Return the sentences on what was chosen.
+
+    Args:
+        table: the trials, the best first.
+        spec: the sweep.
+        prompts: their number and kind.
+        seed: of the training runs.
+    """
+    if not table["within"].any():
+        return f"Nothing is chosen: no trial has at most {spec.max_kl:g} nats of KL. The test prompts were not used."
+    best = table.iloc[0]
+    settings = settings_of({key: table[key].tolist()[0] for key in spec.params})
+    options = " ".join(f"-S {shlex.quote(setting)}" for setting in settings.split(", "))
+    return (
+        f"Chosen: `{settings}` (trial {best['trial']}), with P(positive) {best['P(positive)']:.3f} at {best['KL']:.2f} nats "
+        f"of KL. Among the trials with at most {spec.max_kl:g} nats, it has the highest P(positive) on {prompts}, with seed {seed}. "
+        f"The test prompts were not used. `dvc exp run {options}` applies it."
+    )
+
+
+def settings_of(params: dict[str, Any]) -> str:
+    """Return settings as `dvc exp run -S` takes them, such as `ppo.kl_coef=0.1`."""
+    words = {None: "null", True: "true", False: "false"}
+    return ", ".join(
+        f"{key}={words[value] if value is None or value is True or value is False else value}" for key, value in params.items()
+    )
+
+
+def _markdown(table: pd.DataFrame, keys: list[str]) -> list[str]:
+    shown = table.assign(within=["yes" if one else "no" for one in table["within"]]).rename(
+        columns={"within": "within the bound"}
+    )
+    shown["RLHF - SFT"] = [
+        f"{gain:+.3f} [{low:+.3f}, {high:+.3f}]" for gain, low, high in table[["RLHF - SFT", "low", "high"]].to_numpy()
+    ]
+    for column in ("P(positive)", "KL", "perplexity", "distinct bigrams"):
+        shown[column] = [f"{value:.3f}" for value in table[column]]
+    for key in keys:
+        shown[key] = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in table[key]]
+    shown = shown.drop(columns=["low", "high"])
+    return tabulate(
+        shown.astype(str).to_numpy().tolist(),
+        list(shown),
+        tablefmt="pipe",
+        disable_numparse=True,
+        colalign=["right"] * shown.shape[1],
+    ).splitlines()
+
+
+def draw(path: Path, table: pd.DataFrame, keys: list[str], bound: float) -> None:
+    """Draw P(positive) against KL, a point for each trial. The same table gives the same bytes."""
+    style = {"figure.dpi": 120, "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True}
+    with plt.rc_context(style | {"grid.alpha": 0.3, "legend.frameon": False}):
+        figure, ax = plt.subplots(figsize=(6.0, 4.0), layout="constrained")
+        for within, colour, marker, label in ((True, "#0072B2", "o", "within the bound"), (False, "#999999", "x", "beyond it")):
+            points = table[table["within"] == within]
+            ax.scatter(points["KL"], points["P(positive)"], color=colour, marker=marker, label=label)
+        for row in table.to_dict("records"):
+            name = f"{row[keys[0]]:g}" if len(keys) == 1 and isinstance(row[keys[0]], int | float) else f"{row['trial']}"
+            ax.annotate(name, (row["KL"], row["P(positive)"]), xytext=(4, 4), textcoords="offset points")
+        ax.axvline(bound, color="#D55E00", linestyle="--", linewidth=1, label=f"the bound, {bound:g} nats")
+        labels = keys[0] if len(keys) == 1 else "the number of the trial"
+        ax.set(
+            title=f"P(positive) against KL, labelled with {labels}",
+            xlabel="KL from the fine-tuned model (nats per response)",
+            ylabel="mean P(positive) on validation prompts",
+        )
+        ax.legend()
+        with writing(path) as aside:
+            figure.savefig(aside, format="png", metadata={"Software": None})
+        plt.close(figure)
