@@ -17,7 +17,9 @@ import tqdm.auto
 import tqdm.std
 import yaml
 
+from rlhf_sentiment.api.pipeline import _run
 from rlhf_sentiment.engine import progress
+from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.engine.progress import LiveTable, live_tables, progress_bar
 from rlhf_sentiment.training.checkpoints import Checkpoints
 
@@ -158,7 +160,9 @@ def test_a_notebook_and_what_it_shows_have_bars(monkeypatch: pytest.MonkeyPatch)
 PROGRAM = f"""
 import sys, time
 sys.path.insert(0, {str(ROOT / "stages")!r})
+from rlhf_sentiment.api.pipeline import _run
 from rlhf_sentiment.engine import progress
+from rlhf_sentiment.engine.errors import StageError
 progress._SHORTEST = 0.1  # instead of 5 seconds
 for _ in progress.progress_bar(range(25), desc="ppo", unit=" steps"):
     time.sleep(0.05)
@@ -191,6 +195,12 @@ def test_a_log_that_cannot_be_written_does_not_stop_the_work(clock: Clock, monke
         take_steps(clock, 100, 10.0, total=100)
         with pytest.raises(OSError, match="No space"):
             full.close()
+
+
+def test_a_line_of_progress_is_not_taken_for_an_error() -> None:
+    said = ["ppo: no space left", "ppo: 60 of 200 steps, loss 0.50, 00:30 passed, 01:10 left"]
+    with pytest.raises(StageError, match=r"failed: ppo: no space left$"):
+        _run("python", "-c", f"print({said[0]!r}); print({said[1]!r}); exit(1)")
 
 
 ROWS = [{"step": 1, "loss": 0.123456789, "accuracy": 0.5}, {"step": 2, "loss": 1e-05, "accuracy": float("nan")}]

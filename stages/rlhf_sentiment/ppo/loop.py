@@ -116,15 +116,14 @@ def train_policy(
         state.validated.append(validate_at(0))
 
     live = LiveTable(kept.stage, state.curve)
-    progress = progress_bar(total=settings.steps, initial=state.step, desc="ppo", unit=" steps")
-    with patient():
+    with patient(), progress_bar(total=settings.steps, initial=state.step, desc="ppo", unit=" steps") as progress:
         while state.step < state.last and not requested_stop():
             step = state.step + 1
             batch = [train[k] for k in order[(step - 1) * settings.batch_size : step * settings.batch_size]]
             row = take_step(state, batch, noise(ROLLOUT, step, len(batch)), settings, seed, accelerator)
             live.add(row)
-            figures = {"reward": row["reward"], "score": row["score"], "KL": row["kl_penalty"]}
-            progress.set_postfix({name: f"{figure:.2f}" for name, figure in figures.items()}, refresh=False)
+            named = {"reward": "reward", "score": "score", "KL": "kl_penalty"}
+            progress.set_postfix({name: f"{row[key]:.2f}" for name, key in named.items()}, refresh=False)
             progress.update()
             if settings.kl_stop is not None and row["kl_penalty"] > settings.kl_stop:
                 state.last = step
@@ -135,7 +134,6 @@ def train_policy(
             if kept.due(step, state.last):
                 with kept.writing(step) as folder:
                     state.save(folder)
-    progress.close()
     return state
 
 
