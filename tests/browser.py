@@ -9,7 +9,7 @@ from playwright.sync_api import sync_playwright
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NO_CHROMIUM = "needs Chromium: apt-get install chromium"
 
-_DRAWN = "[...document.querySelectorAll('body > div > script')].every(it => it.parentElement.querySelector('svg.marks'))"
+_DRAWN = "[...document.querySelectorAll('body > div')].every(place => place.querySelector('svg.marks, img'))"
 
 # For each plot: how many marks or pictures it has, and the texts that are cut off at its edge.
 _PLOTS = """[...document.querySelectorAll('body > div')].map(place => {
