@@ -41,6 +41,7 @@ def plots_of(page: Path) -> dict[str, int]:
             opened.wait_for_function(_DRAWN, timeout=20_000)
         plots = opened.evaluate(_PLOTS)
         browser.close()
-    assert said == []
-    assert {name: cut for name, _, cut in plots if cut} == {}
+    assert said == [], said
+    cut_off = {name: cut for name, _, cut in plots if cut}
+    assert cut_off == {}, cut_off
     return {name: marks for name, marks, _ in plots}

@@ -300,7 +300,8 @@ def test_experiments_run_and_dvc_compares_commits_without_a_cache(world: World, 
 
     Chromium shows the plots without a network.
     """
-    output = world.run("dvc", "exp", "run", "-S", "ppo.steps=3", "-S", "ppo.learning_rate=1e-5")
+    judged = "evaluate.judged='prompt and response'"
+    output = world.run("dvc", "exp", "run", "-S", "ppo.steps=3", "-S", "ppo.learning_rate=1e-5", "-S", judged, "-n", "three")
     assert world.stages_run(output) == ["check", "ppo", "sample@rlhf", "evaluate"], "the samples of the other contestants stay"
     assert "1e-05" in (world / "params.yaml").read_text(), "DVC writes this form, and it is read as a number"
     assert json.loads((world / "metrics/ppo.json").read_text())["steps"] == 3
@@ -311,7 +312,13 @@ def test_experiments_run_and_dvc_compares_commits_without_a_cache(world: World, 
     assert not (clone / ".dvc/cache").exists()
     difference = json.loads(clone.run("dvc", "metrics", "diff", "HEAD~1", "--json"))
     assert difference["metrics/ppo.json"]["steps"] == {"old": 2, "new": 3, "diff": 1}
-    assert "metrics/evaluation.json" in clone.run("dvc", "metrics", "diff", "HEAD~1")
+    lines = clone.run("dvc", "metrics", "diff", "HEAD~1").splitlines()
+    assert 30 < len(lines) <= 70, "the figures of all contestants changed"
+    assert max(map(len, lines)) <= 120
+    assert "rlhf - sft: mean P(positive)" in clone.run("python", "tools/metrics.py", "HEAD~1")
+    (experiment,) = [line for line in world.run("python", "tools/experiments.py", "-n", "2").splitlines() if "three" in line]
+    assert_names(experiment, "done", "steps=3", "learning_rate=1e-05")
+    assert "dvc exp run -S ppo.steps=200" in clone.run("python", "tools/experiments.py")
     page = clone.run("dvc", "plots", "diff", "HEAD~1")
     assert "index.html" in page
     assert "failed to load" not in page.lower()

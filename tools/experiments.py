@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tabulate import tabulate
+from tabulate import DataRow, TableFormat, tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "stages"))
 
@@ -23,12 +23,12 @@ from rlhf_sentiment.evaluation.contestants import CONTESTANTS, TREATMENT
 
 HEADERS = ["experiment", "created", "state", *CONTESTANTS, "over sft", "KL", "perpl.", "dist_2", "settings"]
 SIDES = ["left"] * 3 + ["right"] * len(CONTESTANTS) + ["left"] + ["right"] * 3 + ["left"]
+NARROW = TableFormat(None, None, None, None, DataRow("", " ", ""), DataRow("", " ", ""), 0, None)  # columns with one space
 WIDTH = 120
-LEGEND = (
-    "base, sft, rlhf: mean P(positive). over sft: improvement of rlhf, with its interval over prompts. KL: nats per response."
-)
+LEGEND = "base, sft, rlhf: mean P(positive). over sft: rlhf - sft, with its interval over prompts. KL: nats per response."
 NONE = "No experiment began from here. To run one: dvc exp run -S ppo.steps=200"
 Entry = dict[str, Any]
+Row = tuple[list[str], dict[str, str]]  # cells, and the settings that the last cell shows
 
 
 def shown_by_dvc(commits: int) -> list[Entry]:
@@ -46,7 +46,7 @@ def shown_by_dvc(commits: int) -> list[Entry]:
     return found
 
 
-def rows_of(entries: list[Entry]) -> Iterator[list[str]]:
+def rows_of(entries: list[Entry]) -> Iterator[Row]:
     """Yield a row for the workspace, and for each commit with its experiments, the oldest experiment first."""
     workspace, *commits = entries
     yield row("workspace", workspace, "", commits[0] if commits else workspace)
@@ -59,30 +59,30 @@ def rows_of(entries: list[Entry]) -> Iterator[list[str]]:
             yield row(one["name"] or newest["rev"][:7], newest, state, commit)
 
 
-def row(name: str, entry: Entry, state: str, commit: Entry) -> list[str]:
-    """Return the cells of a row.
+def row(name: str, entry: Entry, state: str, commit: Entry) -> Row:
+    """Return the cells of a row, and the settings that differ from those of its commit.
 
     Args:
         name: of the experiment or commit.
         entry: what DVC says of it.
         state: of an experiment, such as done or queued. DVC gives an unfinished experiment the figures of its commit, so these
             are left out.
-        commit: the last cell has the settings that differ from this commit's.
+        commit: the one that the experiment began from.
     """
     data = entry["data"] or {}
     figures = {} if state in ("queued", "running", "failed") else figures_of(data)
     after = f"evaluation.{TREATMENT}"
-    return [
+    cells = [
         cut(visible(name), 16),
         f"{datetime.fromisoformat(data['timestamp']):%m-%d %H:%M}" if data.get("timestamp") else "",
         state,
         *(number(figures.get(f"evaluation.{one}.mean_positive"), 3) for one in CONTESTANTS),
-        f"{number(figures.get(f'{GAIN}.mean_positive'), 3, '+')} {interval(figures, f'{GAIN}.ci', 2)}",
+        f"{number(figures.get(f'{GAIN}.mean_positive'), 3, '+')} {interval(figures, f'{GAIN}.ci', 2)}".strip(),
         number(figures.get(f"{after}.kl_to_sft"), 2),
         number(figures.get(f"{after}.perplexity"), 2),
         number(figures.get(f"{after}.distinct_2"), 3),
-        changed(settings_of(commit["data"] or {}), settings_of(data)),
     ]
+    return cells, changed(settings_of(commit["data"] or {}), settings_of(data))
 
 
 def figures_of(data: Entry) -> Figures:
@@ -94,29 +94,36 @@ def settings_of(data: Entry) -> dict[str, str]:
     """Return the settings of params.yaml by their whole names, such as `ppo.steps`."""
 
     def named(tree: Any, name: str) -> Iterator[tuple[str, str]]:
-        if isinstance(tree, dict) and tree:
+        if isinstance(tree, dict) and (tree or not name):
             for key, value in tree.items():
                 yield from named(value, f"{name}.{key}" if name else key)
         else:
             yield name, tree if isinstance(tree, str) else json.dumps(tree)
 
-    return dict(named(data.get("params", {}).get("params.yaml", {}).get("data"), ""))
+    return dict(named(data.get("params", {}).get("params.yaml", {}).get("data") or {}, ""))
 
 
-def changed(before: dict[str, str], after: dict[str, str]) -> str:
-    """Return the settings of `after` that differ, such as `ppo.steps=200 seed=2`."""
-    return " ".join(f"{key}={visible(value)}" for key, value in after.items() if before.get(key) != value)
+def changed(before: dict[str, str], after: dict[str, str]) -> dict[str, str]:
+    """Return the settings of `after` that differ."""
+    return {key: visible(value) for key, value in after.items() if before.get(key) != value}
 
 
-def table(rows: list[list[str]]) -> str:
+def table(rows: list[Row]) -> str:
     """Return a table of at most 120 characters. Settings that do not fit are shortened."""
 
-    def drawn(longest: int) -> str:
-        cells = [[*others, cut(settings, longest)] for *others, settings in rows]
-        return tabulate(cells, HEADERS, tablefmt="plain", disable_numparse=True, colalign=SIDES)
+    def drawn(settings: list[str]) -> str:
+        cells = [[*cells, shown] for (cells, _), shown in zip(rows, settings, strict=True)]
+        return tabulate([HEADERS, *cells], tablefmt=NARROW, disable_numparse=True, colalign=SIDES)
 
-    others = max(map(len, drawn(0).splitlines())) - len(HEADERS[-1])
-    return drawn(WIDTH - others)
+    taken = max(map(len, drawn([""] * len(rows)).splitlines())) - len(HEADERS[-1])
+    return drawn([fitting(settings, WIDTH - taken) for _, settings in rows])
+
+
+def fitting(settings: dict[str, str], longest: int) -> str:
+    """Return settings as `ppo.steps=200 seed=2`. If they are too long, they lose their sections, and are then shortened."""
+    whole = " ".join(f"{key}={value}" for key, value in settings.items())
+    short = " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in settings.items())
+    return whole if len(whole) <= longest else cut(short, longest)
 
 
 def main() -> None:

@@ -123,7 +123,7 @@ def of_workspace(figures: Figures) -> Iterator[str]:
         values = {name: figures.get(f"evaluation.{name}.{one.key}") for name in CONTESTANTS}
         gain = figures.get(f"{GAIN}.{one.key}", difference(values[REFERENCE], values[TREATMENT]))
         cells = [number(value, one.digits) for value in values.values()]
-        rows.append([one.title, *cells, f"{number(gain, one.digits, '+')} {interval(figures, f'{GAIN}.{one.bounds}')}"])
+        rows.append([one.title, *cells, f"{number(gain, one.digits, '+')} {interval(figures, f'{GAIN}.{one.bounds}')}".strip()])
     yield table(["", *CONTESTANTS, f"{TREATMENT} - {REFERENCE}"], rows)
     reward, judge = (number(figures.get(f"{stage}.accuracy"), 3) for stage in ("reward", "judge"))
     score, steps = number(figures.get("ppo.validation_score"), 2), number(figures.get("ppo.steps"), 0)

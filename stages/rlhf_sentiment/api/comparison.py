@@ -114,9 +114,9 @@ def _figures_of_report() -> dict[str, Any]:
 
     Git has the metrics, and DVC's cache has the report. After `git checkout`, the report can be that of another commit.
     """
-    models = dict.fromkeys(CONTESTANTS, dict)
+    models: dict[str, type] = dict.fromkeys(CONTESTANTS, dict)
     metrics = read_json("metrics/evaluation.json", models)
     if not Path("reports/evaluation.json").is_file():
         return metrics
-    report = read_json("reports/evaluation.json", models | dict.fromkeys(COMPARISONS, dict))
+    report = read_json("reports/evaluation.json", dict.fromkeys([*CONTESTANTS, *COMPARISONS], dict))
     return report if metrics_of(report) == metrics else metrics
