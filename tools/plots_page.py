@@ -38,7 +38,8 @@ PAGE = """<!DOCTYPE html>
     <script>(() => {%s})();</script>
     <style>
         body { display: flex; flex-wrap: wrap; align-items: flex-start; gap: 24px; font-family: sans-serif; font-size: 13px; }
-        #plots_comparison_csv, #plots_frontier_csv { order: -1; } /* the result first */
+        .vega-embed, [id$="_png"] { order: 1; } /* the result first */
+        #plots_comparison_csv, #plots_frontier_csv { order: 0; }
         [id$="_png"] { white-space: normal !important; }
         img { max-width: 100%%; }
     </style>
