@@ -26,7 +26,7 @@ from rlhf_sentiment.engine.params import read_yaml
 from rlhf_sentiment.engine.stopping import listen
 from seed_results import numbers
 from seeds import duration
-from sweep_page import KL, SENTIMENT, settings_of, write_page
+from sweep_page import KL, SENTIMENT, write_page, written
 from sweep_spec import ON_VALIDATION, Spec, read_spec
 
 NAME = "sweep"
@@ -111,7 +111,8 @@ def run_trials(study: optuna.Study, spec: Spec, run_trial: RunTrial) -> int:
     while (missing := spec.wanted - len(finished(study)) - failed) > 0:
         study.sampler = _sampler(spec, len(finished(study)))
         trial = study.ask(spec.params)
-        say(f"trial {trial.number}: {settings_of(trial.params)}; {missing} of {spec.wanted} to do")
+        settings = ", ".join(f"{key}={written(value)}" for key, value in trial.params.items())
+        say(f"trial {trial.number}: {settings}; {missing} of {spec.wanted} to do")
         try:
             result = run_trial(trial.number, trial.params)
         except StageError as error:
