@@ -10,7 +10,6 @@ are not used.
 import argparse
 import json
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -122,6 +121,7 @@ def run_trials(study: optuna.Study, spec: Spec, run_trial: RunTrial) -> int:
             continue
         for key, value in result.items():
             trial.set_user_attr(key, value)
+        trial.set_constraint("max_kl", result["metrics"][KL] - spec.max_kl)  # at most 0 within the bound
         ran += 1
         study.tell(trial, result["metrics"][SENTIMENT])
         left = duration((time.monotonic() - begun) / ran * (missing - 1))
@@ -134,13 +134,7 @@ def _sampler(spec: Spec, number: int) -> optuna.samplers.BaseSampler:
     """Return the sampler of a trial. Its seed depends on the number of finished trials, so a stop changes no later trial."""
     if spec.sampler != "tpe":
         return optuna.samplers.RandomSampler(seed=spec.seed + number)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(
-            seed=spec.seed + number,
-            n_startup_trials=min(10, -(-spec.wanted // 3)),
-            constraints_func=lambda trial: [trial.user_attrs["metrics"][KL] - spec.max_kl],
-        )
+    return optuna.samplers.TPESampler(seed=spec.seed + number, n_startup_trials=min(10, -(-spec.wanted // 3)))
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
