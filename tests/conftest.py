@@ -24,7 +24,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "stages"))
+sys.path[:0] = [str(ROOT / "stages"), str(ROOT / "tools")]
 
 # Real data and models. Tests that need them are skipped if they are missing.
 SHARED = Path(os.environ.get("RLHF_SHARED", ROOT.parent / "shared")).resolve()

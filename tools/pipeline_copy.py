@@ -1,9 +1,9 @@
 """Run the pipeline with other settings in a copy of this repository. `seeds` and `sweep` use it.
 
-`dvc exp run --temp` would need no code here. But when each run starts, it takes the edits of the workspace away for a moment, and
-what an editor saves in this moment is lost. It also runs the code as it is then, so an edit between two runs mixes two versions.
-The copy is made once. It has the committed files, the edits, and the files that git ignores in the folders of users' files. It
-uses DVC's cache and the checkpoints of the repository, so that nothing runs twice.
+`dvc exp run --temp` would need no code here. But when each run starts, it takes the edits of the workspace away for a moment,
+and what an editor saves in this moment is lost. It also runs the code as it is then, so an edit between two runs mixes two
+versions. The copy is made once. It has the committed files, the edits, and the files that git ignores in the folders of users'
+files. It uses DVC's cache and the checkpoints of the repository, so that nothing runs twice.
 """
 
 import os
@@ -144,7 +144,8 @@ def run(copy: Copy, settings: dict[str, Any], name: str, log: Path, began: Calla
             raise
     if process.returncode:
         raise StageError(f"{_reason(log)} (see {log.relative_to(copy.root)})")
-    dvc(copy.folder, "exp", "save", "--force", "--name", name)
+    new = [f"--include-untracked={path}" for path in ("dvc.lock", "metrics", "plots") if (copy.folder / path).exists()]
+    dvc(copy.folder, "exp", "save", "--force", "--name", name, *new)
     commit = copy.commit.removesuffix(EDITED)
     ref = f"refs/exps/{commit[:2]}/{commit[2:]}/{name}"
     git(copy.root, "fetch", "--quiet", str(copy.folder), f"+{ref}:{ref}")

@@ -45,6 +45,8 @@ def write_page(root: Path) -> Path:
     rows, curves = read(root / TABLE), read(root / CURVES)
     if not len(rows):
         raise StageError(f"{TABLE}: no seed is kept; `make seeds` trains some")
+    if not len(curves):
+        raise StageError(f"{CURVES}: no curve is kept; `make seeds` makes it again")
     text = page(rows, positive_of([read_answers(root, seed) for seed in rows["seed"]]))
     draw(root / FIGURE, curves[curves["seed"].isin(rows["seed"])])
     with writing(root / PAGE) as aside:
@@ -92,8 +94,8 @@ def page(rows: pd.DataFrame, positive: dict[str, np.ndarray]) -> str:
         *_table(measured),
         "",
         "SD is the standard deviation between seeds, and IQM the interquartile mean (2108.13264). The intervals are",
-        f"{100 * CONFIDENCE:g} % intervals of the pigeonhole bootstrap (Owen 2007, doi 10.1214/07-AOAS122). Each of its {RESAMPLES}",
-        f"resamples draws seeds and prompts. {_caution(seeds)}",
+        f"{100 * CONFIDENCE:g} % intervals of the pigeonhole bootstrap (Owen 2007, doi 10.1214/07-AOAS122). Each of its",
+        f"{RESAMPLES} resamples draws seeds and prompts. {_caution(seeds)}",
         "",
         "## Other figures",
         "",

@@ -10,7 +10,6 @@ are not used.
 import argparse
 import json
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from rlhf_sentiment.engine.params import read_yaml
 from rlhf_sentiment.engine.stopping import listen
 from seed_results import numbers
 from seeds import duration
-from sweep_page import KL, SENTIMENT, settings_of, write_page
+from sweep_page import KL, SENTIMENT, write_page, written
 from sweep_spec import ON_VALIDATION, Spec, read_spec
 
 NAME = "sweep"
@@ -111,7 +110,8 @@ def run_trials(study: optuna.Study, spec: Spec, run_trial: RunTrial) -> int:
     while (missing := spec.wanted - len(finished(study)) - failed) > 0:
         study.sampler = _sampler(spec, len(finished(study)))
         trial = study.ask(spec.params)
-        say(f"trial {trial.number}: {settings_of(trial.params)}; {missing} of {spec.wanted} to do")
+        settings = ", ".join(f"{key}={written(value)}" for key, value in trial.params.items())
+        say(f"trial {trial.number}: {settings}; {missing} of {spec.wanted} to do")
         try:
             result = run_trial(trial.number, trial.params)
         except StageError as error:
@@ -121,6 +121,7 @@ def run_trials(study: optuna.Study, spec: Spec, run_trial: RunTrial) -> int:
             continue
         for key, value in result.items():
             trial.set_user_attr(key, value)
+        trial.set_constraint("max_kl", result["metrics"][KL] - spec.max_kl)  # at most 0 within the bound
         ran += 1
         study.tell(trial, result["metrics"][SENTIMENT])
         left = duration((time.monotonic() - begun) / ran * (missing - 1))
@@ -133,13 +134,7 @@ def _sampler(spec: Spec, number: int) -> optuna.samplers.BaseSampler:
     """Return the sampler of a trial. Its seed depends on the number of finished trials, so a stop changes no later trial."""
     if spec.sampler != "tpe":
         return optuna.samplers.RandomSampler(seed=spec.seed + number)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(
-            seed=spec.seed + number,
-            n_startup_trials=min(10, -(-spec.wanted // 3)),
-            constraints_func=lambda trial: [trial.user_attrs["metrics"][KL] - spec.max_kl],
-        )
+    return optuna.samplers.TPESampler(seed=spec.seed + number, n_startup_trials=min(10, -(-spec.wanted // 3)))
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:

@@ -1,5 +1,6 @@
 """The page of a sweep, docs/results/sweeps/NAME.md, with its table and its figure."""
 
+import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,10 +53,10 @@ def write_page(root: Path, name: str, spec: Spec, trials: Sequence[FrozenTrial],
         chosen(table, spec, prompts, params["seed"]),
         "",
         f"`make sweep SPEC=sweeps/{name}.yaml` made this page. The trials ran at commit {', '.join(commits)}.",
-        f"{len(table)} of {spec.wanted} trials are finished; the sampler is {spec.sampler}. Trials with more than {spec.max_kl:g} nats",
-        "of KL come last, and cannot be chosen. RLHF - SFT has its interval over prompts: these prompts do not tell trials apart",
-        "whose figures differ by less. The best of several noisy figures is too high on average, so measure the choice on the test",
-        "prompts before you report it.",
+        f"{len(table)} of {spec.wanted} trials are finished. The sampler is {spec.sampler}.",
+        f"Trials with more than {spec.max_kl:g} nats of KL come last, and cannot be chosen.",
+        "RLHF - SFT has its interval over prompts. These prompts do not tell apart trials that differ by less.",
+        "The best of several noisy figures is too high on average, so measure the choice on the test prompts.",
         "",
         *_markdown(table, list(spec.params)),
         "",
@@ -73,7 +74,7 @@ def table_of(spec: Spec, trials: Sequence[FrozenTrial]) -> pd.DataFrame:
     """Return a row for each trial: those within the bound first, and each part by P(positive), highest first."""
     rows = [
         {"trial": trial.number}
-        | {key: trial.params[key] for key in spec.params}
+        | {key: written(trial.params[key]) for key in spec.params}
         | {column: trial.user_attrs["metrics"][metric] for metric, column in _FIGURES.items()}
         | {"within": trial.user_attrs["metrics"][KL] <= spec.max_kl}
         for trial in trials
@@ -93,42 +94,39 @@ def chosen(table: pd.DataFrame, spec: Spec, prompts: str, seed: int) -> str:
     if not table["within"].any():
         return f"Nothing is chosen: no trial has at most {spec.max_kl:g} nats of KL. The test prompts were not used."
     best = table.iloc[0]
-    settings = settings_of({key: table[key].tolist()[0] for key in spec.params})
-    options = " ".join(f"-S {shlex.quote(setting)}" for setting in settings.split(", "))
+    settings = [f"{key}={best[key]}" for key in spec.params]
+    options = " ".join(f"-S {shlex.quote(setting)}" for setting in settings)
     return (
-        f"Chosen: `{settings}` (trial {best['trial']}), with P(positive) {best['P(positive)']:.3f} at {best['KL']:.2f} nats "
-        f"of KL. Among the trials with at most {spec.max_kl:g} nats, it has the highest P(positive) on {prompts}, with seed {seed}. "
-        f"The test prompts were not used. `dvc exp run {options}` applies it."
+        f"Chosen: `{', '.join(settings)}` (trial {best['trial']}), with P(positive) {best['P(positive)']:.3f} at "
+        f"{best['KL']:.2f} nats of KL. Among the trials with at most {spec.max_kl:g} nats, it has the highest P(positive) on "
+        f"{prompts}, with seed {seed}. The test prompts were not used. `dvc exp run {options}` applies it."
     )
 
 
-def settings_of(params: dict[str, Any]) -> str:
-    """Return settings as `dvc exp run -S` takes them, such as `ppo.kl_coef=0.1`."""
-    words = {None: "null", True: "true", False: "false"}
-    return ", ".join(
-        f"{key}={words[value] if value is None or value is True or value is False else value}" for key, value in params.items()
-    )
+def written(value: Any) -> str:
+    """Return the value of a setting as params.yaml and `dvc exp run -S` have it."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _short(text: str) -> str:
+    """Return a value with four digits, if it is a number with a point."""
+    try:
+        return text if text.lstrip("-").isdigit() else f"{float(text):.4g}"
+    except ValueError:
+        return text
 
 
 def _markdown(table: pd.DataFrame, keys: list[str]) -> list[str]:
-    shown = table.assign(within=["yes" if one else "no" for one in table["within"]]).rename(
-        columns={"within": "within the bound"}
-    )
-    shown["RLHF - SFT"] = [
-        f"{gain:+.3f} [{low:+.3f}, {high:+.3f}]" for gain, low, high in table[["RLHF - SFT", "low", "high"]].to_numpy()
-    ]
-    for column in ("P(positive)", "KL", "perplexity", "distinct bigrams"):
-        shown[column] = [f"{value:.3f}" for value in table[column]]
-    for key in keys:
-        shown[key] = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in table[key]]
-    shown = shown.drop(columns=["low", "high"])
-    return tabulate(
-        shown.astype(str).to_numpy().tolist(),
-        list(shown),
-        tablefmt="pipe",
-        disable_numparse=True,
-        colalign=["right"] * shown.shape[1],
-    ).splitlines()
+    gains = table[["RLHF - SFT", "low", "high"]].to_numpy()
+    shown = {
+        "trial": table["trial"].astype(str),
+        **{key: table[key].map(_short) for key in keys},
+        "P(positive)": table["P(positive)"].map("{:.3f}".format),
+        "RLHF - SFT": [f"{gain:+.3f} [{low:+.3f}, {high:+.3f}]" for gain, low, high in gains],
+        **{column: table[column].map("{:.3f}".format) for column in ("KL", "perplexity", "distinct bigrams")},
+        "within the bound": table["within"].map({True: "yes", False: "no"}),
+    }
+    return tabulate(shown, "keys", tablefmt="pipe", disable_numparse=True, colalign=["right"] * len(shown)).splitlines()
 
 
 def draw(path: Path, table: pd.DataFrame, keys: list[str], bound: float) -> None:
@@ -140,7 +138,7 @@ def draw(path: Path, table: pd.DataFrame, keys: list[str], bound: float) -> None
             points = table[table["within"] == within]
             ax.scatter(points["KL"], points["P(positive)"], color=colour, marker=marker, label=label)
         for row in table.to_dict("records"):
-            name = f"{row[keys[0]]:g}" if len(keys) == 1 and isinstance(row[keys[0]], int | float) else f"{row['trial']}"
+            name = _short(row[keys[0]]) if len(keys) == 1 else str(row["trial"])
             ax.annotate(name, (row["KL"], row["P(positive)"]), xytext=(4, 4), textcoords="offset points")
         ax.axvline(bound, color="#D55E00", linestyle="--", linewidth=1, label=f"the bound, {bound:g} nats")
         labels = keys[0] if len(keys) == 1 else "the number of the trial"
