@@ -2,8 +2,8 @@
 
     python tools/post_review.py
 
-On GitHub, GITHUB_TOKEN is the token of the job. On GitLab, REVIEW_TOKEN is an access token with the scope `api`. The comment of an
-earlier run is replaced. Where there is no token, or it may not comment, as on a pull request from a fork, the exit status is 0.
+On GitHub, GITHUB_TOKEN is the token of the job. On GitLab, REVIEW_TOKEN is an access token with the scope `api`. The comment of
+an earlier run is replaced. Without a token that may comment, as on a pull request from a fork, the exit status is 0.
 """
 
 import json

@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT / "stages"))
 from plots_page import write_page  # noqa: E402
 from review_changes import Side, side  # noqa: E402
 from review_figures import seeds  # noqa: E402
-from review_page import Machine, code, prose, review  # noqa: E402
+from review_page import Machine, code, listed_as_code, prose, review  # noqa: E402
 from rlhf_sentiment.engine.errors import StageError, first_line, one_line_errors  # noqa: E402 (found through the line above)
 from rlhf_sentiment.engine.messages import Parser, shown  # noqa: E402
 
@@ -113,7 +113,7 @@ def _notes(base: str, commit: str) -> list[str]:
     lines = []
     dirty = [line[3:] for line in _git("status", "--porcelain", "--untracked-files=no").splitlines()]
     if dirty:
-        lines.append(f"The workspace has {len(dirty)} uncommitted changes, such as {code(dirty[0])}.")
+        lines.append(f"Uncommitted changes count, too: {listed_as_code(dirty)}.")
     missing = _git("rev-list", "--count", f"HEAD..{commit}").strip()
     if missing != "0" and _git_says("rev-parse", "--is-shallow-repository") == "false":
         lines.append(
@@ -175,7 +175,7 @@ def write_plots(commit: str, page: str) -> None:
 def _dvc(*arguments: str) -> str:
     done = subprocess.run(["dvc", *arguments], capture_output=True, text=True, check=False)  # noqa: S603, S607 (as users call it)
     if done.returncode:
-        raise StageError(f"dvc {arguments[0]}: {first_line(Exception(done.stderr))}")
+        raise StageError(f"dvc {arguments[0]}: {first_line(Exception(done.stderr.rpartition('ERROR: ')[2]))}")
     return done.stdout
 
 

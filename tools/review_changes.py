@@ -23,7 +23,7 @@ _MEASURES = {
         r"data\.(source|seed|hub\..*|columns.*|labels.*|prompts|prompt_words|max_prompt_words|prompts_test|near_duplicate)"
         r"|evaluate\.(split|prompts_file|num_samples|samples_per_prompt)"
     ),
-    "sampling": r"generation\.(max_new_tokens|temperature|top_p)",
+    "sampling of the answers": r"generation\.(max_new_tokens|temperature|top_p)",
     "judge": r"judge\..*|evaluate\.judged|data\.(labelled_texts|labelled_held_out|rating_\w+)",
     "base model": r"base\..*",
     "number of tokens for distinct_2": r"evaluate\.distinct_tokens",

@@ -33,7 +33,7 @@ _PLOTS = (
 )
 _MOST = 8  # names in one line
 _LONGEST = 240  # characters of an answer
-_LONGEST_VALUE = 60  # characters of a setting
+_LONGEST_NAME = 80  # characters of a name or a value
 _KINDS_OF_ARITHMETIC = re.compile(r"(.*\.)?(dtype|device|threads|arithmetic(\..*)?|launcher(\..*)?)")
 
 
@@ -61,7 +61,7 @@ def review(base: str, compared: str, notes: list[str], before: Side, after: Side
     ran = reruns(before, after)
     parts = [
         f"{MARKER}\n# Review against {code(base)}",
-        f"**{verdict(base, before, after, noise)}**",
+        f"**{verdict(base, before, after, noise)}**{_caution(before, after)}",
         _bullets([*_warnings(before, after, machine), *notes]),
         compared,
         f"## Metrics\n\n{_metrics(base, before, after, changes, noise)}",
@@ -102,12 +102,20 @@ def _at_kl(before: Side, after: Side) -> str:
     return f", at a KL of {new:.4g} nats per response" + (f" (before: {old:.4g})" if old not in (None, new) else "")
 
 
+def _caution(before: Side, after: Side) -> str:
+    return (
+        " The two are not comparable, because they were measured differently."
+        if incomparable(before.params, after.params)
+        else ""
+    )
+
+
 def _warnings(before: Side, after: Side, machine: Machine) -> list[str]:
     differ = incomparable(before.params, after.params)
-    lines = [f"**Not comparable:** {_listed(keys)} changed, so the {what} of the two differ." for what, keys in differ.items()]
+    lines = [f"**Not comparable:** {listed_as_code(keys)} changed, and so did the {what}." for what, keys in differ.items()]
     if "judge" not in differ and other_judge(before, after):
         lines.append("The judge has other bytes (`models/judge`), though its settings are the same. Compare with care.")
-    stale = [f"{code(stage)} ({_listed(causes, 2)})" for stage, causes in (machine.stale or {}).items()]
+    stale = [f"{code(stage)} ({listed_as_code(causes, 2)})" for stage, causes in (machine.stale or {}).items()]
     if stale:
         lines.append(
             f"**Stale:** {', '.join(stale)}. The metrics are not those of this code and these settings. Run `make repro`."
@@ -117,6 +125,8 @@ def _warnings(before: Side, after: Side, machine: Machine) -> list[str]:
 
 def _metrics(base: str, before: Side, after: Side, changes: list[Figure], noise: Seeds) -> str:
     shown = [one for one in changes if not interval(one.name)]
+    if before.metrics == after.metrics:
+        return f"All {len(shown)} are the same."
     headline = sorted((one for one in shown if one.name in HEADLINE), key=lambda one: HEADLINE.index(one.name))
     others = [one for one in shown if one.name not in HEADLINE and one.mark in (BETTER, WORSE, CHANGED)]
     count = Counter(one.mark for one in shown)
@@ -125,7 +135,7 @@ def _metrics(base: str, before: Side, after: Side, changes: list[Figure], noise:
         _table(base, before, after, headline, noise),
         f"Of {len(shown)} metrics: {counted}. Brackets are intervals over prompts. {_noise(noise)}" if shown else "",
         _folded(f"{len(others)} more metrics that changed", _table(base, before, after, others, noise)) if others else "",
-        _one_sided(base, before.metrics, after.metrics),
+        _one_sided(base, _lacking(after.metrics, before.metrics), _lacking(before.metrics, after.metrics)),
     ]
     return "\n\n".join(part for part in parts if part) or "No metrics."
 
@@ -133,10 +143,10 @@ def _metrics(base: str, before: Side, after: Side, changes: list[Figure], noise:
 def _noise(noise: Seeds) -> str:
     if not noise.noise:
         return "Seed noise is unknown, so a mark may be chance: `make seeds N=5` measures it."
-    at = f" at commit {noise.commit}" if noise.commit else ""
+    at = f", commit {code(noise.commit)}" if noise.commit else ""
     return (
-        f"A change *within seed noise* is at most t·√2·s, which two of the {noise.runs} seeds in `docs/results/seeds.csv`{at} "
-        "differ by in 95 % of the cases."
+        "*Seed noise*: two seeds of the same settings differ by at most t·√2·s in 95 % of the cases "
+        f"({noise.runs} seeds, `docs/results/seeds.csv`{at})."
     )
 
 
@@ -169,25 +179,30 @@ def _params(base: str, old: dict[str, Any], new: dict[str, Any]) -> str:
     rows = [
         {
             "setting": code(key),
-            code(base): _setting(old[key]),
-            "now": _setting(value),
+            code(base): code(_shown(old[key])),
+            "now": code(_shown(value)),
             "mark": "**not comparable**" if key in matter else "",
         }
         for key, value in new.items()
         if key in old and old[key] != value
     ]
-    return "\n\n".join(filter(None, (_grid(rows), _one_sided(base, old, new)))) or "The same."
+    added, gone = ([f"{key}: {_shown(one[key])}" for key in _lacking(one, other)] for one, other in ((new, old), (old, new)))
+    return "\n\n".join(filter(None, (_grid(rows), _one_sided(base, added, gone)))) or "The same."
 
 
-def _setting(value: object) -> str:
-    return "empty" if value is None else code(cut(str(value), _LONGEST_VALUE))
+def _lacking(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """Return the names in `one` that `other` lacks."""
+    return [name for name in one if name not in other]
 
 
-def _one_sided(base: str, old: Collection[str], new: Collection[str]) -> str:
-    """Return one line with the names that only one side has."""
-    added, gone = [name for name in new if name not in old], [name for name in old if name not in new]
-    lines = [f"Only now: {_listed(added)}."] if added else []
-    return " ".join(lines + ([f"Only in {code(base)}: {_listed(gone)}."] if gone else []))
+def _shown(value: object) -> str:
+    return "empty" if value is None else str(value)
+
+
+def _one_sided(base: str, added: list[str], gone: list[str]) -> str:
+    """Return one line with what only one side has."""
+    lines = [f"Only now: {listed_as_code(added)}."] if added else []
+    return " ".join(lines + ([f"Only in {code(base)}: {listed_as_code(gone)}."] if gone else []))
 
 
 def _stages(ran: list[Rerun]) -> str:
@@ -197,30 +212,29 @@ def _stages(ran: list[Rerun]) -> str:
 
 def _causes(one: Rerun) -> str:
     if not one.causes:
-        return "only the machine, libraries or threads"
-    return "; ".join(f"{cause} {_listed(names, 2)}".strip() for cause, names in one.causes.items())
+        return "nothing in dvc.lock"
+    return "; ".join(f"{cause} {listed_as_code(names, 2)}".strip() for cause, names in one.causes.items())
 
 
 def _outs(one: Rerun) -> str:
-    return _listed(one.outs, 2) if one.outs else "" if one.causes.keys() & {NEW, REMOVED} else "none: the same bytes"
+    return listed_as_code(one.outs, 2) if one.outs else "" if one.causes.keys() & {NEW, REMOVED} else "none: the same bytes"
 
 
 def _arithmetic(before: Side, after: Side, ran: list[Rerun], machine: Machine) -> list[str]:
-    keys = [key for key in after.params if _KINDS_OF_ARITHMETIC.fullmatch(key)]
-    lines = [
-        f"{code(key)}: {_setting(before.params[key])} before, {_setting(after.params[key])} now."
-        for key in keys
-        if key in before.params and before.params[key] != after.params[key]
-    ]
-    if not lines and keys:
-        lines.append("The same settings: " + ", ".join(f"{code(key)} {_setting(after.params[key])}" for key in keys) + ".")
+    keys = [key for key in after.params if key in before.params and _KINDS_OF_ARITHMETIC.fullmatch(key)]
+    changed = [key for key in keys if before.params[key] != after.params[key]]
+    lines = [f"{code(key)}: {_shown(before.params[key])} before, **{_shown(after.params[key])}** now." for key in changed]
+    same = [f"{key}: {_shown(after.params[key])}" for key in keys if key not in changed]
+    lines += [f"The same: {listed_as_code(same)}."] if same else []
     pins = [name for name in before.pins.keys() & after.pins.keys() if before.pins[name] != after.pins[name]]
     lines += [f"{code(name)}: {before.pins[name]} before, {after.pins[name]} now." for name in sorted(pins)]
     other = [one.stage for one in ran if not one.causes and one.outs]
     if other:
-        lines.append(f"**Other machine:** {_listed(other)} had the same code, params and inputs, but wrote other bytes.")
+        lines.append(
+            f"{listed_as_code(other)} had the same code, params and inputs, but **other libraries, threads or processor**."
+        )
     where = (
-        f"of the last runs in this clone: {_listed(machine.processors)}"
+        f"of the last runs in this clone: {listed_as_code(machine.processors)}"
         if machine.processors
         else "unknown, as git has no record of it"
     )
@@ -254,10 +268,11 @@ def prose(text: str) -> str:
 
 def code(text: str) -> str:
     """Return a name or a value as code, also inside a table."""
-    return f"`{visible(text).replace('`', chr(39)).replace('|', chr(92) + '|') or ' '}`"
+    return f"`{visible(cut(text, _LONGEST_NAME)).replace('`', chr(39)).replace('|', chr(92) + '|') or ' '}`"
 
 
-def _listed(names: Sequence[str], most: int = _MOST) -> str:
+def listed_as_code(names: Sequence[str], most: int = _MOST) -> str:
+    """Return the first names as code, and the number of the others."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(code(name) for name in names[:most]) + more
 
