@@ -33,12 +33,10 @@ from review_figures import (
     interval,
     seeds,
 )
-from review_page import MARKER, Machine, code, prose
-from review_page import review as page_of
+from review_page import MARKER, Clone, code, page_of, prose
 from rlhf_sentiment.engine.errors import StageError
 
 UNKNOWN = Seeds(0, "", {})
-NOWHERE = Machine([], {})
 
 
 def made(**changes: Any) -> Side:
@@ -49,8 +47,8 @@ def judged(value: float, kl: float = 1.0) -> Side:
     return made(metrics={"evaluation.rlhf.mean_positive": value, "evaluation.rlhf.kl_to_sft": kl})
 
 
-def page(before: Side, after: Side, noise: Seeds = UNKNOWN, machine: Machine = NOWHERE) -> str:
-    return page_of("main", "Compared: two.", [], before, after, noise, machine)
+def page(before: Side, after: Side, noise: Seeds = UNKNOWN, **clone: Any) -> str:
+    return page_of(Clone("main", "Compared: two.", [], **({"stale": {}, "processors": []} | clone)), before, after, noise)
 
 
 # Figures and marks
@@ -157,6 +155,11 @@ def test_a_file_with_conflicts_gives_one_line(file: str, text: str) -> None:
         side({file: text}, "main")
 
 
+def test_an_empty_mapping_is_an_empty_setting() -> None:
+    old, new = (side({"params.yaml": f"data:\n  columns:{value}\n"}, "here") for value in (" {}", ""))
+    assert old == new == made(params={"data.columns": None})
+
+
 def test_settings_that_measure_make_revisions_incomparable() -> None:
     old = {"data.seed": 1, "judge.strength": 30.0, "ppo.steps": 30, "evaluate.num_samples": 600, "data.disagreement": 0.1}
     new = {"data.seed": 2, "judge.strength": 10.0, "ppo.steps": 40, "evaluate.num_samples": 600, "evaluate.split": "test"}
@@ -194,6 +197,12 @@ def stage(cmd: str = "python stages/ppo.py", out: str = "1", **changes: Any) -> 
 def test_stages_that_reran_say_why(new: dict[str, Any], causes: dict[str, list[str]], outs: list[str]) -> None:
     (one,) = reruns(locked(same=stage(), ppo=stage()), locked(same=stage(), ppo=new))
     assert (one.stage, one.causes, one.outs) == ("ppo", causes, outs)
+
+
+def test_a_stage_whose_hashes_are_the_same_did_not_rerun() -> None:
+    old, new = stage(), stage()
+    new["deps"] = [dep | {"size": 5} for dep in reversed(new["deps"])]
+    assert reruns(locked(ppo=old), locked(ppo=new)) == []
 
 
 def test_stages_that_are_new_or_removed() -> None:
@@ -305,9 +314,9 @@ def test_seventy_metrics_of_one_side_are_one_line() -> None:
 
 def test_the_page_names_the_machine_where_it_can() -> None:
     before, after = locked(ppo=stage()), locked(ppo=stage(out="5"))
-    text = page(before, after._replace(pins={"torch": "3"}), machine=Machine(["Fast CPU"], {"ppo": ["stages/ppo.py"]}))
+    text = page(before, after._replace(pins={"torch": "3"}), processors=["Fast CPU"], stale={"ppo": ["stages/ppo.py"]})
     assert "- `ppo` had the same code, params and inputs, but **other libraries, threads or processor**." in text
-    assert "- Processor: of the last runs in this clone: `Fast CPU`." in text
+    assert "- Processor: `Fast CPU` in the last runs in this clone." in text
     assert "- **Stale:** `ppo` (`stages/ppo.py`)." in text
     assert "torch" not in text, "a library that only one side pins does not differ"
     text = page(before._replace(pins={"torch": "2"}), after._replace(pins={"torch": "3"}))

@@ -21,11 +21,12 @@ sys.path.insert(0, str(ROOT / "stages"))
 from plots_page import write_page  # noqa: E402
 from review_changes import Side, side  # noqa: E402
 from review_figures import seeds  # noqa: E402
-from review_page import Machine, code, listed_as_code, prose, review  # noqa: E402
+from review_page import Clone, code, listed_as_code, page_of, prose  # noqa: E402
 from rlhf_sentiment.engine.errors import StageError, first_line, one_line_errors  # noqa: E402 (found through the line above)
 from rlhf_sentiment.engine.messages import Parser, shown  # noqa: E402
 
 OUT = Path("review")
+SEEDS = Path("docs/results/seeds.csv")
 FILES = ("params.yaml", "dvc.lock", "requirements.txt", "plots/samples.csv")
 _STYLE = """<style>
 #review { flex-basis: 100%; line-height: 1.4; }
@@ -44,15 +45,14 @@ def main() -> None:
     base = parser.parse_args().base
     with one_line_errors("review"):
         commit = resolved(base)
+        short = _git("rev-parse", "--short", commit).strip()
+        base = short if commit.startswith(base) else base
         before, after = at_commit(commit, base), in_workspace()
-        seeds_file = Path("docs/results/seeds.csv")
-        noise = seeds(seeds_file.read_text(encoding="utf-8") if seeds_file.is_file() else "")
-        page = review(
-            base, _compared(base, commit), _notes(base, commit), before, after, noise, Machine(_processors(), _stale())
-        )
+        clone = Clone(base, _compared(base, commit), _notes(base, commit), _stale(), _processors())
+        page = page_of(clone, before, after, seeds(_read(SEEDS)))
         OUT.mkdir(exist_ok=True)
         (OUT / "review.md").write_text(page, encoding="utf-8")
-        write_plots(_git("rev-parse", "--short", commit).strip(), page)
+        write_plots(short, page)
         print(page.partition("**")[2].partition("**")[0])
         print(f"review: wrote {OUT}/review.md and {OUT}/index.html")
 
@@ -86,7 +86,11 @@ def at_commit(commit: str, base: str) -> Side:
 def in_workspace() -> Side:
     """Return what the files of this folder say."""
     paths = [*sorted(Path("metrics").glob("*.json")), *map(Path, FILES)]
-    return side({path.as_posix(): path.read_text(encoding="utf-8") for path in paths if path.is_file()}, "the workspace")
+    return side({path.as_posix(): _read(path) for path in paths if path.is_file()}, "the workspace")
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
 def _git(*arguments: str) -> str:
@@ -117,7 +121,7 @@ def _notes(base: str, commit: str) -> list[str]:
     missing = _git("rev-list", "--count", f"HEAD..{commit}").strip()
     if missing != "0" and _git_says("rev-parse", "--is-shallow-repository") == "false":
         lines.append(
-            f"{code(base)} has {missing} commits that HEAD lacks. They count as changes here. Merge it first, "
+            f"{code(base)} has commits that HEAD lacks: {missing}. They count as changes here. Merge them first, "
             f"or use `BASE=$(git merge-base {base} HEAD)`."
         )
     return lines
@@ -134,17 +138,13 @@ def _processors() -> list[str]:
     return sorted(found)
 
 
-def _stale() -> dict[str, list[str]] | None:
-    """Return the stages whose code, settings or files in git are not those of dvc.lock, or None if DVC does not say.
+def _stale() -> dict[str, list[str]]:
+    """Return the stages whose code, settings or files in git are not those of dvc.lock, each with what changed.
 
     Files that are missing do not count. A clone without the cache has none of the large files.
     """
-    try:
-        status = json.loads(_dvc("status", "--json"))
-    except (StageError, ValueError):
-        return None
     stale: dict[str, list[str]] = {}
-    for stage, changes in status.items():
+    for stage, changes in json.loads(_dvc("status", "--json")).items():
         found = [name for change in changes if isinstance(change, dict) for name in _modified(change)]
         found += [change for change in changes if change == "changed command"]
         stale |= {stage: found} if found else {}
@@ -162,13 +162,16 @@ def _modified(change: dict) -> list[str]:
 
 def write_plots(commit: str, page: str) -> None:
     """Write index.html: the page, and the plots of a commit and of the workspace. It needs no network."""
-    shutil.rmtree(OUT / "static", ignore_errors=True)
     text = MarkdownIt("commonmark", {"html": True}).enable("table").render(page).replace("{", "&#123;")  # DVC fills in {names}
+    shutil.rmtree(OUT / "static", ignore_errors=True)
     with tempfile.TemporaryDirectory() as folder:
         template = Path(folder) / "template.html"
         write_page(template)
-        plots = f'{_STYLE}<div id="review">{text}</div>\n{{plot_divs}}'
-        template.write_text(template.read_text(encoding="utf-8").replace("{plot_divs}", plots), encoding="utf-8")
+        html = template.read_text(encoding="utf-8").replace(
+            "{plot_divs}", f'{_STYLE}<div id="review">{text}</div>{{plot_divs}}'
+        )
+        template.write_text(html, encoding="utf-8")
+        (OUT / "index.html").write_text(html.replace("{plot_divs}", ""), encoding="utf-8")  # stays if there are no plots
         _dvc("plots", "diff", commit, "--out", str(OUT), "--html-template", str(template))
 
 

@@ -86,9 +86,11 @@ def _tree(files: dict[str, str], name: str, where: str) -> dict[str, Any]:
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values of a tree by `key.key`. An empty list and an empty mapping are None, as params.yaml has them."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
+        inner = {f"{prefix}{key}": None if value in ([], {}) else value}
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else inner
     return flat
 
 
@@ -126,7 +128,8 @@ def reruns(before: Side, after: Side) -> list[Rerun]:
     """
     names = [*after.stages, *(name for name in before.stages if name not in after.stages)]
     entries = [(name, before.stages.get(name), after.stages.get(name)) for name in names]
-    return [_rerun(name, old, new) for name, old, new in entries if old != new]
+    found = [_rerun(name, old, new) for name, old, new in entries if old != new]
+    return [one for one in found if one.causes or one.outs]
 
 
 def _rerun(name: str, old: dict[str, Any] | None, new: dict[str, Any] | None) -> Rerun:

@@ -46,7 +46,7 @@ def seeds(text: str) -> Seeds:
     noise: dict[str, float] = {}
     for name in rows[0] if len(rows) > 1 else ():
         values = [number for row in rows if (number := finite(row[name])) is not None]
-        if "." in name and len(values) > 1:
+        if "." in str(name) and len(values) > 1:
             t = stats.t.ppf((1 + _CONFIDENCE) / 2, len(values) - 1)
             noise[name] = float(t * math.sqrt(2) * statistics.stdev(values))
     return Seeds(len(rows), ", ".join(commits), noise)

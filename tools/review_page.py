@@ -28,47 +28,44 @@ HEADLINE = (
     "reward.accuracy",
     "judge.accuracy",
 )
-_PLOTS = (
-    "`review/index.html` has the plots of both revisions. It works offline. On a pull request, it is in the artifact `review`."
-)
+_PLOTS = "`review/index.html` has the plots of both revisions, also offline. On a pull request, it is in the artifact `review`."
 _MOST = 8  # names in one line
 _LONGEST = 240  # characters of an answer
 _LONGEST_NAME = 80  # characters of a name or a value
 _KINDS_OF_ARITHMETIC = re.compile(r"(.*\.)?(dtype|device|threads|arithmetic(\..*)?|launcher(\..*)?)")
 
 
-class Machine(NamedTuple):
-    """What this clone knows besides the files in git.
+class Clone(NamedTuple):
+    """What a clone says besides the files of the two revisions.
 
     Attributes:
-        processors: the processors of the stages' last runs here; empty if no stage ran here.
-        stale: the stages that do not fit the workspace, each with the files and settings that changed; None if unknown.
-    """
-
-    processors: list[str]
-    stale: dict[str, list[str]] | None
-
-
-def review(base: str, compared: str, notes: list[str], before: Side, after: Side, noise: Seeds, machine: Machine) -> str:
-    """Return the page.
-
-    Args:
         base: the name of the revision before.
         compared: the sentence that says which commits are compared.
         notes: further sentences about the two revisions.
+        stale: the stages that do not fit the workspace, each with the files and settings that changed.
+        processors: the processors of the stages' last runs here; empty if no stage ran here.
     """
-    changes = figures(before.metrics, after.metrics, noise.noise)
+
+    base: str
+    compared: str
+    notes: list[str]
+    stale: dict[str, list[str]]
+    processors: list[str]
+
+
+def page_of(clone: Clone, before: Side, after: Side, noise: Seeds) -> str:
+    """Return the review of two revisions in Markdown."""
     ran = reruns(before, after)
     parts = [
-        f"{MARKER}\n# Review against {code(base)}",
-        f"**{verdict(base, before, after, noise)}**{_caution(before, after)}",
-        _bullets([*_warnings(before, after, machine), *notes]),
-        compared,
-        f"## Metrics\n\n{_metrics(base, before, after, changes, noise)}",
-        f"## Params\n\n{_params(base, before.params, after.params)}",
+        f"{MARKER}\n# Review against {code(clone.base)}",
+        f"**{verdict(clone.base, before, after, noise)}**{_caution(before, after)}",
+        _bullets([*_warnings(before, after, clone.stale), *clone.notes]),
+        clone.compared,
+        f"## Metrics\n\n{_metrics(clone.base, before, after, noise)}",
+        f"## Params\n\n{_params(clone.base, before.params, after.params)}",
         f"## Stages that reran\n\n{_stages(ran)}",
-        f"## Arithmetic and machine\n\n{_bullets(_arithmetic(before, after, ran, machine))}",
-        f"## Answers of the RLHF model\n\n{_answers(base, before, after)}",
+        f"## Arithmetic and machine\n\n{_bullets(_arithmetic(before, after, ran, clone.processors))}",
+        f"## Answers of the RLHF model\n\n{_answers(clone.base, before, after)}",
         f"## Plots\n\n{_PLOTS}",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -103,30 +100,27 @@ def _at_kl(before: Side, after: Side) -> str:
 
 
 def _caution(before: Side, after: Side) -> str:
-    return (
-        " The two are not comparable, because they were measured differently."
-        if incomparable(before.params, after.params)
-        else ""
-    )
+    measured = incomparable(before.params, after.params)
+    return " The two are not comparable, because they were measured differently." if measured else ""
 
 
-def _warnings(before: Side, after: Side, machine: Machine) -> list[str]:
+def _warnings(before: Side, after: Side, stale: dict[str, list[str]]) -> list[str]:
     differ = incomparable(before.params, after.params)
     lines = [f"**Not comparable:** {listed_as_code(keys)} changed, and so did the {what}." for what, keys in differ.items()]
     if "judge" not in differ and other_judge(before, after):
         lines.append("The judge has other bytes (`models/judge`), though its settings are the same. Compare with care.")
-    stale = [f"{code(stage)} ({listed_as_code(causes, 2)})" for stage, causes in (machine.stale or {}).items()]
     if stale:
+        named = [f"{code(stage)} ({listed_as_code(causes, 2)})" for stage, causes in stale.items()]
         lines.append(
-            f"**Stale:** {', '.join(stale)}. The metrics are not those of this code and these settings. Run `make repro`."
+            f"**Stale:** {', '.join(named)}. The metrics do not belong to this code and these settings. Run `make repro`."
         )
     return lines
 
 
-def _metrics(base: str, before: Side, after: Side, changes: list[Figure], noise: Seeds) -> str:
-    shown = [one for one in changes if not interval(one.name)]
+def _metrics(base: str, before: Side, after: Side, noise: Seeds) -> str:
+    shown = [one for one in figures(before.metrics, after.metrics, noise.noise) if not interval(one.name)]
     if before.metrics == after.metrics:
-        return f"All {len(shown)} are the same."
+        return f"All {len(shown)} are the same." if shown else "None."
     headline = sorted((one for one in shown if one.name in HEADLINE), key=lambda one: HEADLINE.index(one.name))
     others = [one for one in shown if one.name not in HEADLINE and one.mark in (BETTER, WORSE, CHANGED)]
     count = Counter(one.mark for one in shown)
@@ -137,7 +131,7 @@ def _metrics(base: str, before: Side, after: Side, changes: list[Figure], noise:
         _folded(f"{len(others)} more metrics that changed", _table(base, before, after, others, noise)) if others else "",
         _one_sided(base, _lacking(after.metrics, before.metrics), _lacking(before.metrics, after.metrics)),
     ]
-    return "\n\n".join(part for part in parts if part) or "No metrics."
+    return "\n\n".join(part for part in parts if part)
 
 
 def _noise(noise: Seeds) -> str:
@@ -212,7 +206,7 @@ def _stages(ran: list[Rerun]) -> str:
 
 def _causes(one: Rerun) -> str:
     if not one.causes:
-        return "nothing in dvc.lock"
+        return "only the bytes of its outs"
     return "; ".join(f"{cause} {listed_as_code(names, 2)}".strip() for cause, names in one.causes.items())
 
 
@@ -220,7 +214,7 @@ def _outs(one: Rerun) -> str:
     return listed_as_code(one.outs, 2) if one.outs else "" if one.causes.keys() & {NEW, REMOVED} else "none: the same bytes"
 
 
-def _arithmetic(before: Side, after: Side, ran: list[Rerun], machine: Machine) -> list[str]:
+def _arithmetic(before: Side, after: Side, ran: list[Rerun], processors: list[str]) -> list[str]:
     keys = [key for key in after.params if key in before.params and _KINDS_OF_ARITHMETIC.fullmatch(key)]
     changed = [key for key in keys if before.params[key] != after.params[key]]
     lines = [f"{code(key)}: {_shown(before.params[key])} before, **{_shown(after.params[key])}** now." for key in changed]
@@ -233,12 +227,8 @@ def _arithmetic(before: Side, after: Side, ran: list[Rerun], machine: Machine) -
         lines.append(
             f"{listed_as_code(other)} had the same code, params and inputs, but **other libraries, threads or processor**."
         )
-    where = (
-        f"of the last runs in this clone: {listed_as_code(machine.processors)}"
-        if machine.processors
-        else "unknown, as git has no record of it"
-    )
-    return [*lines, f"Processor: {where}."]
+    here = f"{listed_as_code(processors)} in the last runs in this clone"
+    return [*lines, f"Processor: {here if processors else 'unknown, as git has no record of it'}."]
 
 
 def _answers(base: str, before: Side, after: Side) -> str:
