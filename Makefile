@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # The folder in which `local-data` finds data/ and models/.
 SHARED ?= ../shared
 
-.PHONY: setup trackers repro metrics experiments seeds sweep quick test thorough verify lint format coverage local-data pins clean
+.PHONY: setup trackers repro metrics experiments seeds sweep review post-review quick test thorough verify lint format coverage local-data pins clean
 
 setup: $(VENV)/.configured
 
@@ -60,6 +60,14 @@ seeds: setup
 SPEC ?= sweeps/kl.yaml
 sweep: setup
 	python tools/sweep.py $(SPEC)
+
+# What changed since a revision, as a page with all plots, in review/: make review BASE=main.
+review: setup
+	python tools/review.py "$(or $(BASE),main)"
+
+# Show review/review.md in the summary of a CI job, and as a comment where the token allows.
+post-review: setup
+	python tools/post_review.py
 
 # Three tiers. `quick` is for each change of the code: at most 3 minutes on 2 cores.
 quick: setup
