@@ -12,9 +12,9 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # The folder in which `local-data` finds data/ and models/.
 SHARED ?= ../shared
 
-.PHONY: setup trackers repro quick test thorough verify lint format coverage local-data pins clean
+.PHONY: setup trackers remotes repro resolve pull quick test thorough verify lint format coverage local-data pins clean
 
-setup: $(VENV)/.installed
+setup: $(VENV)/.configured
 
 # Exactly the pins, never newer ones. Notebooks use the installed package; stages run the code of this folder.
 $(VENV)/.installed: requirements.txt pyproject.toml
@@ -25,6 +25,11 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --no-deps --no-build-isolation -e .
 	touch $@
 
+# What a clone needs besides the environment, such as the merge drivers in its git configuration.
+$(VENV)/.configured: $(VENV)/.installed $(wildcard tools/*.py)
+	python tools/install.py
+	touch $@
+
 # The trackers of `report_to`, besides TensorBoard. --no-deps: what they need is in the file, and no other pin changes.
 trackers: $(VENV)/.trackers
 
@@ -32,10 +37,28 @@ $(VENV)/.trackers: requirements-trackers.txt $(VENV)/.installed
 	$(BIN)/python -m pip install --no-deps -r requirements-trackers.txt
 	touch $@
 
+# The remote on S3, and a server of S3 for its test. --no-deps: no other pin changes.
+remotes: $(VENV)/.remotes
+
+$(VENV)/.remotes: requirements-remotes.txt $(VENV)/.installed
+	$(BIN)/python -m pip install --no-deps -r requirements-remotes.txt
+	touch $@
+
 # Files that a killed dvc left half written are repaired first.
 repro: setup
 	python stages/mend.py
 	dvc repro
+
+# After a merge: merge dvc.lock, metrics and plots where git left conflicts, and run the stages that changed on both sides.
+resolve: setup
+	python tools/resolve.py
+	python stages/mend.py
+	dvc repro
+	@echo "resolve: commit dvc.lock, metrics/ and plots/; git status shows:"; git status --short
+
+# Fetch the outputs of dvc.lock from the remote of docs/remotes.md instead of running the stages.
+pull: setup
+	python tools/pull.py
 
 # Three tiers. `quick` is for each change of the code: at most 3 minutes on 2 cores.
 quick: setup
@@ -46,7 +69,7 @@ test: setup
 	pytest --durations=15
 
 # All tests, nightly and before a release: with other models, data and settings, what `test` has seen once.
-thorough: setup trackers
+thorough: setup trackers remotes
 	RLHF_FUZZ=10 pytest -m "" --durations=15
 
 # Test that a commit gives the same bytes: the tiny world in two folders and two environments, and twice with one thread.
