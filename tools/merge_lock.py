@@ -18,7 +18,6 @@ import argparse
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +31,8 @@ from rlhf_sentiment.engine.messages import tell  # noqa: E402
 
 NAME = "merge_lock"
 
-Entries = dict[str, dict[str, Any]]
+Entry = dict[str, Any]
+Entries = dict[str, Entry]
 Version = tuple[str, str | None]
 """The path and the hash of an output."""
 
@@ -59,17 +59,29 @@ def merge(base: bytes, ours: bytes, theirs: bytes) -> Merged:
         return Merged(ours, [])
     if ours == base:
         return Merged(theirs, [])
-    whole = parsed("ours", ours)
-    old, own, other = (_entries(lock) for lock in (parsed("base", base) if base else {}, whole, parsed("theirs", theirs)))
-    names = dict.fromkeys((*own, *other))
-    twice = {name for name in names if _is_changed_twice(old.get(name), own.get(name), other.get(name))}
-    picked = {name: other.get(name) if own.get(name) == old.get(name) else own.get(name) for name in names if name not in twice}
+    trees = [parsed("base", base) if base else {}, parsed("ours", ours), parsed("theirs", theirs)]
+    old, own, other = (tree.pop("stages", None) or {} for tree in trees)
+    if _is_changed_twice(*trees):
+        raise StageError("both sides changed the datasets of dvc.lock")
+    kept, removed = merge_entries(old, own, other)
+    whole = _changed(*trees)
+    if kept:  # after `stages: {}` DVC would write each new entry on one line
+        whole["stages"] = kept
+    return Merged(dumps_yaml(whole).encode(), removed)
+
+
+def merge_entries(old: Entries, own: Entries, other: Entries) -> tuple[Entries, list[str]]:
+    """Merge the entries of base, ours and theirs, by name of the stage.
+
+    Returns:
+        The entries in the order of ours, then of theirs, and the names of those that were removed.
+    """
+    versions = {name: (old.get(name), own.get(name), other.get(name)) for name in own | other}
+    twice = {name for name, three in versions.items() if _is_changed_twice(*three)}
+    picked = {name: _changed(*three) for name, three in versions.items() if name not in twice}
     entries = {name: entry for name, entry in picked.items() if entry is not None}
-    kept = _consistent(entries, own, other, twice)
-    whole["stages"] = {name: kept[name] for name in names if name in kept}
-    if not kept:  # DVC would write every later entry on the one line of `stages: {}`
-        del whole["stages"]
-    return Merged(dumps_yaml(whole).encode(), [name for name in names if name in twice or name in entries.keys() - kept.keys()])
+    kept = _consistent(entries, own, other, [versions[name] for name in twice])
+    return kept, [name for name in versions if name in twice | entries.keys() - kept.keys()]
 
 
 def parsed(side: str, content: bytes) -> dict[str, Any]:
@@ -86,21 +98,32 @@ def parsed(side: str, content: bytes) -> dict[str, Any]:
     return tree
 
 
-def _entries(lock: dict[str, Any]) -> Entries:
-    return lock.get("stages") or {}
-
-
 def _is_changed_twice(base: object, ours: object, theirs: object) -> bool:
-    return ours not in (base, theirs) and theirs != base
+    """Return whether both sides changed something, and differently."""
+    return base != ours != theirs != base
 
 
-def _consistent(entries: Entries, own: Entries, other: Entries, twice: set[str]) -> Entries:
-    """Return the entries that read only outputs which other entries have, or which both sides got from a removed stage."""
-    agreed = {version for name in twice for version in set(_outs(own, name)) & set(_outs(other, name))}
-    reads = {name: [_read(entry, side) for side in (own, other) if side.get(name) == entry] for name, entry in entries.items()}
+def _changed(base: Any, ours: Any, theirs: Any) -> Any:
+    """Return the version of the side that changed something."""
+    return theirs if ours == base else ours
+
+
+def _consistent(entries: Entries, own: Entries, other: Entries, removed: list[tuple[Any, Any, Any]]) -> Entries:
+    """Return the entries that read only outputs which other entries have, or which both sides got from a removed stage.
+
+    Args:
+        entries: the entries that are not changed twice, as the side has them that changed them.
+        own, other: all entries of each side.
+        removed: the three versions of each entry that is changed twice.
+    """
+    agreed = {version for old, ours, theirs in removed for version in _outs(ours or old) & _outs(theirs or old)}
+    lost = {path for _, *sides in removed for one in sides for path, _ in _outs(one)}
+    reads = {
+        name: [_read(entry, side, lost) for side in (own, other) if side.get(name) == entry] for name, entry in entries.items()
+    }
     kept = dict(entries)
     while True:
-        known = agreed.union(*(_outs(kept, name) for name in kept))
+        known = agreed.union(*map(_outs, kept.values()))
         wrong = [name for name in kept if not any(read <= known for read in reads[name])]
         if not wrong:
             return kept
@@ -108,20 +131,25 @@ def _consistent(entries: Entries, own: Entries, other: Entries, twice: set[str])
             del kept[name]
 
 
-def _read(entry: dict[str, Any], side: Entries) -> set[Version]:
-    """Return the outputs of other stages of a side that an entry read.
+def _read(entry: Entry, side: Entries, lost: set[str]) -> set[Version]:
+    """Return the outputs of stages that an entry read.
 
     An output above or below a dependency counts as the side has it, because its hash is another one than the dependency's.
+
+    Args:
+        entry: an entry of `side`.
+        side: all entries of a side.
+        lost: the paths of the outputs of entries that are changed twice.
     """
-    written = {version for name in side for version in _outs(side, name)}
-    paths = {path for path, _ in written}
+    written = set().union(*map(_outs, side.values()))
     deps = {dep["path"]: dep.get("md5") for dep in entry.get("deps", [])}
     nested = {version for version in written for path in deps if _is_within(version[0], path) or _is_within(path, version[0])}
-    return {(path, digest) for path, digest in deps.items() if path in paths} | nested
+    paths = lost | {path for path, _ in written}
+    return nested | {(path, digest) for path, digest in deps.items() if path in paths}
 
 
-def _outs(entries: Entries, name: str) -> Iterator[Version]:
-    return ((out["path"], out.get("md5")) for out in entries.get(name, {}).get("outs", []))
+def _outs(entry: Entry | None) -> set[Version]:
+    return {(out["path"], out.get("md5")) for out in (entry or {}).get("outs", [])}
 
 
 def _is_within(path: str, folder: str) -> bool:
@@ -130,7 +158,7 @@ def _is_within(path: str, folder: str) -> bool:
 
 def install() -> None:
     """Name the drivers of .gitattributes in the configuration of this clone. Outside git this does nothing."""
-    if subprocess.run(["git", "rev-parse"], cwd=ROOT, capture_output=True, check=False).returncode:
+    if subprocess.run(["git", "rev-parse"], cwd=ROOT, capture_output=True, check=False).returncode:  # noqa: S607 (git as people call it)
         return
     command = shlex.join([sys.executable, str(ROOT / "tools/merge_lock.py")])
     for key, value in {
@@ -139,7 +167,7 @@ def install() -> None:
         "dvc-metrics.name": "keep our metrics and plots, which dvc repro writes again",
         "dvc-metrics.driver": "true",
     }.items():
-        subprocess.run(["git", "config", f"merge.{key}", value], cwd=ROOT, check=True)  # noqa: S603 (fixed words)
+        subprocess.run(["git", "config", f"merge.{key}", value], cwd=ROOT, check=True)  # noqa: S603, S607 (fixed words)
 
 
 def main() -> None:
@@ -158,7 +186,7 @@ def main() -> None:
         except StageError as error:
             labels = [word for label in ("ours", "base", "theirs") for word in ("-L", label)]
             order = [arguments.ours, arguments.base, arguments.theirs]
-            subprocess.run(["git", "merge-file", *labels, *order], check=False)  # noqa: S603 (paths from git)
+            subprocess.run(["git", "merge-file", *labels, *order], check=False)  # noqa: S603, S607 (paths from git)
             raise StageError(f"{error}; git left {arguments.name} in conflict; `make resolve` says what to do") from None
         arguments.ours.write_bytes(merged.content)
     if merged.removed:

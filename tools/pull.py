@@ -1,7 +1,7 @@
 """Fetch the outputs that dvc.lock names from a remote. `make pull` runs this; docs/remotes.md says how to set a remote.
 
-`dvc repro` then runs nothing, unless code, settings or data have changed since the run. `dvc pull` does the same. This command says
-in one line why it cannot.
+`dvc repro` then runs nothing, unless code, settings or data have changed since the run. `dvc pull` does the same. This command
+says in one line why it fails.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Merge what a merge without the drivers left in conflict: dvc.lock, metrics/ and plots/. `make resolve` then runs the stages.
 
-dvc.lock is merged as the driver does it (tools/merge_lock.py). Of a file in metrics/ or plots/, our version stays. The stage that
-wrote it has changed on both sides, so DVC runs it and writes the file again.
+dvc.lock is merged as the driver does it (tools/merge_lock.py). Of a file in metrics/ or plots/, our version stays. The stage
+that wrote it has changed on both sides, so DVC runs it and writes the file again.
 
 Conflicts in files that stages read need a person, so they are refused.
 """
@@ -16,7 +16,7 @@ from merge_lock import merge, summary
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "stages"))
 from rlhf_sentiment.engine.errors import StageError, one_line_errors  # noqa: E402
-from rlhf_sentiment.engine.messages import listed, one_line  # noqa: E402
+from rlhf_sentiment.engine.messages import one_line  # noqa: E402
 
 NAME = "resolve"
 LOCK = "dvc.lock"
@@ -34,7 +34,7 @@ def main() -> None:
     ).parse_args()
     with one_line_errors(NAME):
         if marked := marked_files(READ):
-            raise StageError(f"{listed(marked)}: resolve the conflict marks first, then run `make resolve` again")
+            raise StageError(f"{', '.join(marked)}: resolve the conflict marks first, then run `make resolve` again")
         conflicts = conflicting_files()
         if LOCK in conflicts:
             merge_lock(conflicts[LOCK])
@@ -85,7 +85,7 @@ def refuse_marked_lock() -> None:
     Raises:
         StageError: always.
     """
-    undo = git("ls-files", "--resolve-undo", LOCK)  # empty once the merge is committed
+    undo = git("ls-files", "--resolve-undo", LOCK)  # git forgets it, for example in a clone
     advice = f"`git checkout --merge {LOCK}`" if undo else f"`git checkout HEAD~1 {LOCK}`"
     raise StageError(f"{LOCK} has conflict marks, but git takes it for resolved; run {advice}, then `make resolve` again")
 
