@@ -420,8 +420,8 @@ def clone(tmp_path: Path) -> Clone:
     return clone
 
 
-def install(clone: Clone) -> None:
-    clone.run("python", "-c", "import sys; sys.path.insert(0, 'tools'); import merge_lock; merge_lock.install()")
+def install(world: World) -> None:
+    world.run("python", "-c", "import sys; sys.path.insert(0, 'tools'); import merge_lock; merge_lock.install()")
 
 
 def refused(clone: Clone) -> str:
@@ -554,3 +554,62 @@ def test_a_plot_that_one_side_removed_and_the_other_changed(clone: Clone, side: 
 def test_outside_git_nothing_is_installed(clone: Clone) -> None:
     shutil.rmtree(clone / ".git")
     install(clone)
+
+
+def all_entries(world: World) -> set[str]:
+    """Return every entry of every committed dvc.lock, as JSON. These are the runs that there were."""
+    locks = (
+        world.run("git", "show", f"{one}:dvc.lock") for one in world.run("git", "log", "--all", "--format=%H").split()[:-1]
+    )
+    return {json.dumps(one) for lock in locks for one in yaml.safe_load(lock)["stages"].values()}
+
+
+def entries_of(world: World) -> Lock:
+    return yaml.safe_load((world / "dvc.lock").read_bytes())["stages"]
+
+
+def branch(world: World, name: str, *targets: str, **changes: object) -> None:
+    """Change settings on a branch, run stages, and commit."""
+    world.run("git", "checkout", "-q", "-b", name, "main")
+    world.run("dvc", "checkout", "-q")
+    for key, value in changes.items():
+        world.set(key.replace("__", "."), value)
+    world.run("dvc", "repro", *targets)
+    world.commit(name)
+
+
+def resolve(world: World, removed: list[str]) -> None:
+    """Check the merged dvc.lock, and run `make resolve`. It runs the removed stages, and changes no other entry."""
+    kept = entries_of(world)
+    assert {json.dumps(one) for one in kept.values()} <= all_entries(world), "no entry names a run that never was"
+    assert not kept.keys() & set(removed)
+    assert json.loads(world.run("dvc", "status", "--json")).keys() >= set(removed)
+    said = world.run("make", "-o", "setup", "resolve")
+    assert sorted(world.stages_run(said)) == removed
+    assert entries_of(world).items() >= kept.items()
+    assert_names(said, " dvc.lock\n", " metrics/evaluation.json\n")
+    assert_names(world.run("dvc", "status"), "up to date")
+
+
+def test_branches_that_changed_different_stages(world: World) -> None:
+    install(world)
+    branch(world, "resamples", evaluate__resamples=99)
+    branch(world, "judge", "judge", judge__cut_words=20)
+    said = world.run("git", *WHO, "merge", "resamples", "-m", "merged")
+    assert_names(said, "merge_lock: dvc.lock merged without check, evaluate;")
+    resolve(world, ["check", "evaluate"])
+
+
+@pytest.mark.thorough
+def test_branches_that_changed_the_same_stage(world: World) -> None:
+    """Each ran all that it changed. The settings are in conflict too, so a person chooses a value before anything runs."""
+    install(world)
+    branch(world, "short", judge__cut_words=20)
+    branch(world, "long", judge__cut_words=30, generation__temperature=0.9)
+    said = world.run("git", *WHO, "merge", "short", status=1)
+    assert_names(said, "merge_lock: dvc.lock merged without check, judge, evaluate;")
+    assert world.run("git", "diff", "--name-only", "--diff-filter=U").split() == ["params.yaml"]
+    assert_names(the_error("mend", world.run("python", "stages/mend.py", status=1)), "params.yaml", "`make resolve`")
+    world.run("git", "checkout", "-q", "--ours", "params.yaml")
+    world.set("judge.cut_words", 25)
+    resolve(world, ["check", "evaluate", "judge"])

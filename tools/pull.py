@@ -89,7 +89,7 @@ def fetch(repo: Repo, name: str) -> int:
         raise
     except ImportError as error:
         package = re.findall("'(.+?)'", str(error))[-1]
-        install = "make remotes" if package == "dvc-s3" else f"python -m pip install {package}"
+        install = "make remotes" if package == "dvc-s3" else f"python -m pip install -c requirements.txt {package}"
         raise StageError(f"the remote {name} needs the package {package}; install it: {install} ({MANUAL})") from None
     except Exception as error:  # each kind of storage has its own errors
         raise StageError(f"the remote {name} cannot be used: {first_line(error)}") from None
