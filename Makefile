@@ -12,7 +12,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # The folder in which `local-data` finds data/ and models/.
 SHARED ?= ../shared
 
-.PHONY: setup trackers repro metrics experiments seeds sweep review post-review quick test thorough verify lint format coverage local-data pins clean
+.PHONY: setup trackers remotes repro resolve pull metrics experiments seeds sweep review post-review \
+	quick test thorough verify lint format coverage local-data pins clean
 
 setup: $(VENV)/.configured
 
@@ -35,6 +36,13 @@ trackers: $(VENV)/.trackers
 
 $(VENV)/.trackers: requirements-trackers.txt $(VENV)/.installed
 	$(BIN)/python -m pip install --no-deps -r requirements-trackers.txt
+	touch $@
+
+# The remote on S3, and a server of S3 for its test. --no-deps: no other pin changes.
+remotes: $(VENV)/.remotes
+
+$(VENV)/.remotes: requirements-remotes.txt $(VENV)/.installed
+	$(BIN)/python -m pip install --no-deps -r requirements-remotes.txt
 	touch $@
 
 # Files that a killed dvc left half written are repaired first.
@@ -69,6 +77,17 @@ review: setup
 post-review: setup
 	python tools/post_review.py
 
+# After a merge: merge dvc.lock, metrics and plots where git left conflicts, and run the stages that changed on both sides.
+resolve: setup
+	python tools/resolve.py
+	python stages/mend.py
+	dvc repro
+	@echo "resolve: commit dvc.lock, metrics/ and plots/; git status shows:"; git status --short
+
+# Fetch the outputs of dvc.lock from the remote of docs/remotes.md instead of running the stages.
+pull: setup
+	python tools/pull.py
+
 # Three tiers. `quick` is for each change of the code: at most 3 minutes on 2 cores.
 quick: setup
 	pytest -m "not slow"
@@ -78,7 +97,7 @@ test: setup
 	pytest --durations=15
 
 # All tests, nightly and before a release: with other models, data and settings, what `test` has seen once.
-thorough: setup trackers
+thorough: setup trackers remotes
 	RLHF_FUZZ=10 pytest -m "" --durations=15
 
 # Test that a commit gives the same bytes: the tiny world in two folders and two environments, and twice with one thread.

@@ -20,7 +20,7 @@ from dvc.rwlock import SCHEMA as RWLOCK_SCHEMA
 from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from dvc.utils.strictyaml import load
 
-from rlhf_sentiment.engine.dvc_state import LOCK, RWLOCK
+from rlhf_sentiment.engine.dvc_state import LOCK, PIPELINE, RWLOCK
 from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.engine.outputs import writing
 from rlhf_sentiment.engine.params import read_yaml
@@ -35,6 +35,8 @@ def main() -> None:
         prog="python stages/mend.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args()
     with one_line_errors(NAME):
+        for path in (PARAMS, PIPELINE):
+            refuse_marks(path)
         if PARAMS.exists():
             read_yaml(PARAMS)  # dvc would expand its aliases, however many values they give
         if LOCK.exists() and not is_readable(read_lock, LOCK):
@@ -44,6 +46,16 @@ def main() -> None:
             print(f"{NAME}: {RWLOCK} was damaged, perhaps because dvc was killed; removed")
 
 
+def refuse_marks(path: Path) -> None:
+    """Refuse a file that a person must merge.
+
+    Raises:
+        StageError: the file has the marks of a merge.
+    """
+    if path.is_file() and b"\n<<<<<<< " in b"\n" + path.read_bytes():
+        raise StageError(f"{path} has merge conflicts; resolve them, then run `make resolve`")
+
+
 def mend_lock() -> str:
     """Replace dvc.lock by the committed one, or rename it where git has none that DVC can read. Return what was done.
 
@@ -51,7 +63,7 @@ def mend_lock() -> str:
         StageError: dvc.lock has the marks of a merge.
     """
     if b"<<<<<<<" in LOCK.read_bytes():
-        raise StageError(f"{LOCK} has merge conflicts; resolve them first")
+        raise StageError(f"{LOCK} has merge conflicts; run `make resolve`, which merges it and runs the changed stages")
     try:
         with writing(LOCK) as committed:
             command = ["git", "show", f"HEAD:./{LOCK}"]

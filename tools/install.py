@@ -1,10 +1,19 @@
-"""Set up this clone: the check of the keys of `dvc exp run -S`. `make setup` runs this."""
+"""Set up this clone: the merge drivers, the page that draws plots without a network, and the check of the keys of -S.
 
+    python tools/install.py
+
+`make setup` runs this.
+"""
+
+import merge_lock
+import plots_page
 import set_param
 
 
 def main() -> None:
     """Run the installers."""
+    merge_lock.install()
+    plots_page.install()
     set_param.install()
 
 
