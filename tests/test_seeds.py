@@ -263,6 +263,14 @@ def test_the_page_is_made_from_rows_of_an_older_version(kept: Path) -> None:
     assert "RLHF - SFT" not in text
 
 
+def test_seeds_without_a_common_prompt_are_refused_in_one_line(kept: Path) -> None:
+    answers = pd.read_csv(seed_results.answers_file(kept, 2))
+    answers.assign(prompt="another " + answers["prompt"]).to_csv(seed_results.answers_file(kept, 2), index=False)
+    with pytest.raises(StageError) as error:
+        seed_page.write_page(kept)
+    assert_names(error.value, "seeds.csv", "no prompt in common", "make seeds")
+
+
 def test_one_seed_says_nothing_about_other_seeds(tmp_path: Path) -> None:
     seed_results.keep(tmp_path, ran(tmp_path / "ran", 1), 1, COMMIT + "-dirty")
     seed_page.write_page(tmp_path)
