@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # The folder in which `local-data` finds data/ and models/.
 SHARED ?= ../shared
 
-.PHONY: setup trackers repro seeds sweep quick test thorough verify lint format coverage local-data pins clean
+.PHONY: setup trackers repro quick test thorough verify lint format coverage local-data pins clean
 
 setup: $(VENV)/.installed
 
@@ -36,17 +36,6 @@ $(VENV)/.trackers: requirements-trackers.txt $(VENV)/.installed
 repro: setup
 	python stages/mend.py
 	dvc repro
-
-# Train seeds 1 to N, or those of SEEDS="3 7", and write docs/results/seeds.md. A stopped run goes on.
-N ?= 5
-SEEDS ?= $(shell seq 1 $(N))
-seeds: setup
-	python tools/seeds.py $(SEEDS)
-
-# Try the settings of a file on the validation prompts, and write docs/results/sweeps/NAME.md. A stopped sweep goes on.
-SPEC ?= sweeps/kl.yaml
-sweep: setup
-	python tools/sweep.py $(SPEC)
 
 # Three tiers. `quick` is for each change of the code: at most 3 minutes on 2 cores.
 quick: setup
@@ -94,6 +83,18 @@ local-data:
 	@for model in imdb-gpt2-10m stories260K; do cp -f "$(SHARED)"/models/$$model/* models/pretrained/$$model/; done
 	@chmod -R u+w data/raw/imdb data/raw/hh-rlhf models/pretrained/imdb-gpt2-10m models/pretrained/stories260K
 	@echo "local-data: data/raw/imdb, data/raw/hh-rlhf, models/pretrained/imdb-gpt2-10m, models/pretrained/stories260K"
+
+# Train seeds 1 to N, or those of SEEDS="3 7", and write docs/results/seeds.md. A stopped run goes on.
+.PHONY: seeds sweep
+N ?= 5
+SEEDS ?= $(shell seq 1 $(N))
+seeds: setup
+	python tools/seeds.py $(SEEDS)
+
+# Try the settings of a file on the validation prompts, and write docs/results/sweeps/NAME.md. A stopped sweep goes on.
+SPEC ?= sweeps/kl.yaml
+sweep: setup
+	python tools/sweep.py $(SPEC)
 
 # Resolve requirements.in again. torch is pinned without the tag of the build at hand ("+cpu"), to install anywhere.
 pins: setup
