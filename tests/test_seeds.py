@@ -78,7 +78,9 @@ def state(world: World) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_the_copy_has_edits_and_ignored_files_and_the_workspace_stays(small: World) -> None:
+def test_the_copy_has_edits_and_ignored_files_and_the_workspace_stays(small: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("HOME", "XDG_CONFIG_HOME"):  # git does not know the user
+        monkeypatch.setenv(variable, str(small / "runs"))
     before = state(small)
     with alone("seeds", small / "runs/seeds") as lock:
         copy = copied(small.folder, small / "runs/seeds/copy", lock)
