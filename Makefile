@@ -58,17 +58,6 @@ metrics: setup
 experiments: setup
 	@python tools/experiments.py
 
-# Train seeds 1 to N, or those of SEEDS="3 7", and write docs/results/seeds.md. A stopped run goes on.
-N ?= 5
-SEEDS ?= $(shell seq 1 $(N))
-seeds: setup
-	python tools/seeds.py $(SEEDS)
-
-# Try the settings of a file on the validation prompts, and write docs/results/sweeps/NAME.md. A stopped sweep goes on.
-SPEC ?= sweeps/kl.yaml
-sweep: setup
-	python tools/sweep.py $(SPEC)
-
 # What changed since a revision, as a page with all plots, in review/: make review BASE=main.
 review: setup
 	python tools/review.py "$(or $(BASE),main)"
@@ -134,6 +123,18 @@ local-data:
 	@for model in imdb-gpt2-10m stories260K; do cp -f "$(SHARED)"/models/$$model/* models/pretrained/$$model/; done
 	@chmod -R u+w data/raw/imdb data/raw/hh-rlhf models/pretrained/imdb-gpt2-10m models/pretrained/stories260K
 	@echo "local-data: data/raw/imdb, data/raw/hh-rlhf, models/pretrained/imdb-gpt2-10m, models/pretrained/stories260K"
+
+# Train seeds 1 to N, or those of SEEDS="3 7", and write docs/results/seeds.md. A stopped run goes on.
+.PHONY: seeds sweep
+N ?= 5
+SEEDS ?= $(shell seq 1 $(N))
+seeds: setup
+	python tools/seeds.py $(SEEDS)
+
+# Try the settings of a file on the validation prompts, and write docs/results/sweeps/NAME.md. A stopped sweep goes on.
+SPEC ?= sweeps/kl.yaml
+sweep: setup
+	python tools/sweep.py $(SPEC)
 
 # Resolve requirements.in again. torch is pinned without the tag of the build at hand ("+cpu"), to install anywhere.
 pins: setup

@@ -78,7 +78,9 @@ def state(world: World) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_the_copy_has_edits_and_ignored_files_and_the_workspace_stays(small: World) -> None:
+def test_the_copy_has_edits_and_ignored_files_and_the_workspace_stays(small: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("HOME", "XDG_CONFIG_HOME"):  # git does not know the user
+        monkeypatch.setenv(variable, str(small / "runs"))
     before = state(small)
     with alone("seeds", small / "runs/seeds") as lock:
         copy = copied(small.folder, small / "runs/seeds/copy", lock)
@@ -261,6 +263,14 @@ def test_the_page_is_made_from_rows_of_an_older_version(kept: Path) -> None:
     text = (kept / "docs/results/seeds.md").read_text()
     assert_names(text, "different commits", "fffffff", "3 prompts", "RLHF - Base")
     assert "RLHF - SFT" not in text
+
+
+def test_seeds_without_a_common_prompt_are_refused_in_one_line(kept: Path) -> None:
+    answers = pd.read_csv(seed_results.answers_file(kept, 2))
+    answers.assign(prompt="another " + answers["prompt"]).to_csv(seed_results.answers_file(kept, 2), index=False)
+    with pytest.raises(StageError) as error:
+        seed_page.write_page(kept)
+    assert_names(error.value, "seeds.csv", "no prompt in common", "make seeds")
 
 
 def test_one_seed_says_nothing_about_other_seeds(tmp_path: Path) -> None:

@@ -99,6 +99,8 @@ def copied(root: Path, folder: Path, lock: TextIO) -> Copy:
         if (root / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(root / name, folder / name)
+    for key, usual in (("user.name", "nobody"), ("user.email", "nobody@localhost")):  # git commits nothing without them
+        git(folder, "config", key, git(root, "config", "--default", usual, "--get", key).strip())
     dvc(folder, "config", "--local", "cache.dir", dvc(root, "cache", "dir").strip())
     params = (folder / "params.yaml").read_text(encoding="utf-8")
     return Copy(root, folder, commit + (EDITED if has_edits(root) else ""), params, lock)
@@ -184,7 +186,7 @@ def git(folder: Path, *words: str) -> str:
     """Return what a git command prints.
 
     Raises:
-        StageError: it failed. The message has its last line.
+        StageError: it failed. The message has its reason.
     """
     return _output(["git", "-C", str(folder), *words], folder)
 
@@ -193,7 +195,7 @@ def dvc(folder: Path, *words: str) -> str:
     """Return what a dvc command prints.
 
     Raises:
-        StageError: it failed. The message has its last line.
+        StageError: it failed. The message has its reason.
     """
     return _output([sys.executable, "-m", "dvc", *words], folder)
 
@@ -201,8 +203,8 @@ def dvc(folder: Path, *words: str) -> str:
 def _output(command: list[str], folder: Path) -> str:
     done = subprocess.run(command, cwd=folder, env=_environment(folder), capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["failed"])[-1]
-        raise StageError(f"{Path(command[0]).name} {' '.join(command[-2:])}: {last}")
+        lines = [line for line in done.stderr.splitlines() if line.startswith(("ERROR: ", "fatal: ", "error: "))]
+        raise StageError(f"{' '.join(command[:5])}: {lines[-1] if lines else f'exit status {done.returncode}'}")
     return done.stdout
 
 

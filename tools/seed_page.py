@@ -62,10 +62,18 @@ def positive_of(answers: Sequence[pd.DataFrame]) -> dict[str, np.ndarray]:
 
     Returns:
         name of the contestant -> means over the answers to a prompt. (S, N)
+
+    Raises:
+        StageError: the seeds have no prompt in common.
     """
     means = [table.groupby(["model", "prompt"], sort=False)["classifier_positive"].mean() for table in answers]
     shared = [name for name in CONTESTANTS if all(name in one for one in means)]
-    return {name: by_seed_and_prompt([one[name].to_dict() for one in means]) for name in shared}
+    positive = {name: by_seed_and_prompt([one[name].to_dict() for one in means]) for name in shared}
+    if not any(values.size for values in positive.values()):
+        raise StageError(
+            f"{TABLE}: its seeds have no prompt in common; `make seeds` with all of them trains them on the same data"
+        )
+    return positive
 
 
 def page(rows: pd.DataFrame, positive: dict[str, np.ndarray]) -> str:
