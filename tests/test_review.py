@@ -82,6 +82,7 @@ def test_seed_noise_needs_two_figures(text: str) -> None:
         ("evaluation.rlhf.perplexity", 4.0, 5.0, 0.5, CHANGED),
         ("evaluation.rlhf.perplexity", 4.0, 4.25, 0.5, NOISE),
         ("evaluation.base.mean_positive", 0.5, 0.9, 0.1, CHANGED),
+        ("evaluation.sft.distinct_2", 0.5, 0.9, 0.1, CHANGED),
         ("evaluation.improvement.mean_positive", 0.4, 0.3, None, WORSE),
         ("evaluation.improvement.p_value", 0.4, 0.3, None, CHANGED),
         ("reward.accuracy", 0.75, 0.8, 0.01, BETTER),

@@ -14,11 +14,10 @@ import urllib.request
 from pathlib import Path
 from typing import Any, NamedTuple
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "stages"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "stages"))
 
-from review_page import MARKER  # noqa: E402
-from rlhf_sentiment.engine.errors import StageError, one_line_errors  # noqa: E402 (found through the line above)
+from review_page import MARKER
+from rlhf_sentiment.engine.errors import StageError, one_line_errors
 
 PAGE = Path("review/review.md")
 _LONGEST = 60_000  # characters; GitHub takes 65,536

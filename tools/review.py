@@ -15,21 +15,20 @@ from pathlib import Path
 
 from markdown_it import MarkdownIt
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "stages"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "stages"))
 
-from plots_page import write_page  # noqa: E402
-from review_changes import Side, side  # noqa: E402
-from review_figures import seeds  # noqa: E402
-from review_page import Clone, code, listed_as_code, page_of, prose  # noqa: E402
-from rlhf_sentiment.engine.errors import StageError, first_line, one_line_errors  # noqa: E402 (found through the line above)
-from rlhf_sentiment.engine.messages import Parser, shown  # noqa: E402
+from plots_page import write_page
+from review_changes import Side, side
+from review_figures import seeds
+from review_page import Clone, code, listed_as_code, page_of, prose
+from rlhf_sentiment.engine.errors import StageError, first_line, one_line_errors
+from rlhf_sentiment.engine.messages import Parser, shown
 
 OUT = Path("review")
 SEEDS = Path("docs/results/seeds.csv")
 FILES = ("params.yaml", "dvc.lock", "requirements.txt", "plots/samples.csv")
 _STYLE = """<style>
-#review { flex-basis: 100%; line-height: 1.4; }
+#review { order: -99; flex-basis: 100%; line-height: 1.4; }
 #review > * { max-width: 100ch; }
 #review table { border-collapse: collapse; max-width: none; }
 #review th, #review td { border: 1px solid #ccc; padding: 2px 8px; vertical-align: top; }

@@ -170,16 +170,10 @@ def _value(name: str, value: float, one: Side) -> str:
 
 def _params(base: str, old: dict[str, Any], new: dict[str, Any]) -> str:
     matter = [key for keys in incomparable(old, new).values() for key in keys]
-    rows = [
-        {
-            "setting": code(key),
-            code(base): code(_shown(old[key])),
-            "now": code(_shown(value)),
-            "mark": "**not comparable**" if key in matter else "",
-        }
-        for key, value in new.items()
-        if key in old and old[key] != value
-    ]
+    changed = [key for key, value in new.items() if key in old and old[key] != value]
+    rows = [{"setting": code(key), code(base): code(_shown(old[key])), "now": code(_shown(new[key]))} for key in changed]
+    if matter:
+        rows = [row | {"mark": "**not comparable**" if key in matter else ""} for key, row in zip(changed, rows, strict=True)]
     added, gone = ([f"{key}: {_shown(one[key])}" for key in _lacking(one, other)] for one, other in ((new, old), (old, new)))
     return "\n\n".join(filter(None, (_grid(rows), _one_sided(base, added, gone)))) or "The same."
 
