@@ -75,7 +75,7 @@ resolve: setup
 
 # Fetch the outputs of dvc.lock from the remote of docs/remotes.md instead of running the stages.
 pull: setup
-	python tools/pull.py
+	@python tools/pull.py
 
 # Three tiers. `quick` is for each change of the code: at most 3 minutes on 2 cores.
 quick: setup

@@ -34,7 +34,7 @@ def entry(reads: dict[str, str], writes: dict[str, str], cmd: str = "python x.py
 
 def lock(entries: Lock) -> bytes:
     """Return dvc.lock as DVC writes it."""
-    return dumps_yaml({"schema": "2.0", "stages": entries} if entries else {"schema": "2.0"}).encode()
+    return dumps_yaml({"schema": "2.0", "stages": entries}).encode()
 
 
 def merged(base: Lock, ours: Lock, theirs: Lock) -> tuple[Lock, list[str]]:
@@ -200,7 +200,7 @@ def test_entries_are_kept_as_one_side_has_them_or_removed(
 ) -> None:
     assert merged(base, ours, theirs) == (kept, removed)
     result = merge(lock(base), lock(ours), lock(theirs))
-    assert (yaml.safe_load(result.content).get("stages", {}), result.removed) == (kept, removed)
+    assert (yaml.safe_load(result.content)["stages"], result.removed) == (kept, removed)
 
 
 LITERAL = """schema: '2.0'
@@ -255,7 +255,6 @@ def test_dvc_writes_blocks_after_a_merge_that_left_nothing(tmp_path: Path) -> No
     path = tmp_path / "dvc.lock"
     path.write_bytes(merge(lock({"sft": SFT}), lock({"sft": SFT_1}), lock({"sft": SFT | {"cmd": "y"}})).content)
     with modify_yaml(str(path)) as data:  # as dvc.dvcfile.Lockfile.dump_stages does
-        data["stages"] = data.get("stages", {})
         data["stages"].update({"sft": SFT})
     assert path.read_bytes() == lock({"sft": SFT})
 

@@ -64,10 +64,7 @@ def merge(base: bytes, ours: bytes, theirs: bytes) -> Merged:
     if _is_changed_twice(*trees):
         raise StageError("both sides changed the datasets of dvc.lock")
     kept, removed = merge_entries(old, own, other)
-    whole = _changed(*trees)
-    if kept:  # after `stages: {}` DVC would write each new entry on one line
-        whole["stages"] = kept
-    return Merged(dumps_yaml(whole).encode(), removed)
+    return Merged(dumps_yaml(_changed(*trees) | {"stages": kept}).encode(), removed)
 
 
 def merge_entries(old: Entries, own: Entries, other: Entries) -> tuple[Entries, list[str]]:
