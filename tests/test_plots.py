@@ -22,7 +22,7 @@ from rlhf_sentiment.evaluation.plot_data import make_tables
 from .conftest import ROOT, assert_names
 
 sys.path.insert(0, str(ROOT / "tools"))
-import plots_page  # noqa: E402 (found through the line above)
+import plots_page
 
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 ENTRIES = [*chain.from_iterable(stage.get("plots", []) for stage in PIPELINE["stages"].values()), *PIPELINE["plots"]]
