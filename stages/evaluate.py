@@ -17,11 +17,11 @@ import torch
 from rlhf_sentiment.engine.params import Device, Seed, Settings
 from rlhf_sentiment.engine.records import Row, read_json, read_table, write_metrics, write_table
 from rlhf_sentiment.engine.tracking import log_table
-from rlhf_sentiment.evaluation.answers import table_of_answers, write_answers
 from rlhf_sentiment.evaluation.contestants import CONTESTANTS
 from rlhf_sentiment.evaluation.exam import Exam, read_exam
 from rlhf_sentiment.evaluation.figures import about_judges, metrics_of, shares
 from rlhf_sentiment.evaluation.guards import guard
+from rlhf_sentiment.evaluation.judged_answers import table_of_answers, write_answers
 from rlhf_sentiment.evaluation.measures import figures_of_contestants, hacking_gap, plain, too_few_tokens
 from rlhf_sentiment.evaluation.panel import Judged, figures_of_judges, judge
 from rlhf_sentiment.evaluation.plot_data import make_tables, side_by_side, write_tables

@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from rlhf_sentiment.evaluation.answers import write_answers
 from rlhf_sentiment.evaluation.contestants import COMPARISONS, CONTESTANTS, Contestant
 from rlhf_sentiment.evaluation.figures import OF_COMPARISON, OF_CONTESTANT, SHARES, about_judges, metrics_of, shares
+from rlhf_sentiment.evaluation.judged_answers import write_answers
 
 from .closure import ROOT
 from .conftest import RunStage, World, outs

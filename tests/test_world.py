@@ -312,12 +312,13 @@ def test_experiments_run_and_dvc_compares_commits_without_a_cache(world: World, 
     assert not (clone / ".dvc/cache").exists()
     difference = json.loads(clone.run("dvc", "metrics", "diff", "HEAD~1", "--json"))
     assert difference["metrics/ppo.json"]["steps"] == {"old": 2, "new": 3, "diff": 1}
-    lines = clone.run("dvc", "metrics", "diff", "HEAD~1").splitlines()
-    assert 30 < len(lines) <= 70, "the figures of all contestants changed"
-    assert max(map(len, lines)) <= 120
+    for every in ([], ["--all"]):  # a default run changes more figures than this one
+        lines = clone.run("dvc", "metrics", "diff", "HEAD~1", *every).splitlines()
+        assert 15 < len(lines) <= 70
+        assert max(map(len, lines)) <= 120
     assert "rlhf - sft: mean P(positive)" in clone.run("python", "tools/metrics.py", "HEAD~1")
     (experiment,) = [line for line in world.run("python", "tools/experiments.py", "-n", "2").splitlines() if "three" in line]
-    assert_names(experiment, "done", "steps=3", "learning_rate=1e-05")
+    assert_names(experiment, "done", "steps=3")
     assert "dvc exp run -S ppo.steps=200" in clone.run("python", "tools/experiments.py")
     page = clone.run("dvc", "plots", "diff", "HEAD~1")
     assert "index.html" in page

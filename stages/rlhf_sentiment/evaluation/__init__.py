@@ -11,7 +11,7 @@ guards       warnings if this cost is too high
 statistics   intervals and tests
 measures     the figures of reports/evaluation.json
 figures      those of them that are metrics, or in plots/
-answers      all judged answers in one file
+judged_answers  every answer with its opinions, in one file
 plot_data    the tables in plots/
 plots        the PNG plots
 report       the report in Markdown
