@@ -3,6 +3,7 @@
 import csv
 import re
 import stat
+import sys
 import xml.etree.ElementTree as Xml
 from itertools import chain
 from pathlib import Path
@@ -13,13 +14,15 @@ import pytest
 import vl_convert
 import yaml
 from dvc.render.match import match_defs_renderers
-from tools import plots_page
 
 from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.evaluation.contestants import CONTESTANTS
 from rlhf_sentiment.evaluation.plot_data import make_tables
 
 from .conftest import ROOT, assert_names
+
+sys.path.insert(0, str(ROOT / "tools"))
+import plots_page
 
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 ENTRIES = [*chain.from_iterable(stage.get("plots", []) for stage in PIPELINE["stages"].values()), *PIPELINE["plots"]]
