@@ -2,7 +2,8 @@
 
 DVC writes dvc.lock and .dvc/tmp/rwlock in place. A dvc.lock that DVC cannot read is restored from git. Stages that have run
 since that commit are restored from DVC's run cache, or resume from their checkpoints. An rwlock that DVC cannot read only names
-running processes, and is removed. A params.yaml with no valid settings is refused before DVC reads it.
+running processes, and is removed. A params.yaml with no valid settings is refused before DVC reads it. A file with the marks of
+a merge is refused, too.
 """
 
 from rlhf_sentiment.engine.start import one_line_errors  # isort: split

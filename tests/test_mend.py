@@ -138,6 +138,19 @@ def test_a_file_that_cannot_be_opened_is_one_clear_line(
     assert_names(the_error("mend", capsys.readouterr().err), name, "directory")
 
 
+@pytest.mark.parametrize("name", ["params.yaml", "dvc.yaml", "dvc.lock"])
+def test_the_marks_of_a_merge_are_one_line_that_names_the_command(
+    repository: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    content = b"<<<<<<< HEAD\na: 1\n=======\na: 2\n>>>>>>> other\n"
+    (repository / name).write_bytes(content)
+    with pytest.raises(SystemExit) as stopped:
+        mend.main()
+    assert stopped.value.code == 1
+    assert_names(the_error("mend", capsys.readouterr().err), name, "merge conflicts", "`make resolve`")
+    assert (repository / name).read_bytes() == content
+
+
 INFO = {"pid": 2**22 + 1, "cmd": "dvc repro"}
 
 
