@@ -1,8 +1,8 @@
 """The command `dvc`: check the keys of `dvc exp run -S`, and then run DVC.
 
 DVC answers an unknown key with "append with +", which adds a key that no stage reads. It has no hook for its command line. So
-`make setup` replaces the script `dvc` of the environment by one that runs this file. `python -m dvc` is DVC alone. Other commands,
-other files of settings, and other repositories are left to DVC. So are values, which the stage `check` checks.
+`make setup` replaces the script `dvc` of the environment by one that runs this file. `python -m dvc` is DVC alone. Other
+commands, other files of settings, and other repositories are left to DVC. So are values, which the stage `check` checks.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def faults(overrides: list[str], tree: dict[str, Any]) -> list[str]:
     lines = []
     for override in overrides:
         before, equals, value = override.partition("=")
-        file, colon, name = before.partition(":") if ":" in before else (SETTINGS, "", before)
+        file, _, name = (before if ":" in before else f"{SETTINGS}:{before}").partition(":")
         if file == SETTINGS and (fault := _fault(name, value if equals else None, tree)):
             lines.append(f"-S {before}: {fault}")
     return lines
