@@ -8,6 +8,7 @@
 import merge_lock
 import plots_page
 import set_param
+from rlhf_sentiment.engine.errors import one_line_errors  # found through the imports above
 
 
 def main() -> None:
@@ -18,4 +19,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors("install"):
+        main()
