@@ -7,15 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import pandas as pd
 from optuna.trial import FrozenTrial
 from tabulate import tabulate
 
+from page_figure import picture
 from rlhf_sentiment.engine.outputs import writing
 from rlhf_sentiment.engine.records import write_table
 from sweep_spec import Spec
@@ -138,15 +134,7 @@ def _markdown(table: pd.DataFrame, keys: list[str]) -> list[str]:
 
 def draw(path: Path, table: pd.DataFrame, keys: list[str], bound: float) -> None:
     """Draw P(positive) against KL, a point for each trial. The same table gives the same bytes."""
-    style: dict[Any, Any] = {
-        "figure.dpi": 120,
-        "font.size": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-    }
-    with plt.rc_context(style | {"grid.alpha": 0.3, "legend.frameon": False}):
-        figure, ax = plt.subplots(figsize=(6.0, 4.0), layout="constrained")
+    with picture(path, 1, (6.0, 4.0)) as (ax,):
         for within, colour, marker, label in ((True, "#0072B2", "o", "within the bound"), (False, "#999999", "x", "beyond it")):
             points = table[table["within"] == within]
             ax.scatter(points["KL"], points["P(positive)"], color=colour, marker=marker, label=label)
@@ -161,6 +149,3 @@ def draw(path: Path, table: pd.DataFrame, keys: list[str], bound: float) -> None
             ylabel="mean P(positive) on validation prompts",
         )
         ax.legend()
-        with writing(path) as aside:
-            figure.savefig(aside, format="png", metadata={"Software": None})
-        plt.close(figure)
