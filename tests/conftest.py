@@ -88,7 +88,7 @@ def prepare_params(data: Any, judge: str = "data", **changes: Any) -> Any:
     from rlhf_sentiment.settings.judge import JudgeSource
     from rlhf_sentiment.settings.ppo import Prompted
 
-    asked = {"batch_size": 2, "validation_prompts": None, "num_samples": None, "split": "test"}
+    asked: dict[str, Any] = {"batch_size": 2, "validation_prompts": None, "num_samples": None, "split": "test"}
     asked |= {"prompts_file": None} | changes
     parts = [{name: asked[name] for name in schema.model_fields} for schema in (Prompted, Asking)]
     return prepare.Params(data=data, judge=JudgeSource(source=judge), ppo=Prompted(**parts[0]), evaluate=Asking(**parts[1]))

@@ -84,7 +84,7 @@ def test_the_copy_has_edits_and_ignored_files_and_the_workspace_stays(small: Wor
     before = state(small)
     with alone("seeds", small / "runs/seeds") as lock:
         copy = copied(small.folder, small / "runs/seeds/copy", lock)
-        run(copy, {"seed": 3}, "seeds-3", small / "runs/seeds/3.log", [].append)
+        run(copy, {"seed": 3}, "seeds-3", small / "runs/seeds/3.log", print)
     assert state(small) == before
     assert copy.params == "# My seed.\nseed: 0\n"
     assert (copy.folder / "params.yaml").read_text() == "# My seed.\nseed: 3\n"
@@ -169,7 +169,7 @@ def test_each_says_how_long_is_left(capsys: pytest.CaptureFixture[str], monkeypa
             raise StageError("no memory")
         return f"seed {seed} is good"
 
-    monkeypatch.setattr(seeds.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr("seeds.time.monotonic", lambda: next(clock))
     assert seeds.each([1, 2, 3], train_one) == [3]
     said = capsys.readouterr()
     assert "seeds: seed 1: seed 1 is good; took 10 min; about 20 min left" in said.out
@@ -328,7 +328,7 @@ def test_a_seed_of_the_tiny_world_is_restored_and_kept(world: World) -> None:
     said = world.run(sys.executable, "tools/seeds.py", "1")
     assert "seed 1: ppo" not in said
     assert "wrote docs/results/seeds.md" in said
-    (row,) = seed_results.read(world / seed_results.TABLE).to_dict("records")
+    (row,) = seed_results.read(world.folder / seed_results.TABLE).to_dict("records")
     metrics = json.loads((world / "metrics/evaluation.json").read_text())
     assert row["evaluation.rlhf.mean_positive"] == metrics["rlhf"]["mean_positive"]
     assert row["lock"] == world.run("md5sum", "dvc.lock").split()[0]

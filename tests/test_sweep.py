@@ -85,6 +85,9 @@ def test_a_missing_file_and_a_name_that_is_no_word_are_refused(tmp_path: Path) -
         assert_names(error.value, name, named)
 
 
+FEWER = False  # whether the answers have too few tokens for distinct bigrams
+
+
 def metrics(positive: float, kl: float) -> dict[str, Any]:
     figures = {
         "evaluation.rlhf.mean_positive": positive,
@@ -96,6 +99,8 @@ def metrics(positive: float, kl: float) -> dict[str, Any]:
         "evaluation.improvement_over_sft.ci_low": positive - 0.55,
         "evaluation.improvement_over_sft.ci_high": positive - 0.45,
     }
+    if FEWER:
+        del figures["evaluation.rlhf.distinct_2"]
     return {"metrics": figures, "commit": "a" * 40}
 
 
@@ -132,7 +137,7 @@ def test_a_stopped_sweep_goes_on_with_the_trials_of_one_that_was_not_stopped(tmp
     whole = sweep.open_study(tmp_path / "a", "kl", searching(sampler))
     sweep.run_trials(whole, searching(sampler), answer)
     assert len({tuple(one.values()) for one in tried(whole)}) == 6
-    ran = []
+    ran: list[dict[str, Any]] = []
     for stop in (2, 2, 0, 99):  # after two trials, after two more, at once, and never
 
         def stopping(number: int, params: dict[str, Any], stop: int = stop, before: int = len(ran)) -> dict[str, Any]:
@@ -194,6 +199,15 @@ def test_the_best_within_the_bound_is_chosen(tmp_path: Path) -> None:
     assert table["ppo.kl_coef"].tolist() == [0.1, 0.3, 1.0]
     assert "`ppo.kl_coef=0.1`" in text.splitlines()[2]
     assert "Nothing is chosen" in page_of(tmp_path, max_kl=1.0)[0]
+
+
+def test_an_absent_figure_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`evaluate` counts no distinct bigrams where the answers have fewer tokens than `evaluate.distinct_tokens`."""
+    monkeypatch.setitem(globals(), "FEWER", True)
+    text, _ = page_of(tmp_path)
+    assert "perplexity" in text
+    assert "distinct bigrams" not in text
+    assert "nan" not in text
 
 
 def test_the_same_trials_give_the_same_bytes(tmp_path: Path) -> None:

@@ -3,15 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
+from page_figure import picture
 from pipeline_copy import EDITED
 from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.engine.outputs import writing
@@ -149,7 +145,7 @@ def _table(measured: dict[str, np.ndarray]) -> list[str]:
 
 
 def _plain_table(measured: dict[str, pd.Series]) -> list[str]:
-    body = [[name, *_cells(spread(values))] for name, values in measured.items() if len(values)]
+    body = [[name, *_cells(spread(values.tolist()))] for name, values in measured.items() if len(values)]
     return _markdown(["", "mean", "SD", "lowest", "highest", "IQM"], body)
 
 
@@ -160,8 +156,13 @@ def _cells(found: Spread) -> list[str]:
 def _runs(rows: pd.DataFrame, positive: dict[str, np.ndarray]) -> list[str]:
     means = {name: values.mean(axis=1) for name, values in positive.items()}
     body = [
-        [row.seed, *(f"{values[place]:.3f}" for values in means.values()), row.commit[:7] + row.commit[40:], row.lock]
-        for place, row in enumerate(rows.itertuples())
+        [
+            str(row["seed"]),
+            *(f"{values[place]:.3f}" for values in means.values()),
+            row["commit"][:7] + row["commit"][40:],
+            row["lock"],
+        ]
+        for place, row in enumerate(rows.to_dict("records"))
     ]
     return _markdown(["seed", *(CONTESTANTS[name].title for name in means), "commit", "MD5 of dvc.lock"], body)
 
@@ -173,14 +174,9 @@ def _markdown(header: list[str], body: list[list[str]]) -> list[str]:
 
 def draw(path: Path, curves: pd.DataFrame) -> None:
     """Draw the mean of each curve over the seeds, in a band from the lowest to the highest. Same values, same bytes."""
-    style = {"figure.dpi": 120, "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True}
-    with plt.rc_context(style | {"grid.alpha": 0.3}):
-        figure, axes = plt.subplots(1, len(_PANELS), figsize=(3.4 * len(_PANELS), 3.0), layout="constrained")
+    with picture(path, len(_PANELS), (3.4 * len(_PANELS), 3.0)) as axes:
         for ax, (curve, (title, label)) in zip(axes, _PANELS.items(), strict=True):
             steps = curves[curves["curve"] == curve].groupby("step")["value"].agg(["mean", "min", "max"])
             ax.fill_between(steps.index, steps["min"], steps["max"], color="#56B4E9", alpha=0.4, linewidth=0)
             ax.plot(steps.index, steps["mean"], color="#0072B2")
             ax.set(title=title, xlabel="PPO step", ylabel=label)
-        with writing(path) as aside:
-            figure.savefig(aside, format="png", metadata={"Software": None})
-        plt.close(figure)

@@ -1,20 +1,17 @@
 """The page of a sweep, docs/results/sweeps/NAME.md, with its table and its figure."""
 
 import json
+import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import pandas as pd
 from optuna.trial import FrozenTrial
 from tabulate import tabulate
 
+from page_figure import picture
 from rlhf_sentiment.engine.outputs import writing
 from rlhf_sentiment.engine.records import write_table
 from sweep_spec import Spec
@@ -75,7 +72,7 @@ def table_of(spec: Spec, trials: Sequence[FrozenTrial]) -> pd.DataFrame:
     rows = [
         {"trial": trial.number}
         | {key: written(trial.params[key]) for key in spec.params}
-        | {column: trial.user_attrs["metrics"][metric] for metric, column in _FIGURES.items()}
+        | {column: trial.user_attrs["metrics"].get(metric, math.nan) for metric, column in _FIGURES.items()}
         | {"within": trial.user_attrs["metrics"][KL] <= spec.max_kl}
         for trial in trials
     ]
@@ -108,6 +105,11 @@ def written(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def _figure(value: float) -> str:
+    """Return a figure. Distinct bigrams are absent where the answers have too few tokens."""
+    return "" if math.isnan(value) else f"{value:.3f}"
+
+
 def _short(text: str) -> str:
     """Return a value with four digits, if it is a number with a point."""
     try:
@@ -117,13 +119,14 @@ def _short(text: str) -> str:
 
 
 def _markdown(table: pd.DataFrame, keys: list[str]) -> list[str]:
+    costs = [column for column in ("KL", "perplexity", "distinct bigrams") if table[column].notna().any()]
     gains = table[["RLHF - SFT", "low", "high"]].to_numpy()
     shown = {
         "trial": table["trial"].astype(str),
         **{key: table[key].map(_short) for key in keys},
         "P(positive)": table["P(positive)"].map("{:.3f}".format),
         "RLHF - SFT": [f"{gain:+.3f} [{low:+.3f}, {high:+.3f}]" for gain, low, high in gains],
-        **{column: table[column].map("{:.3f}".format) for column in ("KL", "perplexity", "distinct bigrams")},
+        **{column: table[column].map(_figure) for column in costs},
         "within the bound": table["within"].map({True: "yes", False: "no"}),
     }
     return tabulate(shown, "keys", tablefmt="pipe", disable_numparse=True, colalign=["right"] * len(shown)).splitlines()
@@ -131,9 +134,7 @@ def _markdown(table: pd.DataFrame, keys: list[str]) -> list[str]:
 
 def draw(path: Path, table: pd.DataFrame, keys: list[str], bound: float) -> None:
     """Draw P(positive) against KL, a point for each trial. The same table gives the same bytes."""
-    style = {"figure.dpi": 120, "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True}
-    with plt.rc_context(style | {"grid.alpha": 0.3, "legend.frameon": False}):
-        figure, ax = plt.subplots(figsize=(6.0, 4.0), layout="constrained")
+    with picture(path, 1, (6.0, 4.0)) as (ax,):
         for within, colour, marker, label in ((True, "#0072B2", "o", "within the bound"), (False, "#999999", "x", "beyond it")):
             points = table[table["within"] == within]
             ax.scatter(points["KL"], points["P(positive)"], color=colour, marker=marker, label=label)
@@ -148,6 +149,3 @@ def draw(path: Path, table: pd.DataFrame, keys: list[str], bound: float) -> None
             ylabel="mean P(positive) on validation prompts",
         )
         ax.legend()
-        with writing(path) as aside:
-            figure.savefig(aside, format="png", metadata={"Software": None})
-        plt.close(figure)

@@ -77,7 +77,7 @@ class Spec(Settings):
         """The combinations of a grid, in the order of the file. For a range: its two ends."""
         ends = [
             one.choices if isinstance(one, CategoricalDistribution) else (one.low, one.high) for one in self.params.values()
-        ]  # type: ignore[attr-defined]
+        ]
         return [dict(zip(self.params, values, strict=True)) for values in itertools.product(*ends)]
 
     @property
