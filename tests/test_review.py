@@ -65,7 +65,7 @@ def test_seed_noise_is_the_repeatability_limit() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "seed,ppo.entropy\n", "seed,ppo.entropy\n1,0.5\n", "seed,ppo.entropy\n1,\n2,nan\n3,0.5\n"]
+    "text", ["", "seed,ppo.entropy\n", "seed,ppo.entropy\n1,0.5\n", "seed,ppo.entropy\n1,\n2,nan\n3,0.5,7\n4"]
 )
 def test_seed_noise_needs_two_figures(text: str) -> None:
     assert seeds(text).noise == {}

@@ -47,9 +47,9 @@ def seeds(text: str) -> Seeds:
     commit = Counter(row.get("commit") or "" for row in rows).most_common(1)[0][0] if rows else ""
     rows = [row for row in rows if (row.get("commit") or "") == commit]
     noise: dict[str, float] = {}
-    for name in rows[0] if len(rows) > 1 else ():
+    for name in [name for row in rows[:1] for name in row if name and "." in name]:
         values = [number for row in rows if (number := finite(row[name])) is not None]
-        if "." in str(name) and len(values) > 1:
+        if len(values) > 1:
             t = stats.t.ppf((1 + _CONFIDENCE) / 2, len(values) - 1)
             noise[name] = float(t * math.sqrt(2) * statistics.stdev(values))
     return Seeds(len(rows), commit[:7], noise)
