@@ -1,6 +1,7 @@
 """`make review`: the marks by hand-worked figures, the page, and the command in clones without cache and network."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -64,7 +65,7 @@ def test_seed_noise_is_the_repeatability_limit() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "seed,ppo.entropy\n", "seed,ppo.entropy\n1,0.5\n", "seed,ppo.entropy\n1,\n2,nan\n3,0.5\n"]
+    "text", ["", "seed,ppo.entropy\n", "seed,ppo.entropy\n1,0.5\n", "seed,ppo.entropy\n1,\n2,nan\n3,0.5,7\n4"]
 )
 def test_seed_noise_needs_two_figures(text: str) -> None:
     assert seeds(text).noise == {}
@@ -424,6 +425,16 @@ def test_a_review_of_two_runs_in_a_clone_without_cache_and_network(world: World,
     assert "Uncommitted changes count, too: `params.yaml`." in text
     assert "- **Stale:** `check` (" in text
     assert clone.run("python", "tools/review.py", "nosuch", status=1).count("\n") == 1
+
+
+def test_the_job_for_gitlab_is_valid(tmp_path: Path) -> None:
+    (job,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/reviews.md").read_text(), re.DOTALL)
+    (tmp_path / "job.yml").write_text(job)
+    checker = Path(sys.executable).with_name("check-jsonschema")
+    subprocess.run([checker, "--builtin-schema", "vendor.gitlab-ci", tmp_path / "job.yml"], check=True)
+    targets = re.findall(r"- make ([a-z-]+)", job)
+    assert targets == ["review", "post-review"]
+    assert [target for target in targets if f"\n{target}: setup" not in (ROOT / "Makefile").read_text()] == []
 
 
 # The comment

@@ -99,9 +99,8 @@ def post(where: Service, page: str) -> str:
 
 def _earlier(where: Service) -> int | None:
     """Return the number of the comment of an earlier run."""
-    page, comments = 1, [{}]
-    while comments:
-        comments = _request(where, "GET", f"{where.comments}?per_page={_PER_PAGE}&page={page}")
+    page = 1
+    while comments := _request(where, "GET", f"{where.comments}?per_page={_PER_PAGE}&page={page}"):
         for comment in comments:
             # A person may quote the page, marker included. GitLab does not say who is a bot.
             if str(comment["body"]).startswith(MARKER) and comment.get("user", {}).get("type", "Bot") == "Bot":

@@ -5,6 +5,7 @@ import io
 import math
 import re
 import statistics
+from collections import Counter
 from typing import NamedTuple
 
 from scipy import stats
@@ -21,8 +22,8 @@ class Seeds(NamedTuple):
     """How much the figures differ between seeds.
 
     Attributes:
-        runs: the number of seeds.
-        commit: the commit at which they ran; empty if the file does not have it.
+        runs: the number of seeds that ran at the same commit.
+        commit: the first seven digits of the commit; empty if the file does not have it.
         noise: the largest difference between two seeds to expect, by metric; empty with fewer than two seeds.
     """
 
@@ -39,17 +40,19 @@ def seeds(text: str) -> Seeds:
     repeatability limit of ISO 5725-6, with t in place of 1.96, because few seeds give an uncertain s.
 
     Args:
-        text: one row a seed, one column a metric; empty if there is no file.
+        text: one row a seed, one column a metric; empty if there is no file. Where seeds ran at several commits, the commit
+            with the most seeds counts.
     """
     rows = list(csv.DictReader(io.StringIO(text, newline="")))
-    commits = sorted({row["commit"] for row in rows if row.get("commit")})
+    commit = Counter(row.get("commit") or "" for row in rows).most_common(1)[0][0] if rows else ""
+    rows = [row for row in rows if (row.get("commit") or "") == commit]
     noise: dict[str, float] = {}
-    for name in rows[0] if len(rows) > 1 else ():
+    for name in [name for row in rows[:1] for name in row if name and "." in name]:
         values = [number for row in rows if (number := finite(row[name])) is not None]
-        if "." in str(name) and len(values) > 1:
+        if len(values) > 1:
             t = stats.t.ppf((1 + _CONFIDENCE) / 2, len(values) - 1)
             noise[name] = float(t * math.sqrt(2) * statistics.stdev(values))
-    return Seeds(len(rows), ", ".join(commits), noise)
+    return Seeds(len(rows), commit[:7], noise)
 
 
 def finite(text: str | None) -> float | None:
