@@ -39,7 +39,7 @@ SCALARS = {
 }
 
 
-def places(node: yaml.Node, above: str = "") -> dict[str, tuple[int, int, yaml.Node]]:
+def places(node: yaml.Node | None, above: str = "") -> dict[str, tuple[int, int, yaml.Node]]:
     """Return the first line of each key that is not a section, the line after its value, and the value, by key."""
     assert isinstance(node, yaml.MappingNode)
     found: dict[str, tuple[int, int, yaml.Node]] = {}
