@@ -106,8 +106,8 @@ def test_one_message_names_all_counts_that_are_too_large(made: None) -> None:
 
 def test_the_prompts_of_the_report_are_those_of_its_split(made: None) -> None:
     asked = data(**EMPTY | {"prompts_test": 4, "prompts_validation": 6})
-    assert prepare.prepare(prepare_params(asked, split="validation")).metrics["sizes"]["evaluate_num_samples"] == 6
-    assert prepare.prepare(prepare_params(asked, split="test")).metrics["sizes"]["evaluate_num_samples"] == 4
+    assert prepare.prepare(prepare_params(asked, split="validation")).figures["sizes"]["evaluate_num_samples"] == 6
+    assert prepare.prepare(prepare_params(asked, split="test")).figures["sizes"]["evaluate_num_samples"] == 4
     with pytest.raises(StageError) as error:
         prepare.prepare(prepare_params(asked, split="validation", num_samples=7))
     assert_names(error.value, "evaluate.num_samples is 7", "at most 6")
