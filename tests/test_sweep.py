@@ -159,14 +159,14 @@ def test_tpe_avoids_trials_beyond_the_bound(tmp_path: Path) -> None:
 
     def within(max_kl: float) -> int:
         (tmp_path / f"{max_kl}").mkdir()
-        searched = spec(params=RANGES, sampler="tpe", trials=25, max_kl=max_kl)
+        searched = spec(params=RANGES, sampler="tpe", trials=15, max_kl=max_kl)
         study = sweep.open_study(tmp_path / f"{max_kl}", "kl", searched)
         sweep.run_trials(study, searched, answer)
         for trial in sweep.finished(study):
             assert trial.constraints == {"max_kl": 2 / trial.params["ppo.kl_coef"] - max_kl}
-        return sum(one["ppo.kl_coef"] >= 0.2 for one in tried(study)[10:])
+        return sum(one["ppo.kl_coef"] >= 0.2 for one in tried(study)[5:])
 
-    assert within(10.0) >= 9 > 3 >= within(1000.0)
+    assert within(10.0) >= 6 > 4 >= within(1000.0), "of ten trials"
 
 
 def test_another_sweep_of_the_same_name_is_refused_and_another_bound_is_not(tmp_path: Path) -> None:
