@@ -141,6 +141,16 @@ def test_the_check_is_installed_in_an_environment_only(tmp_path: Path, monkeypat
         assert os.access(own, os.X_OK)
 
 
+def test_the_command_dvc_works_at_a_commit_without_the_check(tmp_path: Path, with_check: str) -> None:
+    script = Path(with_check.split(":")[0]) / "dvc"
+    script.write_text(script.read_text().replace("set_param.py'", "absent.py'"))
+    said = [
+        subprocess.run([*command, "--version"], capture_output=True, text=True, check=True).stdout
+        for command in ([script], [sys.executable, "-m", "dvc"])
+    ]
+    assert said[0] == said[1]
+
+
 @pytest.mark.slow
 def test_a_wrong_value_is_answered_by_check(tmp_path: Path) -> None:
     world = checkout(tmp_path / "repository", tiny_params())

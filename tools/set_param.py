@@ -132,7 +132,10 @@ def install() -> None:
     text = (
         f"""#!/bin/sh\n'''exec' "{sys.executable}" "$0" "$@"\n' '''\n"""
         "# Written by tools/install.py: check the keys of `dvc exp run -S`, and run DVC. `python -m dvc` is DVC alone.\n"
-        f"import runpy\n\nrunpy.run_path({__file__!r}, run_name='__main__')\n"
+        f"import os\nimport runpy\n\ncheck = {__file__!r}\n"
+        # Another commit may lack this file, and the clone may be deleted.
+        "if os.path.isfile(check):\n    runpy.run_path(check, run_name='__main__')\n"
+        "else:\n    runpy.run_module('dvc', run_name='__main__', alter_sys=True)\n"
     )
     aside = script.with_name("dvc.new")
     aside.write_text(text, encoding="utf-8")
