@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import statistics
 
 import pytest
 import yaml
@@ -37,6 +38,20 @@ def test_the_table_of_the_readme_equals_the_figures() -> None:
         for row in csv.DictReader(file):
             tree[row["model"]][row["figure"]] = float(row["value"])
     assert_table_is(README, tree)
+
+
+def test_the_seeds_of_the_readme_are_those_of_the_table() -> None:
+    said = re.search(r"Over five seeds: ([+-][\d.]+) \[([+-][\d.]+), ([+-][\d.]+)\].*?deviation of ([\d.]+)", README)
+    assert said
+    with (ROOT / "docs/results/seeds.csv").open() as file:
+        gains = [float(row["evaluation.improvement_over_sft.mean_positive"]) for row in csv.DictReader(file)]
+    assert len(gains) == 5
+    assert float(said[1]) == pytest.approx(statistics.mean(gains), abs=0.00051)
+    assert float(said[4]) == pytest.approx(statistics.stdev(gains), abs=0.00051)
+    interval = f"[{said[2].lstrip('+')}, {said[3].lstrip('+')}]"
+    assert re.search(
+        rf"^\| RLHF - SFT .* {re.escape(interval)} \|$", (ROOT / "docs/results/seeds.md").read_text(), re.MULTILINE
+    )
 
 
 @pytest.mark.parametrize("profile", [name for name in RESULTS if (ROOT / "docs/results" / name).is_dir()])
