@@ -9,7 +9,7 @@ import hashlib
 import json
 import shutil
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,17 +78,17 @@ def read(root: Path, name: Path) -> pd.DataFrame:
     _table(root, name, [*keys, *texts], mend)
     # As text, because pandas would read a hash such as 12e4 as a number.
     cells = pd.read_csv(root / name, dtype=str, keep_default_na=False).fillna("")
-    table = cells.assign(**{column: pd.to_numeric(cells[column], errors="coerce") for column in cells if column not in texts})
-    for column in cells:
+    names = [str(column) for column in cells]
+    table = cells.assign(**{column: pd.to_numeric(cells[column], errors="coerce") for column in names if column not in texts})
+    for column in names:
         if column in texts:
             right = cells[column] != ""
         elif column == "seed":
             right = cells[column].str.fullmatch("[0-9]{1,10}")
         else:
             right = cells[column].isin(["", "nan"]) | np.isfinite(table[column])
-        _refuse(~right, name, lambda place, texts=cells[column]: f"{texts.name} is {shown(texts[place])}; {mend}")
-    twice = table.duplicated(keys)
-    _refuse(twice, name, lambda place: f"a second row of seed {table['seed'][place]}; delete one of the two")
+        _refuse(~right, name, cells[column], f"; {mend}")
+    _refuse(table.duplicated(keys), name, cells["seed"], f", and an earlier line has the same {' and '.join(keys)}; delete one")
     return table
 
 
@@ -103,11 +103,11 @@ def _table(root: Path, name: Path, columns: Sequence[str], mend: str) -> pd.Data
     raise StageError(f"{said}; {mend}")
 
 
-def _refuse(wrong: pd.Series, name: Path, fault: Callable[[int], str]) -> None:
-    """Refuse a table that has wrong rows. The message names the line of the first one."""
+def _refuse(wrong: pd.Series, name: Path, cells: pd.Series, mend: str) -> None:
+    """Refuse a table that has wrong cells in a column. The message names the line of the first one."""
     if wrong.any():
         place = int(wrong.to_numpy().argmax())
-        raise StageError(f"{name}, line {place + 2}: {fault(place)}")
+        raise StageError(f"{name}, line {place + 2}: {cells.name} is {shown(str(cells[place]))}{mend}")
 
 
 def answers_file(root: Path, seed: int) -> Path:
@@ -128,7 +128,7 @@ def read_answers(root: Path, seed: int) -> pd.DataFrame:
     table = _table(root, name, ["prompt", "model", "sample", "classifier_positive"], mend)
     positive = table["classifier_positive"]
     wrong = pd.to_numeric(positive, errors="coerce").isna()
-    _refuse(wrong, name, lambda place: f"classifier_positive is {shown(str(positive[place]))}; {mend}")
+    _refuse(wrong, name, positive, f"; {mend}")
     return table
 
 
