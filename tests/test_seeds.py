@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
 import seed_page
@@ -116,12 +118,12 @@ RUN = (
 )
 
 
-def wait_for(done: Callable[[], bool]) -> None:
-    for _ in range(600):
+def wait_for(done: Callable[[], bool], minutes: int = 1) -> None:
+    for _ in range(600 * minutes):
         if done():
             return
         time.sleep(0.1)
-    raise AssertionError("waited a minute")
+    raise AssertionError(f"waited {minutes} min")
 
 
 def steps(world: World) -> list[str]:
@@ -314,12 +316,18 @@ def bad_answers(kept: Path, content: bytes) -> None:
         (edit("seeds.csv", "\n2,", "\ntwo,"), ("docs/results/seeds.csv, line 3: seed is 'two'",)),
         (edit("seeds.csv", "\n2,", "\n-2,"), ("docs/results/seeds.csv, line 3: seed is '-2'",)),
         (edit("seeds.csv", "\n2,", "\n,"), ("docs/results/seeds.csv, line 3: seed is ''",)),
-        (edit("seeds.csv", "\n2,", "\n1,"), ("docs/results/seeds.csv, line 3: a second row of seed 1",)),
+        (
+            edit("seeds.csv", "\n2,", "\n1,"),
+            ("docs/results/seeds.csv, line 3: seed is '1', and an earlier line has the same seed",),
+        ),
         (edit("seeds.csv", "5.0,", "xx,"), ("seeds.csv, line 3: evaluation.rlhf.kl_to_sft is 'xx'", "make seeds")),
         (edit("seeds.csv", "5.0,", "inf,"), ("seeds.csv, line 3: evaluation.rlhf.kl_to_sft is 'inf'",)),
         (edit("seeds.csv", f"\n3,{COMMIT}", "\n3,"), ("seeds.csv, line 4: commit is ''",)),
         (edit("seeds.csv", "\n2,", "\n<<<<<<< HEAD\n2,"), ("seeds.csv, line 3: seed is '<<<<<<< HEAD'",)),
-        (edit("seeds/curves.csv", "\n1,entropy,2,", "\n1,entropy,1,"), ("curves.csv, line 3: a second row of seed 1",)),
+        (
+            edit("seeds/curves.csv", "\n1,entropy,2,", "\n1,entropy,1,"),
+            ("curves.csv, line 3: seed is '1', and an earlier line has the same seed and curve and step",),
+        ),
         (
             lambda kept: bad_answers(kept, b"prompt,model,sample,classifier_positive\na,rlhf,0,x\n"),
             ("line 2: classifier_positive is 'x'", "make seeds SEEDS=2"),
@@ -379,3 +387,40 @@ def test_a_seed_of_the_tiny_world_is_restored_and_kept(world: World) -> None:
     assert sorted(line.split()[1] for line in world.run("git", "status", "--porcelain").splitlines()) == [
         "docs/results/seeds.csv", "docs/results/seeds.md", "docs/results/seeds/"
     ]  # fmt: skip
+
+
+@pytest.mark.thorough
+def test_two_seeds_of_the_tiny_world_end_with_the_same_results_after_a_kill_in_training(world: World, tmp_path: Path) -> None:
+    """Seed 1 comes from the run cache. The tool, its dvc and the stage are killed while seed 2 trains."""
+    world.set("ppo.steps", 20)
+    world.run("dvc", "repro")
+    world.commit("more steps")
+    shutil.copytree(world.folder, tmp_path / "whole", symlinks=True)
+    whole = World(tmp_path / "whole")
+    whole.set("seed", 2)
+    whole.run("dvc", "repro")
+
+    command = [sys.executable, "tools/seeds.py", "1", "2"]
+    process = subprocess.Popen(
+        command, cwd=world.folder, env=world.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        wait_for(lambda: world.newest("ppo") >= 5, minutes=5)
+    finally:
+        for killed in [*psutil.Process(process.pid).children(recursive=True), process]:
+            killed.kill()
+    assert process.wait() == -signal.SIGKILL
+    (row,) = seed_results.read(world.folder, seed_results.TABLE).to_dict("records")
+    assert row["seed"] == 1
+
+    said = world.run(*command)
+    assert [line for line in said.splitlines() if line.startswith("seeds: seed 1: ") and ";" not in line] == [
+        "seeds: seed 1: 1 of 2"
+    ]
+    assert "seeds: seed 2: base" not in said, "it has run before the kill"
+    assert re.search(r"^ppo: .*checkpoint.* step \d+", (world / "runs/seeds/2.log").read_text(), re.MULTILINE)
+    rows = seed_results.read(world.folder, seed_results.TABLE)
+    assert rows["seed"].tolist() == [1, 2]
+    assert rows["lock"].tolist() == [one.run("md5sum", "dvc.lock").split()[0] for one in (world, whole)]
+    assert seed_results.answers_file(world.folder, 2).read_bytes() == (whole / "reports/answers.csv.gz").read_bytes()
+    assert_names((world / "docs/results/seeds.md").read_text(), "Each of these 2 seeds")
