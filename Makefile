@@ -134,7 +134,7 @@ seeds: setup
 # Try the settings of a file on the validation prompts, and write docs/results/sweeps/NAME.md. A stopped sweep goes on.
 SPEC ?= sweeps/kl.yaml
 sweep: setup
-	python tools/sweep.py $(SPEC)
+	python tools/sweep.py "$(SPEC)"
 
 # Resolve requirements.in again. torch is pinned without the tag of the build at hand ("+cpu"), to install anywhere.
 pins: setup

@@ -37,6 +37,8 @@ WRONG = [
     ("ppo=200", "-S ppo: is a section; set one of its keys, such as ppo.steps"),
     ("data.hub=x", "-S data.hub: is a section; set one of its keys, such as data.hub.dataset"),
     ("ppo.steps", "-S ppo.steps: has no value; write -S ppo.steps=VALUE"),
+    ("~ppo.steps", "-S ~ppo.steps: params.yaml needs every key; write -S ppo.steps=VALUE"),
+    ("~ppo.steps=30", "-S ~ppo.steps: params.yaml needs every key; write -S ppo.steps=VALUE"),
     ("ppo.steps.x=3", "-S ppo.steps.x: ppo.steps is a value, not a section"),
 ]
 LEFT_TO_DVC = [
@@ -47,7 +49,7 @@ LEFT_TO_DVC = [
     "seed=range(1,4)",
     "report_to=[tensorboard]",
     "base.model=a:b=c",
-    "~ppo.steps",
+    "~data.columns.text",
     "+ppo.steps=3",
     "data.columns=3",
     "+data.columns.text=review",

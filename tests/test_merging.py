@@ -458,7 +458,7 @@ def test_resolve_does_the_same_without_the_driver(clone: Clone, monkeypatch: pyt
     with pytest.raises(StageError, match="`make resolve`"):
         mend.mend_lock()  # the line of `make repro`
     said = clone.run("python", "tools/resolve.py")
-    assert_names(said, "resolve: ", "dvc.lock", "evaluate", "3 files")
+    assert_names(said, "resolve: dvc.lock merged without evaluate, for `dvc repro` to run\n", "3 files")
     assert clone.unmerged() == []
     assert clone.entries() == LEFT
     assert (clone / "metrics/evaluation.json").read_text() == '{"mean": 1}\n'
@@ -536,6 +536,26 @@ def test_a_damaged_side_leaves_the_conflict_to_a_person(clone: Clone) -> None:
     assert clone.entries() == OURS
 
 
+@pytest.mark.parametrize(("side", "whose"), [("ours", "our side"), ("theirs", "their side")])
+@pytest.mark.parametrize(("command", "there"), [("add", True), ("rm", False)])
+def test_a_lock_that_one_side_deleted_is_kept_or_deleted_as_the_line_says(
+    clone: Clone, side: str, whose: str, command: str, there: bool
+) -> None:
+    install(clone)
+    clone.git("checkout", "-q", side)
+    clone.git("rm", "-q", "dvc.lock")
+    clone.git("commit", "-qm", "no lock")
+    clone.git("checkout", "-q", "ours")
+    clone.git("merge", "theirs", status=1)
+    assert_names(refused(clone), f"{whose} deleted dvc.lock", f"`git {command} dvc.lock`", "`make resolve`")
+    clone.git(command, "dvc.lock")
+    clone.run("python", "tools/resolve.py")
+    assert clone.unmerged() == []
+    assert (clone / "dvc.lock").exists() == there
+    if there:
+        assert clone.entries() == (THEIRS if side == "ours" else OURS)
+
+
 @pytest.mark.parametrize("side", ["ours", "theirs"])
 def test_a_plot_that_one_side_removed_and_the_other_changed(clone: Clone, side: str) -> None:
     install(clone)
@@ -545,7 +565,7 @@ def test_a_plot_that_one_side_removed_and_the_other_changed(clone: Clone, side: 
     clone.git("checkout", "-q", "ours")
     clone.git("merge", "theirs", status=1)
     assert clone.unmerged() == ["plots/samples.csv"]
-    clone.run("python", "tools/resolve.py")
+    assert_names(clone.run("python", "tools/resolve.py"), " of 1 file in ")
     assert clone.unmerged() == []
     assert (clone / "plots/samples.csv").exists() == (side == "theirs")
 

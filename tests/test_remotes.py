@@ -158,6 +158,8 @@ def test_a_folder_that_does_not_exist_is_named(small: World) -> None:
     """DVC takes each of its files for missing."""
     shutil.rmtree(small / "../storage")
     assert_names(refused(), "storage", "cannot be used", "storage does not exist")
+    set_remote(small, "[core]\n    remote = storage\n['remote \"storage\"']\n    url = nonsense://\n")
+    assert_names(refused(), "storage", "cannot be used", "its URL nonsense:// has no name")
 
 
 @pytest.mark.parametrize(
@@ -174,17 +176,36 @@ def test_what_a_remote_lacks_is_named(small: World, lost: str, names: list[str])
 
 
 def test_a_stage_without_an_entry_is_named_and_the_others_come(small: World) -> None:
+    """Its output stays, although DVC takes an output without an entry for one to remove."""
     lock = yaml.safe_load((small / "dvc.lock").read_text())
+    (small / "made").mkdir()
+    (small / "made/one").write_text("of another run")
     del lock["stages"]["folder"]
     (small / "dvc.lock").write_text(yaml.safe_dump(lock))
     with Repo(".") as repo:
-        assert_names(pull(repo), "1 files fetched", "made", "`make repro`")
+        assert_names(pull(repo), "1 file fetched", "made", "`make repro`")
+    assert (small / "file").read_text() == "1\n"
+    assert (small / "made/one").read_text() == "of another run"
+
+
+@pytest.mark.parametrize("lock", [None, {"schema": "2.0", "stages": {}}])
+def test_without_entries_nothing_is_removed(small: World, lock: dict[str, object] | None) -> None:
+    with Repo(".") as repo:
+        pull(repo)
+    before = outs(small, "made")
+    (small / "dvc.lock").unlink() if lock is None else (small / "dvc.lock").write_text(yaml.safe_dump(lock))
+    assert_names(refused(), "dvc.lock", "`git checkout dvc.lock`", "`make repro`")
+    assert outs(small, "made") == before
     assert (small / "file").read_text() == "1\n"
 
 
 def test_a_changed_output_is_not_replaced(small: World) -> None:
     (small / "file").write_text("mine\n")
-    assert_names(refused(), "unsaved files", "file")
+    shutil.copytree(ROOT / "stages/rlhf_sentiment/engine", small / "stages/rlhf_sentiment/engine")
+    shutil.copytree(ROOT / "tools", small / "tools")
+    line = the_error("pull", small.run("python", "tools/pull.py", status=1))
+    assert_names(line, "unsaved files", "Move them elsewhere", str(small / "file"))
+    assert "--force" not in line
     assert (small / "file").read_text() == "mine\n"
 
 

@@ -1,6 +1,8 @@
 """`make seeds`: runs in a copy, stops and goes on, and keeps results from which the page is made."""
 
+import gzip
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -12,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
 import seed_page
@@ -115,12 +118,12 @@ RUN = (
 )
 
 
-def wait_for(done: Callable[[], bool]) -> None:
-    for _ in range(600):
+def wait_for(done: Callable[[], bool], minutes: int = 1) -> None:
+    for _ in range(600 * minutes):
         if done():
             return
         time.sleep(0.1)
-    raise AssertionError("waited a minute")
+    raise AssertionError(f"waited {minutes} min")
 
 
 def steps(world: World) -> list[str]:
@@ -161,20 +164,21 @@ def test_a_run_that_is_stopped_or_killed_goes_on(small: World, number: signal.Si
 
 
 def test_each_says_how_long_is_left(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([0.0, 0.0, 600.0, 600.0, 1800.0, 1800.0, 1801.0])  # the begin, and begin and end of each seed
+    """Seeds 1 and 4 come from the run cache in 10 s. Seeds 2 and 3 run for 10 and 20 minutes. Seed 5 fails."""
+    clock = iter([0.0, 10.0, 10.0, 610.0, 610.0, 1810.0, 1810.0, 1820.0, 1820.0])  # begin and end of each seed
 
-    def train_one(seed: int) -> str:
-        if seed == 3:
-            next(clock)
+    def train_one(seed: int) -> seeds.Trained:
+        if seed == 5:
             raise StageError("no memory")
-        return f"seed {seed} is good"
+        return seeds.Trained(f"seed {seed} is good", restored=seed in (1, 4))
 
     monkeypatch.setattr("seeds.time.monotonic", lambda: next(clock))
-    assert seeds.each([1, 2, 3], train_one) == [3]
+    assert seeds.each([1, 2, 3, 4, 5], train_one) == [5]
     said = capsys.readouterr()
-    assert "seeds: seed 1: seed 1 is good; took 10 min; about 20 min left" in said.out
-    assert "seeds: seed 2: seed 2 is good; took 20 min; about 15 min left" in said.out
-    assert said.err == "seeds: seed 3 failed: no memory\n"
+    assert [line.partition("is good; ")[2] for line in said.out.splitlines() if "good" in line] == [
+        "took 10 s", "took 10 min; about 30 min left", "took 20 min; about 30 min left", "took 10 s; about 15 min left"
+    ]  # fmt: skip
+    assert said.err == "seeds: seed 5 failed: no memory\n"
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(40, "40 s"), (300, "5 min"), (7500, "2 h 05 min"), (3600, "60 min")])
@@ -213,15 +217,15 @@ def kept(tmp_path: Path) -> Path:
 
 
 def test_a_row_has_all_numbers_and_a_new_row_takes_the_place_of_the_old(kept: Path) -> None:
-    rows = seed_results.read(kept / seed_results.TABLE)
+    rows = seed_results.read(kept, seed_results.TABLE)
     assert list(rows) == ["seed", "commit", "lock", "evaluation.rlhf.kl_to_sft", "evaluation.rlhf.samples", "reward.accuracy"]
     assert rows["seed"].tolist() == [1, 2, 3]
     assert rows["evaluation.rlhf.kl_to_sft"].tolist() == [4.0, 5.0, 6.0]
     assert rows["lock"][0] == "ecf99311350a9cfc4abca0866f9fb04a"  # printf 'seed: 1' | md5sum
     seed_results.keep(kept, ran(kept / "ran", 2, prompts=3), 2, "1e5".ljust(40, "0"))
-    rows = seed_results.read(kept / seed_results.TABLE)
+    rows = seed_results.read(kept, seed_results.TABLE)
     assert rows["commit"].tolist() == [COMMIT, "1e5".ljust(40, "0"), COMMIT], "no number"
-    curves = seed_results.read(kept / seed_results.CURVES)
+    curves = seed_results.read(kept, seed_results.CURVES)
     assert len(curves) == 3 * (3 * 2 + 2 * 1)
     scores = curves[(curves["curve"] == "score") & (curves["step"] == 1)]
     assert dict(zip(scores["seed"], scores["value"], strict=True)) == {1: 0.1, 2: 0.2, 3: 0.3}
@@ -277,8 +281,23 @@ def test_one_seed_says_nothing_about_other_seeds(tmp_path: Path) -> None:
     seed_results.keep(tmp_path, ran(tmp_path / "ran", 1), 1, COMMIT + "-dirty")
     seed_page.write_page(tmp_path)
     text = (tmp_path / "docs/results/seeds.md").read_text()
-    assert_names(text, "With one seed", "`-dirty` means")
+    assert_names(text, "This seed trains", "With one seed", "`-dirty` means")
     assert "nan" not in text
+
+
+def edit(name: str, old: str, new: str) -> Callable[[Path], Any]:
+    """Return an edit of a kept table."""
+
+    def change(kept: Path) -> None:
+        path = kept / "docs/results" / name
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new, 1))
+
+    return change
+
+
+def bad_answers(kept: Path, content: bytes) -> None:
+    seed_results.answers_file(kept, 2).write_bytes(gzip.compress(content))
 
 
 @pytest.mark.parametrize(
@@ -289,6 +308,34 @@ def test_one_seed_says_nothing_about_other_seeds(tmp_path: Path) -> None:
         (lambda kept: (kept / "docs/results/seeds/answers-2.csv.gz").write_bytes(b"x"), ("answers-2.csv.gz", "damaged")),
         (lambda kept: (kept / "docs/results/seeds.csv").write_text("a,b"), ("seeds.csv", "seed")),
         (lambda kept: (kept / "docs/results/seeds/curves.csv").unlink(), ("curves.csv", "make seeds")),
+        (lambda kept: (kept / "docs/results/seeds.csv").write_text(""), ("seeds.csv", "not a CSV", "make seeds")),
+        (
+            lambda kept: (kept / "docs/results/seeds.csv").write_bytes(b"\xff"),
+            ("seeds.csv", "git checkout docs/results/seeds.csv"),
+        ),
+        (edit("seeds.csv", "\n2,", "\ntwo,"), ("docs/results/seeds.csv, line 3: seed is 'two'",)),
+        (edit("seeds.csv", "\n2,", "\n-2,"), ("docs/results/seeds.csv, line 3: seed is '-2'",)),
+        (edit("seeds.csv", "\n2,", "\n,"), ("docs/results/seeds.csv, line 3: seed is ''",)),
+        (
+            edit("seeds.csv", "\n2,", "\n1,"),
+            ("docs/results/seeds.csv, line 3: seed is '1', and an earlier line has the same seed",),
+        ),
+        (edit("seeds.csv", "5.0,", "xx,"), ("seeds.csv, line 3: evaluation.rlhf.kl_to_sft is 'xx'", "make seeds")),
+        (edit("seeds.csv", "5.0,", "inf,"), ("seeds.csv, line 3: evaluation.rlhf.kl_to_sft is 'inf'",)),
+        (edit("seeds.csv", f"\n3,{COMMIT}", "\n3,"), ("seeds.csv, line 4: commit is ''",)),
+        (edit("seeds.csv", "\n2,", "\n<<<<<<< HEAD\n2,"), ("seeds.csv, line 3: seed is '<<<<<<< HEAD'",)),
+        (
+            edit("seeds/curves.csv", "\n1,entropy,2,", "\n1,entropy,1,"),
+            ("curves.csv, line 3: seed is '1', and an earlier line has the same seed and curve and step",),
+        ),
+        (
+            lambda kept: bad_answers(kept, b"prompt,model,sample,classifier_positive\na,rlhf,0,x\n"),
+            ("line 2: classifier_positive is 'x'", "make seeds SEEDS=2"),
+        ),
+        (
+            lambda kept: seed_results.answers_file(kept, 2).write_bytes(gzip.compress(b"a" * 99)[:-12] + b"?" * 12),
+            ("answers-2.csv.gz: damaged", "make seeds SEEDS=2"),
+        ),
     ],
 )
 def test_a_missing_or_damaged_result_is_named(kept: Path, damage: Callable[[Path], Any], named: tuple[str, ...]) -> None:
@@ -328,7 +375,7 @@ def test_a_seed_of_the_tiny_world_is_restored_and_kept(world: World) -> None:
     said = world.run(sys.executable, "tools/seeds.py", "1")
     assert "seed 1: ppo" not in said
     assert "wrote docs/results/seeds.md" in said
-    (row,) = seed_results.read(world.folder / seed_results.TABLE).to_dict("records")
+    (row,) = seed_results.read(world.folder, seed_results.TABLE).to_dict("records")
     metrics = json.loads((world / "metrics/evaluation.json").read_text())
     assert row["evaluation.rlhf.mean_positive"] == metrics["rlhf"]["mean_positive"]
     assert row["lock"] == world.run("md5sum", "dvc.lock").split()[0]
@@ -340,3 +387,40 @@ def test_a_seed_of_the_tiny_world_is_restored_and_kept(world: World) -> None:
     assert sorted(line.split()[1] for line in world.run("git", "status", "--porcelain").splitlines()) == [
         "docs/results/seeds.csv", "docs/results/seeds.md", "docs/results/seeds/"
     ]  # fmt: skip
+
+
+@pytest.mark.thorough
+def test_two_seeds_of_the_tiny_world_end_with_the_same_results_after_a_kill_in_training(world: World, tmp_path: Path) -> None:
+    """Seed 1 comes from the run cache. The tool, its dvc and the stage are killed while seed 2 trains."""
+    world.set("ppo.steps", 20)
+    world.run("dvc", "repro")
+    world.commit("more steps")
+    shutil.copytree(world.folder, tmp_path / "whole", symlinks=True)
+    whole = World(tmp_path / "whole")
+    whole.set("seed", 2)
+    whole.run("dvc", "repro")
+
+    command = [sys.executable, "tools/seeds.py", "1", "2"]
+    process = subprocess.Popen(
+        command, cwd=world.folder, env=world.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        wait_for(lambda: world.newest("ppo") >= 5, minutes=5)
+    finally:
+        for killed in [*psutil.Process(process.pid).children(recursive=True), process]:
+            killed.kill()
+    assert process.wait() == -signal.SIGKILL
+    (row,) = seed_results.read(world.folder, seed_results.TABLE).to_dict("records")
+    assert row["seed"] == 1
+
+    said = world.run(*command)
+    assert [line for line in said.splitlines() if line.startswith("seeds: seed 1: ") and ";" not in line] == [
+        "seeds: seed 1: 1 of 2"
+    ]
+    assert "seeds: seed 2: base" not in said, "it has run before the kill"
+    assert re.search(r"^ppo: .*checkpoint.* step \d+", (world / "runs/seeds/2.log").read_text(), re.MULTILINE)
+    rows = seed_results.read(world.folder, seed_results.TABLE)
+    assert rows["seed"].tolist() == [1, 2]
+    assert rows["lock"].tolist() == [one.run("md5sum", "dvc.lock").split()[0] for one in (world, whole)]
+    assert seed_results.answers_file(world.folder, 2).read_bytes() == (whole / "reports/answers.csv.gz").read_bytes()
+    assert_names((world / "docs/results/seeds.md").read_text(), "Each of these 2 seeds")

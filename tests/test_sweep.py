@@ -51,7 +51,10 @@ def test_a_grid_has_all_combinations_in_the_order_of_the_file() -> None:
         ({"params": {"ppo.kl_coef": 1.0}}, ("params.ppo.kl_coef", "a list of values, or a range", "1.0")),
         ({"params": {"ppo.kl_coef": []}}, ("params.ppo.kl_coef", "at least one value")),
         ({"params": {"ppo.kl_coef": [[1.0]]}}, ("params.ppo.kl_coef", "no lists")),
-        ({"params": {}}, ("params", "at least 1 item")),
+        ({"params": {"ppo.kl_coef": [0.1, 0.2, 0.1]}}, ("params.ppo.kl_coef", "each value once (got 0.1 twice)")),
+        ({"params": {"ppo.kl_coef": [1, 1.0]}}, ("params.ppo.kl_coef", "each value once")),
+        ({"params": {}}, ("params", "at least one key of params.yaml")),
+        ({"params": [1]}, ("params", "a section, with keys of params.yaml")),
         ({"params": {"seed": [1, 2]}}, ("seed", "a sweep keeps seed")),
         ({"params": {"data.seed": [1, 2]}}, ("data.seed", "comparable")),
         ({"params": {"evaluate.split": ["test"]}}, ("evaluate.split", "comparable")),
@@ -66,7 +69,7 @@ def test_a_grid_has_all_combinations_in_the_order_of_the_file() -> None:
         ({"sampler": "bayes"}, ("sampler", "'tpe'")),
         ({"max_kl": 0}, ("max_kl", "greater than 0")),
         ({"max_kl": None}, ("max_kl", "number")),
-        ({"bound": 1}, ("bound", "not permitted")),
+        ({"bound": 1}, ("bound", "unknown key; a sweep has", "max_kl")),
     ],
 )  # fmt: skip
 def test_a_wrong_sweep_gets_one_line(tmp_path: Path, changes: dict[str, Any], named: tuple[str, ...]) -> None:
@@ -183,7 +186,7 @@ def page_of(folder: Path, **changes: Any) -> tuple[str, pd.DataFrame]:
     study = sweep.open_study(folder / "study", "kl", spec())
     sweep.run_trials(study, spec(), answer)
     params = yaml.safe_load(PARAMS)
-    path = sweep_page.write_page(folder, "kl", spec(**changes), sweep.finished(study), params)
+    path = sweep_page.write_page(folder, folder / "my sweeps/kl.yaml", spec(**changes), sweep.finished(study), params)
     return (folder / path).read_text(), pd.read_csv((folder / path).with_suffix(".csv"))
 
 
@@ -199,6 +202,41 @@ def test_the_best_within_the_bound_is_chosen(tmp_path: Path) -> None:
     assert table["ppo.kl_coef"].tolist() == [0.1, 0.3, 1.0]
     assert "`ppo.kl_coef=0.1`" in text.splitlines()[2]
     assert "Nothing is chosen" in page_of(tmp_path, max_kl=1.0)[0]
+
+
+def test_the_page_names_the_file_of_the_sweep(tmp_path: Path) -> None:
+    assert "`make sweep SPEC='my sweeps/kl.yaml'` made this page" in page_of(tmp_path)[0]
+    trials, params = sweep.finished(sweep.open_study(tmp_path / "study", "kl", spec())), yaml.safe_load(PARAMS)
+    path = sweep_page.write_page(tmp_path / "elsewhere", tmp_path / "kl.yaml", spec(), trials, params)
+    text = (tmp_path / "elsewhere" / path).read_text()
+    assert "`make sweep SPEC=kl.yaml` made this page" in text
+    assert str(tmp_path) not in text
+
+
+def test_equal_trials_are_named_and_share_a_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials 0 and 2 have equal figures. Trial 1 has the same P(positive) at more KL, and trial 3 lies beyond the bound."""
+    labels: list[str] = []
+    monkeypatch.setattr("matplotlib.axes.Axes.annotate", lambda _, text, *__, **___: labels.append(text))
+    grid = spec(params={"ppo.kl_coef": [0.3, 0.2, 1.0, 0.1]})
+    study = sweep.open_study(tmp_path, "kl", grid)
+    kl = {0.3: 4.0, 0.2: 5.0, 1.0: 4.0, 0.1: 11.0}
+    sweep.run_trials(study, grid, lambda _, params: metrics(0.9, kl[params["ppo.kl_coef"]]))
+    path = sweep_page.write_page(tmp_path, Path("kl.yaml"), grid, sweep.finished(study), yaml.safe_load(PARAMS))
+    chosen = (tmp_path / path).read_text().splitlines()[2]
+    assert_names(chosen, "(trial 0)", "Trial 2, 1 has the same. Of equals, the lowest KL and number come first.")
+    assert sorted(labels) == ["0.1", "0.2", "0.3, 1"]
+
+
+def test_more_trials_go_on_from_those_that_are_finished(tmp_path: Path) -> None:
+    sweep.run_trials(sweep.open_study(tmp_path, "kl", searching(trials=3)), searching(trials=3), answer)
+    study = sweep.open_study(tmp_path, "kl", searching(trials=5))
+    before = tried(study)
+    numbers: list[int] = []
+    sweep.run_trials(study, searching(trials=5), lambda number, params: numbers.append(number) or answer(number, params))  # type: ignore[func-returns-value]
+    assert numbers == [3, 4]
+    assert tried(study)[:3] == before
+    fewer = sweep.open_study(tmp_path, "kl", searching(trials=2))
+    assert sweep.run_trials(fewer, searching(trials=2), lambda *_: pytest.fail("five are finished")) == 0
 
 
 def test_an_absent_figure_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

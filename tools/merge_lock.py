@@ -187,12 +187,7 @@ def main() -> None:
             raise StageError(f"{error}; git left {arguments.name} in conflict; `make resolve` says what to do") from None
         arguments.ours.write_bytes(merged.content)
     if merged.removed:
-        tell(NAME, summary(merged.removed))
-
-
-def summary(removed: list[str]) -> str:
-    """Return the line that names the removed stages."""
-    return f"dvc.lock merged without {', '.join(removed)}; run `make resolve` to run them"
+        tell(NAME, f"dvc.lock merged without {', '.join(merged.removed)}; run `make resolve` to run them")
 
 
 if __name__ == "__main__":

@@ -36,24 +36,28 @@ def main() -> None:
             with Repo(".") as repo:
                 print(f"{NAME}: {pull(repo)}")
         except DvcException as error:
-            raise StageError(f"dvc: {' '.join(str(error).split())}") from None
+            said = str(error).replace("Use `--force` to force.", "Move them elsewhere, and run `make pull` again:")
+            raise StageError(f"dvc: {' '.join(said.split())}") from None
 
 
 def pull(repo: Repo) -> str:
-    """Fetch what dvc.lock names, and return what happened.
+    """Fetch what dvc.lock names, and return what happened. Outputs that dvc.lock does not have stay as they are.
 
     Raises:
-        StageError: there is no remote, it cannot be used, or it lacks outputs.
+        StageError: there is no remote, it cannot be used, or it lacks outputs; or dvc.lock names none.
         DvcException: DVC refuses, for example because it would replace a file that is not in its cache.
     """
     name = remote_of(repo.config)
-    fetched = fetch(repo, name)
     outs = [out for out in repo.index.outs if out.use_cache]
-    if lacking := [out.def_path for out in outs if out.hash_info and out.status()]:
+    recorded = [out for out in outs if out.hash_info]
+    if not recorded:  # without targets, DVC would fetch nothing and remove every output
+        raise StageError(f"dvc.lock is missing, or names no outputs; bring it back: `git checkout dvc.lock`, or {REPRO}")
+    fetched = fetch(repo, name, [out.fs_path for out in recorded])
+    if lacking := [out.def_path for out in recorded if out.status()]:
         raise StageError(f"the remote {name} lacks {len(lacking)} of {len(outs)} outputs: {listed(lacking)}; {ELSE}")
     never_run = [out.def_path for out in outs if not out.hash_info]
     rest = f"; dvc.lock does not have {listed(never_run)}, which `make repro` makes" if never_run else ""
-    return f"{fetched} files fetched from the remote {name}{rest}"
+    return f"{files(fetched)} fetched from the remote {name}{rest}"
 
 
 def remote_of(config: dict[str, Any]) -> str:
@@ -69,8 +73,8 @@ def remote_of(config: dict[str, Any]) -> str:
     raise StageError(f"no remote is set; {REPRO}, and {MANUAL} says how to add a remote")
 
 
-def fetch(repo: Repo, name: str) -> int:
-    """Fetch what a remote has of the outputs, and return the number of files.
+def fetch(repo: Repo, name: str, paths: list[str]) -> int:
+    """Fetch what a remote has of the outputs at `paths`, and return the number of files.
 
     Raises:
         StageError: the remote's package is missing, it does not answer, or it lacks a file of a folder.
@@ -80,11 +84,12 @@ def fetch(repo: Repo, name: str) -> int:
         remote = repo.cloud.get_remote_odb(name)
         folder = repo.config["remote"][name]["url"]
         if remote.fs.protocol == "local" and not Path(folder).is_dir():
-            raise StageError(f"the remote {name} cannot be used: the folder {folder} does not exist")
+            fault = f"its URL {folder} has no name" if folder.endswith("://") else f"the folder {folder} does not exist"
+            raise StageError(f"the remote {name} cannot be used: {fault}")
         remote.fs.exists(remote.path)  # raises if no server answers; `pull` would take each file for missing
-        return repo.pull(allow_missing=True)["stats"]["fetched"]
+        return repo.pull(paths, allow_missing=True)["stats"]["fetched"]
     except DownloadError as error:
-        raise StageError(f"the remote {name} lacks {error.amount} files; {ELSE}") from None
+        raise StageError(f"the remote {name} lacks {files(error.amount)}; {ELSE}") from None
     except (DvcException, StageError):
         raise
     except ImportError as error:
@@ -93,6 +98,11 @@ def fetch(repo: Repo, name: str) -> int:
         raise StageError(f"the remote {name} needs the package {package}; install it: {install} ({MANUAL})") from None
     except Exception as error:  # each kind of storage has its own errors
         raise StageError(f"the remote {name} cannot be used: {first_line(error)}") from None
+
+
+def files(number: int) -> str:
+    """Return a number of files in words."""
+    return "1 file" if number == 1 else f"{number} files"
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from merge_lock import merge, summary
+from merge_lock import merge
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "stages"))
@@ -44,7 +44,8 @@ def main() -> None:
         for path in kept:
             keep_ours(path, conflicts[path])
         if kept:
-            print(f"{NAME}: kept our version of {len(kept)} files in metrics/ and plots/, for `dvc repro` to write again")
+            files = "1 file" if len(kept) == 1 else f"{len(kept)} files"
+            print(f"{NAME}: kept our version of {files} in metrics/ and plots/, for `dvc repro` to write again")
 
 
 def marked_files(paths: list[str]) -> list[str]:
@@ -66,8 +67,11 @@ def merge_lock(versions: Versions) -> None:
     """Merge dvc.lock from the versions that git has.
 
     Raises:
-        StageError: one version is damaged.
+        StageError: one version is damaged, or one side deleted the file.
     """
+    if deleted := [side for number, side in ((2, "our"), (3, "their")) if number not in versions]:
+        advice = f"keep it: `git add {LOCK}`, or delete it: `git rm {LOCK}`; then run `make resolve` again"
+        raise StageError(f"{deleted[0]} side deleted {LOCK}, and the other side changed it; {advice}")
     contents = [git("cat-file", "blob", versions[number]) if number in versions else b"" for number in (1, 2, 3)]
     try:
         merged = merge(*contents)
@@ -76,7 +80,8 @@ def merge_lock(versions: Versions) -> None:
         raise StageError(f"{error}; keep the version of one side: {advice}") from None
     Path(LOCK).write_bytes(merged.content)
     git("add", LOCK)
-    print(one_line(f"{NAME}: {summary(merged.removed)}" if merged.removed else f"{NAME}: {LOCK} merged"))
+    without = f" without {', '.join(merged.removed)}, for `dvc repro` to run" if merged.removed else ""
+    print(one_line(f"{NAME}: {LOCK} merged{without}"))
 
 
 def refuse_marked_lock() -> None:

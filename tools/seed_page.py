@@ -38,7 +38,7 @@ def write_page(root: Path) -> Path:
     Raises:
         StageError: no seed is kept, or a kept file is missing or damaged.
     """
-    rows, curves = read(root / TABLE), read(root / CURVES)
+    rows, curves = read(root, TABLE), read(root, CURVES)
     if not len(rows):
         raise StageError(f"{TABLE}: no seed is kept; `make seeds` trains some")
     if not len(curves):
@@ -87,10 +87,11 @@ def page(rows: pd.DataFrame, positive: dict[str, np.ndarray]) -> str:
     }
     measured = {CONTESTANTS[name].title: values for name, values in positive.items()} | differences
     prompts = next(iter(positive.values())).shape[1]
+    these = "This seed" if seeds == 1 else f"Each of these {seeds} seeds"
     lines = [
         "# Results over seeds",
         "",
-        f"Each of these {seeds} seeds trains every model again. The data, the judge and the {prompts} prompts stay the same.",
+        f"{these} trains every model again. The data, the judge and the {prompts} prompts stay the same.",
         f"`make seeds` made this page from the tables below {FOLDER}. {_origin(rows)}",
         "",
         "## Mean P(positive)",

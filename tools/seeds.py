@@ -12,6 +12,8 @@ import argparse
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import mean
+from typing import NamedTuple
 
 from pipeline_copy import ROOT, alone, copied, run
 from rlhf_sentiment.engine.errors import StageError, one_line_errors
@@ -21,6 +23,18 @@ from seed_page import write_page
 from seed_results import TABLE, keep, numbers, read
 
 NAME = "seeds"
+
+
+class Trained(NamedTuple):
+    """What a seed gave.
+
+    Attributes:
+        headline: the result in a line.
+        restored: whether DVC's run cache had all of it, so that no stage ran.
+    """
+
+    headline: str
+    restored: bool
 
 
 def main() -> None:
@@ -57,46 +71,53 @@ def train(root: Path, seeds: Sequence[int]) -> list[int]:
         copy = copied(root, folder / "copy", lock)
         report_others(root, seeds, copy.commit)
 
-        def train_one(seed: int) -> str:
-            run(copy, {"seed": seed}, f"{NAME}-{seed}", folder / f"{seed}.log", lambda stage: say(f"seed {seed}: {stage}"))
+        def train_one(seed: int) -> Trained:
+            began: list[str] = []
+
+            def begin(stage: str) -> None:
+                began.append(stage)
+                say(f"seed {seed}: {stage}")
+
+            run(copy, {"seed": seed}, f"{NAME}-{seed}", folder / f"{seed}.log", begin)
             keep(root, copy.folder, seed, copy.commit)
             gain = numbers(copy.folder / "metrics")["evaluation.improvement_over_sft.mean_positive"]
-            return f"RLHF - SFT = {gain:+.3f} in mean P(positive)"
+            return Trained(f"RLHF - SFT = {gain:+.3f} in mean P(positive)", restored=not began)
 
         return each(list(dict.fromkeys(seeds)), train_one)
 
 
-def each(seeds: Sequence[int], train_one: Callable[[int], str]) -> list[int]:
+def each(seeds: Sequence[int], train_one: Callable[[int], Trained]) -> list[int]:
     """Train seeds one after another. A seed that fails does not stop the others.
 
     Args:
         seeds: the seeds.
-        train_one: trains a seed, keeps its results, and returns a headline.
+        train_one: trains a seed, and keeps its results.
 
     Returns:
         The seeds that failed.
     """
-    failed = []
-    begun = time.monotonic()
+    failed: list[int] = []
+    spent: list[float] = []  # seconds of each seed that ran: a restored one says nothing about the others
     for number, seed in enumerate(seeds, start=1):
         say(f"seed {seed}: {number} of {len(seeds)}")
         start = time.monotonic()
         try:
-            headline = train_one(seed)
+            trained = train_one(seed)
         except StageError as error:
             tell(NAME, f"seed {seed} failed: {error}")
             failed.append(seed)
             continue
-        now = time.monotonic()
+        took = time.monotonic() - start
+        spent += [] if trained.restored else [took]
         others = len(seeds) - number
-        left = f"; about {duration((now - begun) / number * others)} left" if others else ""
-        say(f"seed {seed}: {headline}; took {duration(now - start)}{left}")
+        left = f"; about {duration(mean(spent) * others)} left" if spent and others else ""
+        say(f"seed {seed}: {trained.headline}; took {duration(took)}{left}")
     return failed
 
 
 def report_others(root: Path, seeds: Sequence[int], commit: str) -> None:
     """Print which kept rows belong to another commit: those that will be replaced, and those that stay."""
-    rows = read(root / TABLE)
+    rows = read(root, TABLE)
     others = rows[rows["commit"] != commit] if len(rows) else rows
     for verb, kept in (("are replaced", others[others["seed"].isin(seeds)]), ("stay", others[~others["seed"].isin(seeds)])):
         if len(kept):

@@ -64,7 +64,7 @@ def _fault(name: str, value: str | None, tree: dict[str, Any]) -> str:
     except LookupError as error:
         return str(error)
     if name.startswith("~"):
-        return ""
+        return f"params.yaml needs every key; write -S {key}=VALUE"
     if value is None:
         return f"has no value; write -S {name}=VALUE"
     if isinstance(now, dict) and f"{key}." not in MAPPINGS and not value.lstrip().startswith("{"):

@@ -40,13 +40,14 @@ def main() -> None:
     listen(NAME)
     with one_line_errors(NAME):
         spec = read_spec(path, (ROOT / "params.yaml").read_text(encoding="utf-8"))
-        failed = sweep(ROOT, path.stem, spec)
+        failed = sweep(ROOT, path, spec)
         if failed:
             raise StageError(f"{failed} of {spec.wanted} trials failed; the same command tries them again")
 
 
-def sweep(root: Path, name: str, spec: Spec) -> int:
+def sweep(root: Path, file: Path, spec: Spec) -> int:
     """Run the trials of a sweep in a copy of a repository, and write the page. Return how many failed."""
+    name = file.stem
     folder = root / "runs/sweeps" / name
     with alone(NAME, folder) as lock:
         study = open_study(folder, name, spec)
@@ -59,7 +60,7 @@ def sweep(root: Path, name: str, spec: Spec) -> int:
 
         failed = run_trials(study, spec, run_trial)
         if finished(study):
-            say(f"wrote {write_page(root, name, spec, finished(study), read_yaml(copy.folder / 'params.yaml'))}")
+            say(f"wrote {write_page(root, file, spec, finished(study), read_yaml(copy.folder / 'params.yaml'))}")
     return failed
 
 

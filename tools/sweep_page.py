@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial
 from tabulate import tabulate
 
 from page_figure import picture
+from rlhf_sentiment.engine.messages import listed
 from rlhf_sentiment.engine.outputs import writing
 from rlhf_sentiment.engine.records import write_table
 from sweep_spec import Spec
@@ -29,17 +30,18 @@ _FIGURES = {  # metric -> column of the table
 }
 
 
-def write_page(root: Path, name: str, spec: Spec, trials: Sequence[FrozenTrial], params: dict[str, Any]) -> Path:
+def write_page(root: Path, file: Path, spec: Spec, trials: Sequence[FrozenTrial], params: dict[str, Any]) -> Path:
     """Write the page, the table and the figure of a sweep. Return the path of the page.
 
     Args:
         root: the repository.
-        name: of the sweep.
+        file: of the sweep.
         spec: the sweep.
         trials: the finished trials.
         params: the settings of a trial.
     """
     table = table_of(spec, trials)
+    name = file.stem
     path = root / FOLDER / f"{name}.md"
     samples = trials[0].user_attrs["metrics"]["evaluation.rlhf.samples"]
     prompts = f"{samples / params['evaluate']['samples_per_prompt']:.0f} validation prompts"
@@ -49,7 +51,7 @@ def write_page(root: Path, name: str, spec: Spec, trials: Sequence[FrozenTrial],
         "",
         chosen(table, spec, prompts, params["seed"]),
         "",
-        f"`make sweep SPEC=sweeps/{name}.yaml` made this page. The trials ran at commit {', '.join(commits)}.",
+        f"`make sweep SPEC={shlex.quote(_within(root, file))}` made this page. The trials ran at commit {', '.join(commits)}.",
         f"{len(table)} of {spec.wanted} trials are finished. The sampler is {spec.sampler}.",
         f"Trials with more than {spec.max_kl:g} nats of KL come last, and cannot be chosen.",
         "RLHF - SFT has its interval over prompts. They do not distinguish trials that differ by less than its width.",
@@ -67,8 +69,17 @@ def write_page(root: Path, name: str, spec: Spec, trials: Sequence[FrozenTrial],
     return path.relative_to(root)
 
 
+def _within(root: Path, file: Path) -> str:
+    """Return the path of a file in a repository. Of a file elsewhere, only the name: a page has no path of one machine."""
+    file, root = file.resolve(), root.resolve()
+    return file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
+
+
 def table_of(spec: Spec, trials: Sequence[FrozenTrial]) -> pd.DataFrame:
-    """Return a row for each trial: those within the bound first, and each part by P(positive), highest first."""
+    """Return a row for each trial: those within the bound first, and each part by P(positive), highest first.
+
+    Trials with equal P(positive) are in the order of their KL, and then of their numbers.
+    """
     rows = [
         {"trial": trial.number}
         | {key: written(trial.params[key]) for key in spec.params}
@@ -76,7 +87,9 @@ def table_of(spec: Spec, trials: Sequence[FrozenTrial]) -> pd.DataFrame:
         | {"within": trial.user_attrs["metrics"][KL] <= spec.max_kl}
         for trial in trials
     ]
-    return pd.DataFrame(rows).sort_values(["within", "P(positive)", "KL"], ascending=[False, False, True], ignore_index=True)
+    return pd.DataFrame(rows).sort_values(
+        ["within", "P(positive)", "KL", "trial"], ascending=[False, False, True, True], ignore_index=True
+    )
 
 
 def chosen(table: pd.DataFrame, spec: Spec, prompts: str, seed: int) -> str:
@@ -93,10 +106,12 @@ def chosen(table: pd.DataFrame, spec: Spec, prompts: str, seed: int) -> str:
     best = table.iloc[0]
     settings = [f"{key}={best[key]}" for key in spec.params]
     options = " ".join(f"-S {shlex.quote(setting)}" for setting in settings)
+    equal = table["trial"][table["within"] & (table["P(positive)"] == best["P(positive)"])].tolist()[1:]
+    tie = f" Trial {listed(equal)} has the same. Of equals, the lowest KL and number come first." if equal else ""
     return (
         f"Chosen: `{', '.join(settings)}` (trial {best['trial']}), with P(positive) {best['P(positive)']:.3f} at "
         f"{best['KL']:.2f} nats of KL. Among the trials with at most {spec.max_kl:g} nats, it has the highest P(positive) on "
-        f"{prompts}, with seed {seed}. The test prompts were not used. `dvc exp run {options}` applies it."
+        f"{prompts}, with seed {seed}.{tie} The test prompts were not used. `dvc exp run {options}` applies it."
     )
 
 
@@ -138,9 +153,9 @@ def draw(path: Path, table: pd.DataFrame, keys: list[str], bound: float) -> None
         for within, colour, marker, label in ((True, "#0072B2", "o", "within the bound"), (False, "#999999", "x", "beyond it")):
             points = table[table["within"] == within]
             ax.scatter(points["KL"], points["P(positive)"], color=colour, marker=marker, label=label)
-        for row in table.to_dict("records"):
-            name = _short(row[keys[0]]) if len(keys) == 1 else str(row["trial"])
-            ax.annotate(name, (row["KL"], row["P(positive)"]), xytext=(4, 4), textcoords="offset points")
+        names = table[keys[0]].map(_short) if len(keys) == 1 else table["trial"].astype(str)
+        for point, same in names.groupby([table["KL"], table["P(positive)"]]):
+            ax.annotate(", ".join(same), point, xytext=(4, 4), textcoords="offset points")
         ax.axvline(bound, color="#D55E00", linestyle="--", linewidth=1, label=f"the bound, {bound:g} nats")
         labels = keys[0] if len(keys) == 1 else "the number of the trial"
         ax.set(

@@ -19,6 +19,12 @@ from rlhf_sentiment.settings.whole import Params
 ON_VALIDATION = {"evaluate.split": "validation", "evaluate.num_samples": None, "evaluate.prompts_file": None}
 # Trials are comparable if they have the same data, prompts and judge. `make seeds` varies the seed.
 _FIXED = ("seed", "data", "judge", "evaluate")
+_FAULTS = {  # kind of a fault of pydantic -> what the message says
+    "missing": "missing",
+    "extra_forbidden": "unknown key; a sweep has params, sampler, trials, max_kl and seed",
+    "too_short": "should have at least one key of params.yaml",
+    "dict_type": "should be a section, with keys of params.yaml",
+}
 _RANGE = "should be a list of values, or a range such as {low: 0.1, high: 1.0, log: true}, or with `int: true`"
 
 
@@ -27,6 +33,8 @@ def _values(value: object) -> BaseDistribution:
     if isinstance(value, list):
         if not value or not all(one is None or isinstance(one, bool | int | float | str) for one in value):
             raise ValueError(f"should have at least one value, and no lists (got {shown(value)})")
+        if twice := [one for place, one in enumerate(value) if one in value[:place]]:
+            raise ValueError(f"should have each value once (got {shown(twice[0])} twice)")
         return CategoricalDistribution(value)
     if not isinstance(value, dict) or not {"low", "high"} <= value.keys() <= {"low", "high", "log", "int"}:
         raise ValueError(f"{_RANGE} (got {shown(value)})")
@@ -104,7 +112,7 @@ def read_spec(path: Path, params: str) -> Spec:
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         where = ".".join(map(str, fault["loc"]))
-        said = "missing" if fault["type"] == "missing" else fault["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        said = _FAULTS.get(fault["type"], fault["msg"].removeprefix("Value error, ").removeprefix("Input "))
         raise ConfigError(f"{path}: {where}: {said}" if where else f"{path}: {said}") from None
     for settings in spec.combinations:
         _check(path, params, settings)
