@@ -62,7 +62,7 @@ def test_seed_noise_is_the_repeatability_limit() -> None:
     """Five seeds: s is 0.0316228, and t with 4 degrees of freedom is 2.776445. Two seeds: 12.706205 and 0.1414214."""
     text = "seed,evaluation.rlhf.mean_positive,lock,commit\n" + "".join(f"{i},{0.90 + i / 50},ab,d34db33\n" for i in range(5))
     five = seeds(text)
-    assert (five.runs, five.commit, five.locks) == (5, "d34db33", {"ab"})
+    assert (five.runs, five.commit, list(five.locks)) == (5, "d34db33", ["ab"])
     assert five.noise == {"evaluation.rlhf.mean_positive": pytest.approx(2.776445 * 1.4142136 * 0.0316228, rel=1e-6)}
     assert seeds("seed,ppo.entropy\n1,0.5\n2,0.7\n").noise == {"ppo.entropy": pytest.approx(12.706205 * 0.2, rel=1e-6)}
 

@@ -203,7 +203,8 @@ def test_experiments_are_sorted_by_time_and_unfinished_ones_have_no_figures() ->
 def test_the_table_of_experiments_fits_120_columns_and_loses_no_setting() -> None:
     main = entry("main", 30, 0)["own"]
     name = "a-name-of-exactly-30-character"
-    long = entry(name, 200, 1, judges=["a"], num_samples=12345, **{f"setting_{i}": i for i in range(9)})
+    settings: dict[str, Any] = {f"setting_{number}": number for number in range(9)}
+    long = entry(name, 200, 1, None, judges=["a"], **settings)
     lines = table(list(rows_of([main, main | {"experiments": [long, entry("short", 20, 2)]}]))).splitlines()
     assert max(map(len, lines)) <= 120
     assert lines[0].split()[:3] == ["experiment", "created", "state"]
@@ -211,8 +212,8 @@ def test_the_table_of_experiments_fits_120_columns_and_loses_no_setting() -> Non
     assert lines[3].endswith(" 0.076 see below")
     assert lines[4].endswith(" 0.076 ppo.steps=20")
     below = " ".join(line.strip() for line in lines[5:])
-    assert below.startswith(f'{name}: ppo.steps=200 judges=["a"] num_samples=12345 setting_0=0 ')
-    assert below.endswith(" setting_8=8")
+    assert below.startswith(f'{name}: ppo.steps=200 evaluate.judges=["a"] evaluate.setting_0=0 ')
+    assert below.endswith(" evaluate.setting_8=8")
 
 
 def test_settings_are_compared_by_their_whole_names() -> None:

@@ -94,7 +94,7 @@ def incomparable(before: Side, after: Side) -> list[Difference]:
 
 def _other_bytes(before: Side, after: Side) -> dict[str, list[str]]:
     """Return the outs whose bytes differ for a cause, each with its path and the settings among the causes."""
-    found = {}
+    found: dict[str, list[str]] = {}
     for one in reruns(before, after):
         params = [key for key in one.causes.get("params", []) if key not in _FREE]
         if params or one.causes.keys() - {"params"}:
