@@ -255,9 +255,11 @@ def test_seed_noise_is_of_seeds_that_were_measured_in_the_same_way(monkeypatch: 
     noise = Seeds(5, "d34db33", {"a.x": 0.5}, frozenset({"l0ck"}))
     same = measured({"seed": 2, "ppo.steps": 30, "generation.top_p": 1.0})
     more = measured({"seed": 1, "ppo.steps": 40, "generation.top_p": 1.0})
+    most = measured({"seed": 1, "ppo.steps": 40, "ppo.gamma": 1.0, "generation.top_p": 1.0})
     other = measured({"seed": 1, "ppo.steps": 30, "generation.top_p": 0.5}, BASE_ANSWERS)
     assert review.noise_of(noise, other, same) == noise
     assert review.noise_of(noise, other, more) == noise._replace(caveat="The seeds had other settings: `ppo.steps`.")
+    assert review.noise_of(noise, most, more) == review.noise_of(noise, more, most) == review.noise_of(noise, other, more)
     apart_from_all = review.noise_of(noise, other, other)
     assert apart_from_all.noise == {}
     assert "was measured differently: `generation.top_p`" in apart_from_all.caveat

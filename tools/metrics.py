@@ -65,14 +65,14 @@ CHANGED = (
 )
 
 
-def finished(one: Side, name: str, mend: str) -> Side:
+def finished(one: Side, name: str, advice: str) -> Side:
     """Return a revision that has figures of a finished run.
 
     Raises:
         StageError: it has none.
     """
     if not any(key.startswith("evaluation.") for key in one.metrics):
-        raise StageError(f"{name} has no figures in metrics/evaluation.json; {mend}")
+        raise StageError(f"{name} has no figures in metrics/evaluation.json; {advice}")
     return one
 
 

@@ -118,7 +118,11 @@ def _other_tables(base: str, commit: str) -> list[str]:
         with path.open(encoding="utf-8", errors="replace") as file:
             if old is not None and old.partition("\n")[0].strip() != file.readline().strip():
                 found.append(path.as_posix())
-    return [f"Other columns than in {code(base)}, so its plots may be missing: {listed_as_code(found)}."] if found else []
+    return (
+        [f"Tables with other columns than in {code(base)}, whose plots may be of the workspace alone: {listed_as_code(found)}."]
+        if found
+        else []
+    )
 
 
 def _processors() -> list[str]:
