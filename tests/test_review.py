@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 import post_review
 import review
-from comparable import apart, incomparable, other_judge
+from comparable import BASE_ANSWERS, MEASURES, apart, incomparable, other_judge
 from review_changes import answers, reruns
 from review_figures import (
     APART,
@@ -174,7 +174,7 @@ def test_an_empty_mapping_is_an_empty_setting() -> None:
     assert old == new == made(params={"data.columns": None})
 
 
-PROMPTS, JUDGE, BASE, BASE_ANSWERS = "data/prepared/prompts.jsonl", "models/judge", "models/base", "data/samples/base.jsonl"
+PROMPTS, JUDGE, BASE = "data/prepared/prompts.jsonl", "models/judge", "models/base"
 
 
 def measured(params: dict[str, Any], *other: str) -> Side:
@@ -199,6 +199,18 @@ def test_other_bytes_make_revisions_incomparable() -> None:
     assert differing(old, measured({}, JUDGE)) == {"judge": [JUDGE]}
     assert differing(old, measured({}, BASE, BASE_ANSWERS)) == {"base model": [BASE]}
     assert differing(old, made()) == {}, "a revision without dvc.lock says nothing about bytes"
+
+
+def test_measures_name_files_settings_and_metrics_of_the_pipeline() -> None:
+    """A renamed one would silently measure nothing."""
+    now = side({path: (ROOT / path).read_text() for path in ("dvc.lock", "params.yaml")}, "here")
+    metrics = side({f"metrics/{path.name}": path.read_text() for path in (ROOT / "metrics").glob("*.json")}, "here").metrics
+    written = {out["path"] for entry in now.stages.values() for out in entry["outs"]}
+    assert BASE_ANSWERS in written
+    for one in MEASURES:
+        assert written.issuperset(one.files), one.what
+        assert not one.settings or [key for key in now.params if re.fullmatch(one.settings, key)], one.what
+        assert [name for name in metrics if re.fullmatch(one.metrics, name)], one.what
 
 
 def test_another_seed_or_machine_does_not_make_revisions_incomparable() -> None:

@@ -129,7 +129,7 @@ def test_settings_with_conflicts_are_one_line(repository: Path) -> None:
     (repository / "params.yaml").write_text("<<<<<<< HEAD\nseed: 1\n=======\nseed: 2\n>>>>>>> main\n")
     for arguments in ((), ("run",)):
         assert run(repository, *arguments, status=1) == [
-            "metrics: params.yaml of the workspace cannot be read; resolve its conflicts, or run `make repro`"
+            "metrics: params.yaml of the workspace cannot be read; resolve its conflicts, or restore it from git"
         ]
 
 

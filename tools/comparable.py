@@ -12,7 +12,7 @@ from review_changes import reruns
 from revisions import Side, used
 
 _FREE = {"seed", "device"}  # settings whose effect is noise
-_BASE_ANSWERS = "data/samples/base.jsonl"
+BASE_ANSWERS = "data/samples/base.jsonl"
 
 
 class Measure(NamedTuple):
@@ -32,7 +32,7 @@ class Measure(NamedTuple):
 
 
 _OF_ANSWERS = r"evaluation\..*"
-_MEASURES = (
+MEASURES = (
     Measure(
         "prompts",
         ("data/prepared/prompts.jsonl", "data/hashes/sample.json"),
@@ -80,9 +80,9 @@ def incomparable(before: Side, after: Side) -> list[Difference]:
     files = _other_bytes(before, after)
     old, new = used(before), used(after)
     changed = [key for key in old.keys() | new.keys() if key not in old or key not in new or old[key] != new[key]]
-    same_answers = None is not _hash(before, _BASE_ANSWERS) == _hash(after, _BASE_ANSWERS)
+    same_answers = None is not _hash(before, BASE_ANSWERS) == _hash(after, BASE_ANSWERS)
     found = []
-    for one in _MEASURES:
+    for one in MEASURES:
         if same_answers and one.what in ("prompts", "sampling of the answers"):
             continue
         why = [name for path in one.files for name in files.get(path, ())]

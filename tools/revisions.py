@@ -70,7 +70,7 @@ def side(files: dict[str, str], where: str) -> Side:
     return Side(
         metrics={key: value for name in names for key, value in numbers(_tree(files, name, where), f"{name[8:-5]}.").items()},
         params=flat(_tree(files, "params.yaml", where)),
-        stages=_tree(files, "dvc.lock", where).get("stages", {}),
+        stages=_tree(files, "dvc.lock", where).get("stages") or {},
         pins={name: pins[name] for name in LIBRARIES if name in pins},
         answers={row["prompt"]: row for row in rows if row.keys() >= {"prompt", "rlhf", "rlhf_positive"}},
         lock=hashlib.md5(f"{lock.rstrip()}\n".encode()).hexdigest() if lock else "",  # noqa: S324 (DVC's hash)
@@ -82,7 +82,7 @@ def _tree(files: dict[str, str], name: str, where: str) -> dict[str, Any]:
     try:
         tree = json.loads(files.get(name, "{}")) if name.endswith(".json") else YAML(typ="safe").load(files.get(name, "{}"))
     except (ValueError, YAMLError):
-        raise StageError(f"{name} of {where} cannot be read; resolve its conflicts, or run `make repro`") from None
+        raise StageError(f"{name} of {where} cannot be read; resolve its conflicts, or restore it from git") from None
     if not isinstance(tree, dict):
         raise StageError(f"{name} of {where} should hold a mapping")
     return tree
