@@ -19,8 +19,10 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 import post_review
 import review
-from review_changes import Side, answers, incomparable, other_judge, reruns, side
+from comparable import BASE_ANSWERS, MEASURES, apart, incomparable, other_judge
+from review_changes import answers, reruns
 from review_figures import (
+    APART,
     BETTER,
     CHANGED,
     NOISE,
@@ -35,13 +37,14 @@ from review_figures import (
     seeds,
 )
 from review_page import MARKER, Clone, code, page_of, prose
+from revisions import Side, at_commit, commit_of, in_workspace, not_run, side, used
 from rlhf_sentiment.engine.errors import StageError
 
 UNKNOWN = Seeds(0, "", {})
 
 
 def made(**changes: Any) -> Side:
-    return Side(**{"metrics": {}, "params": {}, "stages": {}, "pins": {}, "answers": {}} | changes)
+    return Side(**{"metrics": {}, "params": {}, "stages": {}, "pins": {}, "answers": {}, "lock": ""} | changes)
 
 
 def judged(value: float, kl: float = 1.0) -> Side:
@@ -59,7 +62,7 @@ def test_seed_noise_is_the_repeatability_limit() -> None:
     """Five seeds: s is 0.0316228, and t with 4 degrees of freedom is 2.776445. Two seeds: 12.706205 and 0.1414214."""
     text = "seed,evaluation.rlhf.mean_positive,lock,commit\n" + "".join(f"{i},{0.90 + i / 50},ab,d34db33\n" for i in range(5))
     five = seeds(text)
-    assert (five.runs, five.commit) == (5, "d34db33")
+    assert (five.runs, five.commit, list(five.locks)) == (5, "d34db33", ["ab"])
     assert five.noise == {"evaluation.rlhf.mean_positive": pytest.approx(2.776445 * 1.4142136 * 0.0316228, rel=1e-6)}
     assert seeds("seed,ppo.entropy\n1,0.5\n2,0.7\n").noise == {"ppo.entropy": pytest.approx(12.706205 * 0.2, rel=1e-6)}
 
@@ -77,14 +80,14 @@ def test_seed_noise_needs_two_figures(text: str) -> None:
         ("evaluation.rlhf.mean_positive", 0.50, 0.75, 0.125, BETTER),
         ("evaluation.rlhf.mean_positive", 0.75, 0.50, 0.125, WORSE),
         ("evaluation.rlhf.mean_positive", 0.50, 0.625, 0.125, NOISE),
-        ("evaluation.rlhf.mean_positive", 0.50, 0.75, None, BETTER),
+        ("evaluation.rlhf.mean_positive", 0.50, 0.75, None, CHANGED),
         ("evaluation.rlhf.mean_positive", 0.50, 0.50, None, SAME),
         ("evaluation.rlhf.kl_to_sft", 1.0, 2.0, 0.5, WORSE),
         ("evaluation.rlhf.perplexity", 4.0, 5.0, 0.5, CHANGED),
         ("evaluation.rlhf.perplexity", 4.0, 4.25, 0.5, NOISE),
         ("evaluation.base.mean_positive", 0.5, 0.9, 0.1, CHANGED),
         ("evaluation.sft.distinct_2", 0.5, 0.9, 0.1, CHANGED),
-        ("evaluation.improvement.mean_positive", 0.4, 0.3, None, WORSE),
+        ("evaluation.improvement.mean_positive", 0.4, 0.3, 0.05, WORSE),
         ("evaluation.improvement.p_value", 0.4, 0.3, None, CHANGED),
         ("reward.accuracy", 0.75, 0.8, 0.01, BETTER),
         ("sft.loss", 1.5, 1.25, 0.0, BETTER),
@@ -99,6 +102,15 @@ def test_marks(name: str, before: float, after: float, noise: float | None, mark
 def test_figures_of_one_side_are_left_out() -> None:
     (one,) = figures({"a.x": 1.0, "a.old": 2.0}, {"a.new": 3.0, "a.x": 4.0}, {"a.x": 0.5})
     assert (one.name, one.before, one.after, one.noise) == ("a.x", 1.0, 4.0, 0.5)
+
+
+def test_figures_that_were_measured_differently_have_their_own_mark() -> None:
+    before, after = (
+        {"reward.accuracy": 0.5, "sft.loss": 1.0, "ppo.steps": 3},
+        {"reward.accuracy": 0.75, "sft.loss": 1.0, "ppo.steps": 4},
+    )
+    found = figures(before, after, {"reward.accuracy": 0.5}, {"reward.accuracy", "sft.loss"})
+    assert [one.mark for one in found] == [APART, SAME, CHANGED]
 
 
 def test_bounds_belong_to_their_figure() -> None:
@@ -136,7 +148,7 @@ def test_the_figures_of_the_issue_have_a_direction() -> None:
 def test_files_are_read_as_dvc_reads_them() -> None:
     read = side(
         {
-            "metrics/judge.json": '{"accuracy": 1, "cut": {"x": 0.5}, "words": "a, b", "flag": true}',
+            "metrics/judge.json": '{"accuracy": 1, "cut": {"x": 0.5}, "words": "a, b", "flag": true, "bad": NaN}',
             "metrics/deeper/no.json": '{"x": 1}',
             "params.yaml": "ppo: {learning_rate: 1e-05, steps: 3}\nevaluate:\n  columns: {}\n  judges:\n  - lexicon\nseed:\n",
             "requirements.txt": "torch==2.13.0\n    # via trl\nyamllint==1.2\n",
@@ -162,11 +174,112 @@ def test_an_empty_mapping_is_an_empty_setting() -> None:
     assert old == new == made(params={"data.columns": None})
 
 
+PROMPTS, JUDGE, BASE = "data/prepared/prompts.jsonl", "models/judge", "models/base"
+
+
+def measured(params: dict[str, Any], *other: str) -> Side:
+    """Return a revision with a stage for each file. Those in `other` have other code, and so other bytes."""
+    stages = {}
+    for path in (PROMPTS, JUDGE, BASE, BASE_ANSWERS):
+        digest = "other" if path in other else "first"
+        files = {"deps": [{"path": "stages/x.py", "md5": digest}], "outs": [{"path": path, "md5": digest}]}
+        stages[path] = {"cmd": "x", "params": {"params.yaml": params}, **files}
+    return made(stages=stages, params=params)
+
+
+def differing(before: Side, after: Side) -> dict[str, list[str]]:
+    return {one.what: one.why for one in incomparable(before, after)}
+
+
+def test_other_bytes_make_revisions_incomparable() -> None:
+    old = measured({})
+    assert differing(old, old) == {}
+    assert differing(old, measured({}, PROMPTS, BASE_ANSWERS)) == {"prompts": [PROMPTS], "validation prompts": [PROMPTS]}
+    assert differing(old, measured({}, PROMPTS)) == {"validation prompts": [PROMPTS]}, "the base model gave the same answers"
+    assert differing(old, measured({}, JUDGE)) == {"judge": [JUDGE]}
+    assert differing(old, measured({}, BASE, BASE_ANSWERS)) == {"base model": [BASE]}
+    assert differing(old, made()) == {}, "a revision without dvc.lock says nothing about bytes"
+
+
+def test_measures_name_files_settings_and_metrics_of_the_pipeline() -> None:
+    """A renamed one would silently measure nothing."""
+    now = side({path: (ROOT / path).read_text() for path in ("dvc.lock", "params.yaml")}, "here")
+    metrics = side({f"metrics/{path.name}": path.read_text() for path in (ROOT / "metrics").glob("*.json")}, "here").metrics
+    written = {out["path"] for entry in now.stages.values() for out in entry["outs"]}
+    assert BASE_ANSWERS in written
+    for one in MEASURES:
+        assert written.issuperset(one.files), one.what
+        assert not one.settings or [key for key in now.params if re.fullmatch(one.settings, key)], one.what
+        assert [name for name in metrics if re.fullmatch(one.metrics, name)], one.what
+
+
+def test_another_seed_or_machine_does_not_make_revisions_incomparable() -> None:
+    for params in ({"seed": 1, "device": "cpu"}, {"seed": 2, "device": "cuda"}, {"seed": 2, "base": {"width": 64}}):
+        new = measured(params)
+        new.stages[BASE]["outs"] = [{"path": BASE, "md5": "other"}]
+        expected = {"base model": [BASE, "base.width"]} if "base" in params else {}
+        assert differing(measured({"seed": 1, "device": "cpu"}), new) == expected
+
+
 def test_settings_that_measure_make_revisions_incomparable() -> None:
-    old = {"data.seed": 1, "judge.strength": 30.0, "ppo.steps": 30, "evaluate.num_samples": 600, "data.disagreement": 0.1}
-    new = {"data.seed": 2, "judge.strength": 10.0, "ppo.steps": 40, "evaluate.num_samples": 600, "evaluate.split": "test"}
-    assert incomparable(old, new) == {"prompts": ["data.seed"], "judge": ["judge.strength"]}
-    assert incomparable(old, old) == {}
+    """The bytes of the prompts, the judge and the pairs say whether settings such as data.seed changed them."""
+    old = {
+        "judge.cut_words": 14,
+        "ppo.steps": 30,
+        "data.hub.train": "train",
+        "evaluate.confidence": 0.95,
+        "generation.top_p": 1.0,
+    }
+    new = {
+        "judge.cut_words": 9,
+        "ppo.steps": 40,
+        "data.hub.train": "other",
+        "evaluate.confidence": 0.9,
+        "generation.top_p": 0.9,
+    }
+    found = incomparable(made(params=old), made(params=new | {"evaluate.distinct_tokens": 5}))
+    assert [(one.what, one.why) for one in found] == [
+        ("sampling of the answers", ["generation.top_p"]),
+        ("tokens for distinct_2", ["evaluate.distinct_tokens"]),
+        ("level of the intervals", ["evaluate.confidence"]),
+        ("length of cut texts", ["judge.cut_words"]),
+    ]
+    assert apart(found[1:], "evaluation.sft.distinct_2")
+    assert apart(found[1:], "judge.accuracy_cut")
+    assert not apart(found[1:], "judge.accuracy")
+    assert not apart(found[1:], "evaluation.rlhf.mean_positive")
+    assert apart(found, "evaluation.rlhf.mean_positive")
+
+
+def test_settings_are_those_of_the_run() -> None:
+    """`check` reads every setting before the others run. So its params may be newer than those of the figures."""
+    ran, every = ({"params": {"params.yaml": {"ppo": {"steps": steps}}}} for steps in (30, 200))
+    one = made(params={"ppo.steps": 200, "seed": 1}, stages={"ppo": ran, "check": every})
+    assert used(one) == {"ppo.steps": 30, "seed": 1}
+    assert not_run(one) == ["ppo.steps"]
+    assert not_run(made(params={"ppo.steps": 200}, stages={"check": every | ran, "ppo": every})) == []
+
+
+def test_seed_noise_is_of_seeds_that_were_measured_in_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"d34db33": measured({"seed": 1, "ppo.steps": 30, "generation.top_p": 1.0})}
+    monkeypatch.setattr(review, "commit_of", lambda name: name if name in known else commit_of("no such commit"))
+    monkeypatch.setattr(review, "at_commit", lambda name, _: known[name])
+    noise = Seeds(5, "d34db33", {"a.x": 0.5}, frozenset({"l0ck"}))
+    same = measured({"seed": 2, "ppo.steps": 30, "generation.top_p": 1.0})
+    more = measured({"seed": 1, "ppo.steps": 40, "generation.top_p": 1.0})
+    most = measured({"seed": 1, "ppo.steps": 40, "ppo.gamma": 1.0, "generation.top_p": 1.0})
+    other = measured({"seed": 1, "ppo.steps": 30, "generation.top_p": 0.5}, BASE_ANSWERS)
+    assert review.noise_of(noise, other, same) == noise
+    assert review.noise_of(noise, other, more) == noise._replace(caveat="The seeds had other settings: `ppo.steps`.")
+    assert review.noise_of(noise, most, more) == review.noise_of(noise, more, most) == review.noise_of(noise, other, more)
+    apart_from_all = review.noise_of(noise, other, other)
+    assert apart_from_all.noise == {}
+    assert "was measured differently: `generation.top_p`" in apart_from_all.caveat
+    before, after = (other._replace(metrics={"a.x": value}) for value in (1, 2))
+    assert "was measured differently: `generation.top_p`. Seed noise is unknown" in page(before, after, apart_from_all)
+    assert review.noise_of(noise, other, other._replace(lock="l0ck")) == noise
+    unknown = review.noise_of(noise._replace(commit="d34db33-dirty"), same, same)
+    assert (unknown.noise, "does not have its commit" in unknown.caveat) == ({}, True)
 
 
 def locked(**stages: Any) -> Side:
@@ -237,6 +350,10 @@ def test_answers_are_those_of_the_fall_the_median_and_the_rise() -> None:
     assert (changed, shared) == (3, 5)
     assert answers(before, before) == ([], 0, 6)
     assert [one.kind for one in answers(before, sampled(("a", "1", 0.75)))[0]] == ["changed"]
+    up = sampled(("a", "1", 0.504), ("b", "2", 0.6), ("c", "3", 0.7))
+    assert [one.kind for one in answers(before, up)[0]] == ["smallest rise", "median change", "largest rise"]
+    down = sampled(("a", "1", 0.1), ("b", "2", 0.4), ("c", "3", 0.496))
+    assert [one.kind for one in answers(before, down)[0]] == ["largest fall", "median change", "smallest fall"]
 
 
 # The page
@@ -249,7 +366,7 @@ def test_answers_are_those_of_the_fall_the_median_and_the_rise() -> None:
             judged(0.5),
             judged(0.75),
             UNKNOWN,
-            "improved by 0.25, but seed noise is unknown: mean P(positive) of the RLHF model went",
+            "changed by +0.25; seed noise is unknown: mean P(positive) of the RLHF model went",
         ),
         (
             judged(0.5),
@@ -290,20 +407,36 @@ def test_the_verdict_comes_first(before: Side, after: Side, noise: Seeds, senten
     assert sentence in page(before, after, noise).split("\n")[3]
 
 
+def test_the_verdict_begins_with_what_makes_it_void() -> None:
+    before, after = judged(0.5)._replace(params={"evaluate.judged": "response"}), judged(0.75)
+    line = page(before, after._replace(params={"evaluate.judged": "all"})).split("\n")[3]
+    assert line.startswith("**Not comparable (other judge): mean P(positive) of the RLHF model went from 0.5 to 0.75")
+    line = page(judged(0.5), after, stale={"ppo": ["ppo.steps"]}).split("\n")[3]
+    assert line.startswith("**Stale, so run `make repro` first. Judged sentiment changed by +0.25; seed noise is unknown")
+
+
 def test_the_page_marks_figures_and_params() -> None:
     noise = Seeds(5, "d34db33", {"evaluation.rlhf.mean_positive": 0.1, "evaluation.rlhf.kl_to_sft": 2.0})
-    before = judged(0.5, 1.0)._replace(params={"ppo.steps": 30, "judge.ngrams": 3, "ppo.dtype": "float32", "old": 1})
-    after = judged(0.75, 2.0)._replace(params={"ppo.steps": 40, "judge.ngrams": 2, "ppo.dtype": "bfloat16", "new": None})
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page(before, after, noise).splitlines() if "|" in line]
+    before = judged(0.5, 1.0)._replace(
+        params={"ppo.steps": 30, "evaluate.distinct_tokens": 3, "ppo.dtype": "float32", "old": 1}
+    )
+    after = judged(0.75, 2.0)._replace(
+        params={"ppo.steps": 40, "evaluate.distinct_tokens": 2, "ppo.dtype": "bfloat16", "new": None}
+    )
+    for one, value in ((before, 0.1), (after, 0.2)):
+        one.metrics["evaluation.rlhf.distinct_2"] = value
+    text = page(before, after, noise)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if "|" in line]
     assert ["`rlhf.mean_positive`", "0.5", "0.75", "+0.25", "0.1", "**better**"] in rows
     assert ["`rlhf.kl_to_sft`", "1", "2", "+1", "2", "within seed noise"] in rows
+    assert ["`rlhf.distinct_2`", "0.1", "0.2", "+0.1", "unknown", "**not comparable**"] in rows
     assert ["`ppo.steps`", "`30`", "`40`", ""] in rows
-    assert ["`judge.ngrams`", "`3`", "`2`", "**not comparable**"] in rows
-    text = page(before, after, noise)
+    assert ["`evaluate.distinct_tokens`", "`3`", "`2`", "**not comparable**"] in rows
+    assert "Of 3 metrics: 1 better, 1 not comparable, 1 within seed noise." in text
     assert "Only now: `new: empty`. Only in `main`: `old: 1`." in text
     assert "- `ppo.dtype`: float32 before, **bfloat16** now." in text
     assert "(5 seeds, `docs/results/seeds.csv`, commit `d34db33`)" in text
-    assert "- **Not comparable:** `judge.ngrams` changed, and so did the judge." in text
+    assert "- **Not comparable:** the tokens for distinct_2 changed (`evaluate.distinct_tokens`)." in text
 
 
 def test_seventy_metrics_of_one_side_are_one_line() -> None:
@@ -361,34 +494,54 @@ def repository(tmp_path: Path) -> Path:
 
 def test_a_base_is_read_from_git(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(repository)
-    assert review.at_commit(review.resolved("main"), "main").metrics == {"evaluation.rlhf.mean_positive": 0.5}
-    assert review.at_commit(review.resolved("main^"), "main^") == made(params={"seed": 1})
+    assert at_commit(commit_of("main"), "main").metrics == {"evaluation.rlhf.mean_positive": 0.5}
+    assert at_commit(commit_of("main^"), "main^") == made(params={"seed": 1})
     Path("metrics/evaluation.json").write_text('{"rlhf": {"mean_positive": 0.75}}')
-    assert review.in_workspace().metrics == {"evaluation.rlhf.mean_positive": 0.75}
+    assert in_workspace().metrics == {"evaluation.rlhf.mean_positive": 0.75}
 
 
 def test_a_clone_finds_the_branches_of_origin(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     git(repository, "branch", "other", "main^")
     git(tmp_path, "clone", "-q", str(repository), "clone")
     monkeypatch.chdir(tmp_path / "clone")
-    assert review.resolved("other") == review.resolved("main^")
+    assert commit_of("other") == commit_of("main^")
+
+
+def test_an_experiment_is_a_revision(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(repository)
+    git(repository, "update-ref", "refs/exps/ab/cdef/long-run", "main^")
+    assert commit_of("long-run") == commit_of("main^")
+
+
+def test_tables_with_other_columns_are_named(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(repository)
+    Path("plots").mkdir()
+    for name in ("same", "other"):
+        Path(f"plots/{name}.csv").write_text("a,b\n1,2\n")
+    git(repository, "add", "-A")
+    git(repository, "commit", "-qm", "tables")
+    Path("plots/same.csv").write_text("a,b\n3,4\n")
+    Path("plots/other.csv").write_text("a,c\n1,2\n")
+    Path("plots/new.csv").write_text("a\n1\n")
+    (line,) = review._other_tables("main", "HEAD")
+    assert line.endswith(": `plots/other.csv`.")
 
 
 def test_a_base_that_is_not_there_gives_one_line(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(repository)
-    with pytest.raises(StageError, match=r"^there is no revision 'nosuch'; name a branch, a tag or a commit"):
-        review.resolved("nosuch")
+    with pytest.raises(StageError, match=r"^there is no revision 'nosuch'; name a branch, a tag, a commit or an experiment$"):
+        commit_of("nosuch")
     with pytest.raises(StageError, match=r"^there is no revision '--all'"):
-        review.resolved("--all")
+        commit_of("--all")
     git(tmp_path, "clone", "-q", "--depth", "1", f"file://{repository}", "shallow")
     monkeypatch.chdir(tmp_path / "shallow")
     with pytest.raises(StageError, match=r"^this clone is shallow and lacks 'main\^'; run `git fetch --unshallow`"):
-        review.resolved("main^")
+        commit_of("main^")
     (tmp_path / "none").mkdir()
     monkeypatch.chdir(tmp_path / "none")
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
     with pytest.raises(StageError, match="not in a git repository"):
-        review.resolved("main")
+        commit_of("main")
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import pytest
 from .closure import ROOT
 
 sys.path.insert(0, str(ROOT / "tools"))
-from experiments import changed, fitting, rows_of, settings_of, table
+from experiments import changed, rows_of, settings_of, table
 
 OF_MODEL = {
     "mean_positive": 0.475,
@@ -109,8 +109,8 @@ def test_a_revision_of_an_older_shape_has_dashes(repository: Path) -> None:
     ("base", "said"),
     [
         ("none", "metrics: 'none' has no figures in metrics/evaluation.json; name a commit of a finished run"),
-        ("nowhere", "metrics: BASE should be a commit, branch or tag of this repository (got 'nowhere')"),
-        ("run:params.yaml", "metrics: BASE should be a commit, branch or tag of this repository (got 'run:params.yaml')"),
+        ("nowhere", "metrics: there is no revision 'nowhere'; name a branch, a tag, a commit or an experiment"),
+        ("run:params.yaml", "metrics: there is no revision 'run:params.yaml'; name a branch, a tag, a commit or an experiment"),
     ],
 )
 def test_a_wrong_revision_is_one_line(repository: Path, base: str, said: str) -> None:
@@ -120,9 +120,45 @@ def test_a_wrong_revision_is_one_line(repository: Path, base: str, said: str) ->
 def test_a_workspace_without_a_run_is_one_line(repository: Path) -> None:
     (repository / "metrics/evaluation.json").write_text("{")
     (said,) = run(repository, status=1)
-    assert said.startswith("metrics: metrics/evaluation.json of the workspace: not JSON: ")
+    assert said.startswith("metrics: metrics/evaluation.json of the workspace cannot be read; ")
     (repository / "metrics/evaluation.json").unlink()
     assert run(repository, status=1) == ["metrics: the workspace has no figures in metrics/evaluation.json; run `make repro`"]
+
+
+def test_settings_with_conflicts_are_one_line(repository: Path) -> None:
+    (repository / "params.yaml").write_text("<<<<<<< HEAD\nseed: 1\n=======\nseed: 2\n>>>>>>> main\n")
+    for arguments in ((), ("run",)):
+        assert run(repository, *arguments, status=1) == [
+            "metrics: params.yaml of the workspace cannot be read; resolve its conflicts, or restore it from git"
+        ]
+
+
+@pytest.mark.parametrize("text", ["evaluate: {confidence: abc}\n", "evaluate: {}\n"])
+def test_an_unknown_level_is_left_out(repository: Path, text: str) -> None:
+    (repository / "params.yaml").write_text(text)
+    assert run(repository)[-1].startswith("[low, high]: interval of the difference")
+
+
+def test_the_level_is_that_of_the_run_and_later_settings_are_named(repository: Path) -> None:
+    lock = {"stages": {"evaluate": {"params": {"params.yaml": {"evaluate": {"confidence": 0.9}}}}}}
+    (repository / "dvc.lock").write_text(json.dumps(lock))
+    (repository / "params.yaml").write_text("evaluate: {confidence: 0.5}\n")
+    *_, level, stale = run(repository)
+    assert "90 % interval" in level
+    assert stale == "Stale: evaluate.confidence changed in params.yaml since this run. `make repro` runs it."
+    assert run(repository, "run")[-1] == stale
+
+
+def test_figures_that_are_measured_differently_are_named(repository: Path) -> None:
+    (repository / "params.yaml").write_text("evaluate: {confidence: 0.9, distinct_tokens: 5}\n")
+    assert run(repository, "run")[-1] == "Not comparable: other tokens for distinct_2. `make review BASE=run` says more."
+
+
+def test_a_pipe_that_ends_early_is_no_error(repository: Path) -> None:
+    command = f"{sys.executable} {ROOT / 'tools/metrics.py'} | true"
+    for _ in range(3):
+        done = subprocess.run(["bash", "-c", command], cwd=repository, capture_output=True, text=True, check=True)
+        assert done.stderr == ""
 
 
 def entry(name: str, steps: int, second: int, state: str | None = None, **more: Any) -> dict[str, Any]:
@@ -164,23 +200,24 @@ def test_experiments_are_sorted_by_time_and_unfinished_ones_have_no_figures() ->
     assert [cells[3:] for cells, _ in found[2:5]] == [["-"] * 7] * 3
 
 
-def test_the_table_of_experiments_fits_120_columns() -> None:
+def test_the_table_of_experiments_fits_120_columns_and_loses_no_setting() -> None:
     main = entry("main", 30, 0)["own"]
-    long = entry("a-name-of-forty-characters-and-more-than-that", 200, 1, judges=["classifier"], num_samples=12345)
-    lines = table(list(rows_of([main, main | {"experiments": [long, entry("short", 200, 2)]}]))).splitlines()
+    name = "a-name-of-exactly-30-character"
+    settings: dict[str, Any] = {f"setting_{number}": number for number in range(9)}
+    long = entry(name, 200, 1, None, judges=["a"], **settings)
+    lines = table(list(rows_of([main, main | {"experiments": [long, entry("short", 20, 2)]}]))).splitlines()
     assert max(map(len, lines)) <= 120
     assert lines[0].split()[:3] == ["experiment", "created", "state"]
-    assert lines[-1].endswith(" 0.076 ppo.steps=200")
+    assert lines[3].startswith(f"{name} ")
+    assert lines[3].endswith(" 0.076 see below")
+    assert lines[4].endswith(" 0.076 ppo.steps=20")
+    below = " ".join(line.strip() for line in lines[5:])
+    assert below.startswith(f'{name}: ppo.steps=200 evaluate.judges=["a"] evaluate.setting_0=0 ')
+    assert below.endswith(" evaluate.setting_8=8")
 
 
-def test_settings_that_are_too_long_lose_their_sections() -> None:
+def test_settings_are_compared_by_their_whole_names() -> None:
     before = {"ppo": {"steps": 1, "kl_target": 2.0}, "evaluate": {"judges": ["classifier"]}, "data": {"columns": {}}}
     after = {"ppo": {"steps": 2, "kl_target": None}, "evaluate": {"judges": ["a", "b c=d"]}, "data": {"columns": {}}}
     trees = [settings_of({"params": {"params.yaml": {"data": tree}}}) for tree in (before, after)]
-    found = changed(*trees)
-    assert found == {"ppo.steps": "2", "ppo.kl_target": "null", "evaluate.judges": '["a", "b c=d"]'}
-    whole = 'ppo.steps=2 ppo.kl_target=null evaluate.judges=["a", "b c=d"]'
-    assert fitting(found, len(whole)) == whole
-    assert fitting(found, len(whole) - 1) == 'steps=2 kl_target=null judges=["a", "b c=d"]'
-    assert len(fitting(found, 20)) == 20
-    assert fitting({}, 20) == ""
+    assert changed(*trees) == {"ppo.steps": "2", "ppo.kl_target": "null", "evaluate.judges": '["a", "b c=d"]'}

@@ -5,8 +5,10 @@ python tools/experiments.py -n 3        # with the experiments that began from t
 """
 
 import json
+import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +18,8 @@ from tabulate import DataRow, TableFormat, tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "stages"))
 
-from metrics import GAIN, Figures, flat, interval, number
+from metrics import GAIN, Figures, interval, number, stale
+from revisions import in_workspace, numbers
 from rlhf_sentiment.engine.errors import StageError, one_line_errors
 from rlhf_sentiment.engine.messages import Parser, cut, visible
 from rlhf_sentiment.evaluation.contestants import CONTESTANTS, TREATMENT
@@ -24,7 +27,7 @@ from rlhf_sentiment.evaluation.contestants import CONTESTANTS, TREATMENT
 HEADERS = ["experiment", "created", "state", *CONTESTANTS, "over sft", "KL", "perpl.", "dist_2", "settings"]
 SIDES = ["left"] * 3 + ["right"] * len(CONTESTANTS) + ["left"] + ["right"] * 3 + ["left"]
 NARROW = TableFormat(None, None, None, None, DataRow("", " ", ""), DataRow("", " ", ""), 0, None)  # columns with one space
-WIDTH = 120
+WIDTH, NAME = 120, 30  # characters of a line, and of a name
 LEGEND = "base, sft, rlhf: mean P(positive). over sft: rlhf - sft, with its interval over prompts. KL: nats per response."
 NONE = "No experiment began from here. To run one: dvc exp run -S ppo.steps=200"
 Entry = dict[str, Any]
@@ -73,7 +76,7 @@ def row(name: str, entry: Entry, state: str, commit: Entry) -> Row:
     figures = {} if state in ("queued", "running", "failed") else figures_of(data)
     after = f"evaluation.{TREATMENT}"
     cells = [
-        cut(visible(name), 16),
+        cut(visible(name), NAME),
         f"{datetime.fromisoformat(data['timestamp']):%m-%d %H:%M}" if data.get("timestamp") else "",
         state,
         *(number(figures.get(f"evaluation.{one}.mean_positive"), 3) for one in CONTESTANTS),
@@ -87,7 +90,7 @@ def row(name: str, entry: Entry, state: str, commit: Entry) -> Row:
 
 def figures_of(data: Entry) -> Figures:
     """Return the numbers of metrics/evaluation.json."""
-    return flat(data.get("metrics", {}).get("metrics/evaluation.json", {}).get("data"), "evaluation")
+    return numbers(data.get("metrics", {}).get("metrics/evaluation.json", {}).get("data") or {}, "evaluation.")
 
 
 def settings_of(data: Entry) -> dict[str, str]:
@@ -109,32 +112,33 @@ def changed(before: dict[str, str], after: dict[str, str]) -> dict[str, str]:
 
 
 def table(rows: list[Row]) -> str:
-    """Return a table of at most 120 characters. Settings that do not fit are shortened."""
+    """Return a table of at most 120 characters. Settings that do not fit follow it, by the name of their experiment."""
 
     def drawn(settings: list[str]) -> str:
         cells = [[*cells, shown] for (cells, _), shown in zip(rows, settings, strict=True)]
         return tabulate([HEADERS, *cells], tablefmt=NARROW, disable_numparse=True, colalign=SIDES)
 
-    taken = max(map(len, drawn([""] * len(rows)).splitlines())) - len(HEADERS[-1])
-    return drawn([fitting(settings, WIDTH - taken) for _, settings in rows])
+    room = WIDTH - max(map(len, drawn([""] * len(rows)).splitlines())) + len(HEADERS[-1])
+    whole = [" ".join(f"{key}={value}" for key, value in settings.items()) for _, settings in rows]
+    below = [f"{cells[0]}: {text}" for (cells, _), text in zip(rows, whole, strict=True) if len(text) > room]
+    return "\n".join([drawn([text if len(text) <= room else "see below" for text in whole]), *map(folded, below)])
 
 
-def fitting(settings: dict[str, str], longest: int) -> str:
-    """Return settings as `ppo.steps=200 seed=2`. If they are too long, they lose their sections, and are then shortened."""
-    whole = " ".join(f"{key}={value}" for key, value in settings.items())
-    short = " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in settings.items())
-    return whole if len(whole) <= longest else cut(short, longest)
+def folded(line: str) -> str:
+    """Return a line as several of at most 120 characters."""
+    return textwrap.fill(line, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def main() -> None:
     """Print the table."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # so that `| head` is no error
     parser = Parser("experiments", description=__doc__)
     parser.add_argument("-n", type=int, default=1, metavar="COMMITS", help="the number of commits, newest first (default 1)")
     commits = parser.parse_args().n
     with one_line_errors("experiments"):
         entries = shown_by_dvc(commits)
         print(table(list(rows_of(entries))))
-        print(LEGEND)
+        print("\n".join([LEGEND, *stale(in_workspace())]))
         if not any(entry["experiments"] for entry in entries):
             print(NONE)
 

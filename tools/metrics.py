@@ -3,23 +3,23 @@
     make metrics
     make metrics BASE=main
 
-The figures come from metrics/, of the workspace and of git. So the command needs no models and no DVC cache.
+Everything comes from files of the workspace and of git, such as metrics/. So the command needs no models and no DVC cache.
 """
 
-import json
-import subprocess
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import yaml
 from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "stages"))
 
+from comparable import incomparable
+from revisions import Side, at_commit, commit_of, in_workspace, not_run, used
 from rlhf_sentiment.engine.errors import StageError, one_line_errors
-from rlhf_sentiment.engine.messages import Parser, cut, shown
+from rlhf_sentiment.engine.messages import Parser, cut, listed, shown
 from rlhf_sentiment.evaluation.contestants import COMPARISONS, CONTESTANTS, REFERENCE, TREATMENT
 
 Figures = dict[str, float]  # such as `evaluation.rlhf.mean_positive` -> its value
@@ -65,60 +65,20 @@ CHANGED = (
 )
 
 
-def figures_of(revision: str | None) -> Figures:
-    """Return all numbers of the metrics of the workspace, or of a commit, branch or tag.
+def finished(one: Side, name: str, advice: str) -> Side:
+    """Return a revision that has figures of a finished run.
 
     Raises:
-        StageError: there is no such commit, it has no metrics of a finished run, or a file of it is not JSON.
+        StageError: it has none.
     """
-    where = "the workspace" if revision is None else shown(revision)
-    commit = "" if revision is None else commit_of(revision)
-    found: Figures = {}
-    for name in ("reward", "judge", "ppo", "evaluation"):
-        path = f"metrics/{name}.json"
-        text = git("show", f"{commit}:{path}") if commit else _text(Path(path))
-        try:
-            found |= flat(json.loads(text or "{}"), name)
-        except ValueError as error:
-            raise StageError(f"{path} of {where}: not JSON: {error}") from None
-    if not any(key.startswith("evaluation.") for key in found):
-        mend = "name a commit of a finished run" if commit else "run `make repro`"
-        raise StageError(f"{where} has no figures in metrics/evaluation.json; {mend}")
-    return found
+    if not any(key.startswith("evaluation.") for key in one.metrics):
+        raise StageError(f"{name} has no figures in metrics/evaluation.json; {advice}")
+    return one
 
 
-def commit_of(revision: str) -> str:
-    """Return the hash of a commit, branch or tag.
-
-    Raises:
-        StageError: there is none.
-    """
-    found = git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
-    if not found:
-        raise StageError(f"BASE should be a commit, branch or tag of this repository (got {shown(revision)})")
-    return found.split()[-1]
-
-
-def git(*arguments: str) -> str | None:
-    """Return what git prints, or None if it fails."""
-    done = subprocess.run(["git", *arguments], capture_output=True, encoding="utf-8", check=False)  # noqa: S603, S607 (no shell)
-    return done.stdout if done.returncode == 0 else None
-
-
-def _text(path: Path) -> str | None:
-    return path.read_text(encoding="utf-8") if path.is_file() else None
-
-
-def flat(tree: Any, name: str) -> Figures:
-    """Return the numbers of a tree, with the names of their keys joined by points."""
-    if isinstance(tree, dict):
-        return {key: value for inner in tree for key, value in flat(tree[inner], f"{name}.{inner}").items()}
-    return {name: tree} if isinstance(tree, int | float) else {}
-
-
-def of_workspace(figures: Figures) -> Iterator[str]:
+def of_workspace(now: Side) -> Iterator[str]:
     """Yield the lines for the workspace: a row for each figure, and a column for each contestant."""
-    rows = []
+    rows, figures = [], now.metrics
     for one in OF_CONTESTANT:
         values = {name: figures.get(f"evaluation.{name}.{one.key}") for name in CONTESTANTS}
         gain = figures.get(f"{GAIN}.{one.key}", difference(values[REFERENCE], values[TREATMENT]))
@@ -128,18 +88,28 @@ def of_workspace(figures: Figures) -> Iterator[str]:
     reward, judge = (number(figures.get(f"{stage}.accuracy"), 3) for stage in ("reward", "judge"))
     score, steps = number(figures.get("ppo.validation_score"), 2), number(figures.get("ppo.steps"), 0)
     yield f"Held-out accuracy: reward model {reward}, judge {judge}. PPO: {steps} steps, validation score {score}."
-    yield f"[low, high]: {level()} interval of the difference, paired by prompt. It says nothing of other seeds."
+    yield f"[low, high]: {level(now)}interval of the difference, paired by prompt. It says nothing of other seeds."
+    yield from stale(now)
 
 
-def of_change(old: Figures, new: Figures, base: str) -> Iterator[str]:
+def of_change(before: Side, now: Side, base: str) -> Iterator[str]:
     """Yield the lines for two revisions: a row for each figure, with both values and their difference."""
-    rows = []
+    rows, old, new = [], before.metrics, now.metrics
     for one in CHANGED:
-        before, after = old.get(one.key), new.get(one.key)
-        values = [number(before, one.digits), number(after, one.digits), number(difference(before, after), one.digits, "+")]
+        values = [number(value, one.digits) for value in (old.get(one.key), new.get(one.key))]
+        values.append(number(difference(old.get(one.key), new.get(one.key)), one.digits, "+"))
         rows.append([one.title, *values, interval(new, one.bounds)])
     yield table(["", cut(base, 16), "workspace", "change", "[low, high]"], rows)
-    yield f"[low, high]: {level()} interval of the workspace's figure (not of the change), over prompts or pairs."
+    yield f"[low, high]: {level(now)}interval of the workspace's figure (not of the change), over prompts or pairs."
+    if differ := incomparable(before, now):
+        yield f"Not comparable: other {listed([one.what for one in differ])}. `make review BASE={base}` says more."
+    yield from stale(now)
+
+
+def stale(now: Side) -> Iterator[str]:
+    """Yield a line if a setting has changed since the run."""
+    if names := not_run(now):
+        yield f"Stale: {listed(names)} changed in params.yaml since this run. `make repro` runs it."
 
 
 def difference(before: float | None, after: float | None) -> float | None:
@@ -158,9 +128,10 @@ def interval(figures: Figures, bounds: str, digits: int = 3) -> str:
     return "" if low is None or high is None else f"[{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def level() -> str:
-    """Return the level of the intervals in params.yaml, in percent."""
-    return f"{100 * yaml.safe_load(Path('params.yaml').read_text(encoding='utf-8'))['evaluate']['confidence']:g} %"
+def level(now: Side) -> str:
+    """Return the level of the intervals, in percent. It is empty if neither dvc.lock nor params.yaml has it."""
+    value = used(now).get("evaluate.confidence")
+    return f"{100 * value:g} % " if isinstance(value, float) else ""
 
 
 def table(headers: list[str], rows: list[list[str]]) -> str:
@@ -171,12 +142,18 @@ def table(headers: list[str], rows: list[list[str]]) -> str:
 
 def main() -> None:
     """Print the table."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # so that `| head` is no error
     parser = Parser("metrics", description=__doc__)
-    parser.add_argument("base", nargs="?", metavar="BASE", help="a commit, branch or tag to compare with")
+    parser.add_argument("base", nargs="?", metavar="BASE", help="a commit, branch, tag or experiment to compare with")
     base = parser.parse_args().base
     with one_line_errors("metrics"):
-        new = figures_of(None)
-        print("\n".join(of_workspace(new) if base is None else of_change(figures_of(base), new, base)))
+        now = finished(in_workspace(), "the workspace", "run `make repro`")
+        if base is None:
+            lines = of_workspace(now)
+        else:
+            before = finished(at_commit(commit_of(base), base), shown(base), "name a commit of a finished run")
+            lines = of_change(before, now, base)
+        print("\n".join(lines))
 
 
 if __name__ == "__main__":

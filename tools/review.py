@@ -8,25 +8,28 @@ both revisions as `dvc plots diff` draws them. All of it comes from files in git
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from markdown_it import MarkdownIt
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "stages"))
 
+from comparable import incomparable
 from plots_page import write_page
-from review_changes import Side, side
-from review_figures import seeds
+from review_figures import Seeds, seeds
 from review_page import Clone, code, listed_as_code, page_of, prose
+from revisions import Side, asked, at_commit, commit_of, git, in_workspace, is_shallow, used
 from rlhf_sentiment.engine.errors import StageError, first_line, one_line_errors
-from rlhf_sentiment.engine.messages import Parser, shown
+from rlhf_sentiment.engine.messages import Parser
 
 OUT = Path("review")
 SEEDS = Path("docs/results/seeds.csv")
-FILES = ("params.yaml", "dvc.lock", "requirements.txt", "plots/samples.csv")
+_NO_EFFECT = ("seed", "device", "report_to", "checkpoint_every.")
 _STYLE = """<style>
 #review { order: -99; flex-basis: 100%; line-height: 1.4; }
 #review > * { max-width: 100ch; }
@@ -39,16 +42,21 @@ _STYLE = """<style>
 
 def main() -> None:
     """Write review/review.md and review/index.html."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # so that `| head` is no error
     parser = Parser(prog="review", description="Compare a revision with the workspace.")
-    parser.add_argument("base", metavar="BASE", help="the revision before: a branch, a tag or a commit")
+    parser.add_argument("base", metavar="BASE", help="the revision before: a branch, a tag, a commit or an experiment")
     base = parser.parse_args().base
     with one_line_errors("review"):
-        commit = resolved(base)
-        short = _git("rev-parse", "--short", commit).strip()
+        shutil.rmtree(OUT, ignore_errors=True)  # the page of an earlier run must not stay if this run fails
+        commit = commit_of(base)
+        short = git("rev-parse", "--short", commit)
         base = short if commit.startswith(base) else base
         before, after = at_commit(commit, base), in_workspace()
-        clone = Clone(base, _compared(base, commit), _notes(base, commit), _stale(), _processors())
-        page = page_of(clone, before, after, seeds(_read(SEEDS)))
+        clone = Clone(
+            base, _compared(base, commit), [*_notes(base, commit), *_other_tables(base, commit)], _stale(), _processors()
+        )
+        noise = seeds(SEEDS.read_text(encoding="utf-8", errors="replace") if SEEDS.is_file() else "")
+        page = page_of(clone, before, after, noise_of(noise, before, after))
         OUT.mkdir(exist_ok=True)
         (OUT / "review.md").write_text(page, encoding="utf-8")
         write_plots(short, page)
@@ -56,74 +64,65 @@ def main() -> None:
         print(f"review: wrote {OUT}/review.md and {OUT}/index.html")
 
 
-def resolved(base: str) -> str:
-    """Return the hash of the commit that `base` names. A branch may also be one of origin, as in a fresh clone.
+def noise_of(found: Seeds, before: Side, after: Side) -> Seeds:
+    """Return seed noise if the seeds were measured as one of the two revisions, with a sentence on what else differs.
 
-    Raises:
-        StageError: there is no such commit in this clone.
+    Where the dvc.lock of a seed is that of a revision, nothing differs. Otherwise the commit of the seeds has their settings.
     """
-    for name in (base, f"origin/{base}"):
-        try:
-            return _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}").strip()
-        except subprocess.CalledProcessError:
-            continue
-    if _git_says("rev-parse", "--is-inside-work-tree") is None:
-        raise StageError("this folder is not in a git repository; run it in a clone")
-    if _git_says("rev-parse", "--is-shallow-repository") == "true":
-        raise StageError(
-            f"this clone is shallow and lacks {shown(base)}; run `git fetch --unshallow`, or set fetch-depth: 0 in CI"
-        )
-    raise StageError(f"there is no revision {shown(base)}; name a branch, a tag or a commit, as in `make review BASE=main`")
-
-
-def at_commit(commit: str, base: str) -> Side:
-    """Return what a commit says."""
-    names = _git("ls-tree", "-r", "--name-only", commit, "--", "metrics", *FILES).splitlines()
-    return side({name: _git("show", f"{commit}:./{name}") for name in names}, base)
-
-
-def in_workspace() -> Side:
-    """Return what the files of this folder say."""
-    paths = [*sorted(Path("metrics").glob("*.json")), *map(Path, FILES)]
-    return side({path.as_posix(): _read(path) for path in paths if path.is_file()}, "the workspace")
-
-
-def _read(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-
-
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], capture_output=True, check=True)  # noqa: S603, S607 (git of the user)
-    return done.stdout.decode("utf-8", "replace")
-
-
-def _git_says(*arguments: str) -> str | None:
+    if not found.noise or found.locks & {before.lock, after.lock}:
+        return found
     try:
-        return _git(*arguments).strip()
-    except subprocess.CalledProcessError:
-        return None
+        ran = at_commit(commit_of(found.commit), "the seeds")
+    except StageError:
+        return found._replace(noise={}, caveat=f"`{SEEDS}` does not count, as this clone does not have its commit.")
+    fitting = [one for one in (before, after) if not incomparable(ran, one)]
+    if not fitting:
+        names = [name for one in incomparable(ran, after) for name in one.why]
+        return found._replace(
+            noise={}, caveat=f"`{SEEDS}` does not count, as it was measured differently: {listed_as_code(names)}."
+        )
+    others = min((_others(used(ran), used(one)) for one in fitting), key=len)
+    return found._replace(caveat=f"The seeds had other settings: {listed_as_code(others)}.") if others else found
+
+
+def _others(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Return the settings that differ, except those that change no result and the seed."""
+    return [key for key in new if (key not in old or old[key] != new[key]) and not key.startswith(_NO_EFFECT)]
 
 
 def _compared(base: str, commit: str) -> str:
-    (old, old_subject), (new, new_subject) = (
-        _git("log", "-1", "--format=%h %s", one).split(" ", 1) for one in (commit, "HEAD")
-    )
+    (old, old_subject), (new, new_subject) = (git("log", "-1", "--format=%h %s", one).split(" ", 1) for one in (commit, "HEAD"))
     name = code(old) if old == base else f"{code(base)} at {code(old)}"
     return f"Compared: {name} ({prose(old_subject)}) with the workspace at {code(new)} ({prose(new_subject)})."
 
 
 def _notes(base: str, commit: str) -> list[str]:
     lines = []
-    dirty = [line[3:] for line in _git("status", "--porcelain", "--untracked-files=no").splitlines()]
+    dirty = [line[3:] for line in git("status", "--porcelain", "--untracked-files=no").splitlines()]
     if dirty:
         lines.append(f"Uncommitted changes count, too: {listed_as_code(dirty)}.")
-    missing = _git("rev-list", "--count", f"HEAD..{commit}").strip()
-    if missing != "0" and _git_says("rev-parse", "--is-shallow-repository") == "false":
+    missing = git("rev-list", "--count", f"HEAD..{commit}")
+    if missing != "0" and not is_shallow():
         lines.append(
             f"{code(base)} has commits that HEAD lacks: {missing}. They count as changes here. Merge them first, "
             f"or use `BASE=$(git merge-base {base} HEAD)`."
         )
     return lines
+
+
+def _other_tables(base: str, commit: str) -> list[str]:
+    """Return a line on the tables in plots/ that have other columns in a commit. DVC draws those of the workspace alone."""
+    found = []
+    for path in sorted(Path("plots").glob("*.csv")):
+        old = asked("show", f"{commit}:./{path.as_posix()}")
+        with path.open(encoding="utf-8", errors="replace") as file:
+            if old is not None and old.partition("\n")[0].strip() != file.readline().strip():
+                found.append(path.as_posix())
+    return (
+        [f"Tables with other columns than in {code(base)}, whose plots may be of the workspace alone: {listed_as_code(found)}."]
+        if found
+        else []
+    )
 
 
 def _processors() -> list[str]:
@@ -162,7 +161,6 @@ def _modified(change: dict) -> list[str]:
 def write_plots(commit: str, page: str) -> None:
     """Write index.html: the page, and the plots of a commit and of the workspace. It needs no network."""
     text = MarkdownIt("commonmark", {"html": True}).enable("table").render(page).replace("{", "&#123;")  # DVC fills in {names}
-    shutil.rmtree(OUT / "static", ignore_errors=True)
     with tempfile.TemporaryDirectory() as folder:
         template = Path(folder) / "template.html"
         write_page(template)

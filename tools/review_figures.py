@@ -6,11 +6,15 @@ import math
 import re
 import statistics
 from collections import Counter
+from collections.abc import Collection
 from typing import NamedTuple
 
 from scipy import stats
 
+from revisions import finite
+
 BETTER, WORSE, CHANGED, NOISE, SAME = "better", "worse", "changed", "within seed noise", "same"
+APART = "not comparable"
 _HIGHER = {"mean_positive", "positive_ratio", "lexicon_positive", "distinct_2", "effect_size"}
 _HIGHER_ELSEWHERE = {"accuracy", "accuracy_cut", "token_accuracy"}
 _LOWER = {"kl_to_sft", "validation_kl", "loss"}
@@ -23,13 +27,17 @@ class Seeds(NamedTuple):
 
     Attributes:
         runs: the number of seeds that ran at the same commit.
-        commit: the first seven digits of the commit; empty if the file does not have it.
+        commit: the commit; empty if the file does not have it.
         noise: the largest difference between two seeds to expect, by metric; empty with fewer than two seeds.
+        locks: the MD5 of the dvc.lock of each seed.
+        caveat: a sentence on seeds that ran with other settings; empty if there is nothing to say.
     """
 
     runs: int
     commit: str
     noise: dict[str, float]
+    locks: frozenset[str] = frozenset()
+    caveat: str = ""
 
 
 def seeds(text: str) -> Seeds:
@@ -52,16 +60,7 @@ def seeds(text: str) -> Seeds:
         if len(values) > 1:
             t = stats.t.ppf((1 + _CONFIDENCE) / 2, len(values) - 1)
             noise[name] = float(t * math.sqrt(2) * statistics.stdev(values))
-    return Seeds(len(rows), commit[:7], noise)
-
-
-def finite(text: str | None) -> float | None:
-    """Return the number in a cell of a CSV, or None if it holds no finite number."""
-    try:
-        number = float(text or "nan")
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
+    return Seeds(len(rows), commit, noise, frozenset(row.get("lock") or "" for row in rows) - {""})
 
 
 class Figure(NamedTuple):
@@ -69,7 +68,7 @@ class Figure(NamedTuple):
 
     Attributes:
         noise: its seed noise; None if it is unknown.
-        mark: `BETTER`, `WORSE`, `CHANGED` (neither is better), `NOISE` or `SAME`.
+        mark: `BETTER`, `WORSE`, `CHANGED` (neither is better, or seed noise is unknown), `NOISE`, `SAME` or `APART`.
     """
 
     name: str
@@ -79,9 +78,12 @@ class Figure(NamedTuple):
     mark: str
 
 
-def figures(before: dict[str, float], after: dict[str, float], noise: dict[str, float]) -> list[Figure]:
-    """Return the metrics that both revisions have, in the order of the files."""
-    return [figure(name, before[name], value, noise.get(name)) for name, value in after.items() if name in before]
+def figures(
+    before: dict[str, float], after: dict[str, float], noise: dict[str, float], other: Collection[str] = ()
+) -> list[Figure]:
+    """Return the metrics that both revisions have, in the order of the files. Those in `other` are measured differently."""
+    found = [figure(name, before[name], value, noise.get(name)) for name, value in after.items() if name in before]
+    return [one._replace(mark=APART) if one.name in other and one.mark != SAME else one for one in found]
 
 
 def figure(name: str, before: float, after: float, noise: float | None) -> Figure:
@@ -90,7 +92,7 @@ def figure(name: str, before: float, after: float, noise: float | None) -> Figur
         mark = SAME
     elif noise is not None and abs(after - before) <= noise:
         mark = NOISE
-    elif direction(name) == 0:
+    elif direction(name) == 0 or noise is None:
         mark = CHANGED
     else:
         mark = BETTER if (after - before) * direction(name) > 0 else WORSE

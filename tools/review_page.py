@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 
 from tabulate import tabulate
 
-from review_changes import NEW, REMOVED, Answer, Rerun, Side, answers, incomparable, other_judge, reruns
-from review_figures import BETTER, CHANGED, NOISE, SAME, WORSE, Figure, Seeds, bounds, figures, interval
-from rlhf_sentiment.engine.messages import cut, escaped, visible
+from comparable import Difference, apart, incomparable, other_judge
+from review_changes import NEW, REMOVED, Answer, Rerun, answers, reruns
+from review_figures import APART, BETTER, CHANGED, NOISE, SAME, WORSE, Figure, Seeds, bounds, figures, interval
+from revisions import Side
+from rlhf_sentiment.engine.messages import cut, escaped, listed, visible
 
 MARKER = "<!-- written by make review -->"  # by which a comment is found again
 SENTIMENT, KL = "evaluation.rlhf.mean_positive", "evaluation.rlhf.kl_to_sft"
@@ -55,14 +57,15 @@ class Clone(NamedTuple):
 
 def page_of(clone: Clone, before: Side, after: Side, noise: Seeds) -> str:
     """Return the review of two revisions in Markdown."""
-    ran = reruns(before, after)
+    ran, differ = reruns(before, after), incomparable(before, after)
+    stale = "Stale, so run `make repro` first. " if clone.stale else ""
     parts = [
         f"{MARKER}\n# Review against {code(clone.base)}",
-        f"**{verdict(clone.base, before, after, noise)}**{_caution(before, after)}",
-        _bullets([*_warnings(before, after, clone.stale), *clone.notes]),
+        f"**{stale}{verdict(clone.base, before, after, noise, differ)}**",
+        _bullets([*_warnings(before, after, differ, clone.stale), *clone.notes]),
         clone.compared,
-        f"## Metrics\n\n{_metrics(clone.base, before, after, noise)}",
-        f"## Params\n\n{_params(clone.base, before.params, after.params)}",
+        f"## Metrics\n\n{_metrics(clone.base, before, after, noise, differ)}",
+        f"## Params\n\n{_params(clone.base, before.params, after.params, differ)}",
         f"## Stages that reran\n\n{_stages(ran)}",
         f"## Arithmetic and machine\n\n{_bullets(_arithmetic(before, after, ran, clone.processors))}",
         f"## Answers of the RLHF model\n\n{_answers(clone.base, before, after)}",
@@ -71,7 +74,7 @@ def page_of(clone: Clone, before: Side, after: Side, noise: Seeds) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def verdict(base: str, before: Side, after: Side, noise: Seeds) -> str:
+def verdict(base: str, before: Side, after: Side, noise: Seeds, differ: Sequence[Difference] = ()) -> str:
     """Return whether judged sentiment improved, by how much, against which seed noise, and at which KL."""
     old, new = before.metrics.get(SENTIMENT), after.metrics.get(SENTIMENT)
     if new is None:
@@ -82,14 +85,18 @@ def verdict(base: str, before: Side, after: Side, noise: Seeds) -> str:
     if before == after:
         return f"Nothing that is measured differs from {code(base)}: {is_now}"
     (one,) = figures({SENTIMENT: old}, {SENTIMENT: new}, noise.noise)
+    went = f"mean P(positive) of the RLHF model went from {old:.6g} to {new:.6g}{_at_kl(before, after)}."
+    if others := [one.what for one in differ if apart([one], SENTIMENT)]:
+        return f"Not comparable (other {listed(others)}): {went}"
     if one.mark == SAME:
         return f"Judged sentiment is the same: {is_now}"
-    by, limit = f"{abs(new - old):.4g}", f"{one.noise or 0:.4g}"
-    went = f"mean P(positive) of the RLHF model went from {old:.6g} to {new:.6g}{_at_kl(before, after)}."
+    if one.noise is None:
+        return f"Judged sentiment changed by {new - old:+.4g}; seed noise is unknown: {went}"
+    by, limit = f"{abs(new - old):.4g}", f"{one.noise:.4g}"
     if one.mark == NOISE:
         return f"Judged sentiment changed by {by}, which is within seed noise ({limit}): {went}"
-    beyond = "but seed noise is unknown" if one.noise is None else f"which is beyond seed noise ({limit})"
-    return f"Judged sentiment {'improved' if one.mark == BETTER else 'worsened'} by {by}, {beyond}: {went}"
+    verb = "improved" if one.mark == BETTER else "worsened"
+    return f"Judged sentiment {verb} by {by}, which is beyond seed noise ({limit}): {went}"
 
 
 def _at_kl(before: Side, after: Side) -> str:
@@ -99,16 +106,10 @@ def _at_kl(before: Side, after: Side) -> str:
     return f", at a KL of {new:.4g} nats per response" + (f" (before: {old:.4g})" if old not in (None, new) else "")
 
 
-def _caution(before: Side, after: Side) -> str:
-    measured = incomparable(before.params, after.params)
-    return " The two are not comparable, because they were measured differently." if measured else ""
-
-
-def _warnings(before: Side, after: Side, stale: dict[str, list[str]]) -> list[str]:
-    differ = incomparable(before.params, after.params)
-    lines = [f"**Not comparable:** {listed_as_code(keys)} changed, and so did the {what}." for what, keys in differ.items()]
-    if "judge" not in differ and other_judge(before, after):
-        lines.append("The judge has other bytes (`models/judge`), though its settings are the same. Compare with care.")
+def _warnings(before: Side, after: Side, differ: Sequence[Difference], stale: dict[str, list[str]]) -> list[str]:
+    lines = [f"**Not comparable:** the {one.what} changed ({listed_as_code(one.why)})." for one in differ]
+    if other_judge(before, after) and "judge" not in [one.what for one in differ]:
+        lines.append("The judge has other bytes (`models/judge`), though its inputs are the same. Compare with care.")
     if stale:
         named = [f"{code(stage)} ({listed_as_code(causes, 2)})" for stage, causes in stale.items()]
         lines.append(
@@ -117,17 +118,20 @@ def _warnings(before: Side, after: Side, stale: dict[str, list[str]]) -> list[st
     return lines
 
 
-def _metrics(base: str, before: Side, after: Side, noise: Seeds) -> str:
-    shown = [one for one in figures(before.metrics, after.metrics, noise.noise) if not interval(one.name)]
+def _metrics(base: str, before: Side, after: Side, noise: Seeds, differ: Sequence[Difference]) -> str:
+    other = {name for name in after.metrics if apart(differ, name)}
+    shown = [one for one in figures(before.metrics, after.metrics, noise.noise, other) if not interval(one.name)]
     if before.metrics == after.metrics:
-        return f"All {len(shown)} are the same." if shown else "None."
+        return f"All {len(shown)} are the same, and so are the bounds of their intervals." if shown else "None."
     headline = sorted((one for one in shown if one.name in HEADLINE), key=lambda one: HEADLINE.index(one.name))
-    others = [one for one in shown if one.name not in HEADLINE and one.mark in (BETTER, WORSE, CHANGED)]
+    others = [one for one in shown if one.name not in HEADLINE and one.mark in (BETTER, WORSE, CHANGED, APART)]
     count = Counter(one.mark for one in shown)
-    counted = ", ".join(f"{count[mark]} {mark}" for mark in (BETTER, WORSE, CHANGED, NOISE, SAME) if count[mark])
+    counted = ", ".join(f"{count[mark]} {mark}" for mark in (BETTER, WORSE, CHANGED, APART, NOISE, SAME) if count[mark])
     parts = [
         _table(base, before, after, headline, noise),
-        f"Of {len(shown)} metrics: {counted}. Brackets are intervals over prompts. {_noise(noise)}" if shown else "",
+        f"Of {len(shown)} metrics: {counted}. Brackets are intervals, whose bounds are not counted. {_noise(noise)}"
+        if shown
+        else "",
         _folded(f"{len(others)} more metrics that changed", _table(base, before, after, others, noise)) if others else "",
         _one_sided(base, _lacking(after.metrics, before.metrics), _lacking(before.metrics, after.metrics)),
     ]
@@ -136,12 +140,12 @@ def _metrics(base: str, before: Side, after: Side, noise: Seeds) -> str:
 
 def _noise(noise: Seeds) -> str:
     if not noise.noise:
-        return "Seed noise is unknown, so a mark may be chance: `make seeds N=5` measures it."
-    at = f", commit {code(noise.commit)}" if noise.commit else ""
+        return f"{noise.caveat} Seed noise is unknown, so a change may be chance: `make seeds N=5` measures it.".strip()
+    at = f", commit {code(noise.commit[:7])}" if noise.commit else ""
     return (
         "*Seed noise*: two seeds of the same settings differ by at most t·√2·s in 95 % of the cases "
-        f"({noise.runs} seeds, `docs/results/seeds.csv`{at})."
-    )
+        f"({noise.runs} seeds, `docs/results/seeds.csv`{at}). {noise.caveat}"
+    ).strip()
 
 
 def _table(base: str, before: Side, after: Side, rows: list[Figure], noise: Seeds) -> str:
@@ -154,7 +158,7 @@ def _table(base: str, before: Side, after: Side, rows: list[Figure], noise: Seed
             "now": _value(one.name, one.after, after),
             "change": "0" if one.mark == SAME else f"{one.after - one.before:+.4g}",
             "seed noise": "unknown" if one.noise is None else f"{one.noise:.4g}",
-            "mark": f"**{one.mark}**" if one.mark in (BETTER, WORSE) else one.mark,
+            "mark": f"**{one.mark}**" if one.mark in (BETTER, WORSE, APART) else one.mark,
         }
         for one in rows
     ]
@@ -168,8 +172,8 @@ def _value(name: str, value: float, one: Side) -> str:
     return f"{value:.6g}" + (f" [{around[0]:.3g}, {around[1]:.3g}]" if around else "")
 
 
-def _params(base: str, old: dict[str, Any], new: dict[str, Any]) -> str:
-    matter = [key for keys in incomparable(old, new).values() for key in keys]
+def _params(base: str, old: dict[str, Any], new: dict[str, Any], differ: Sequence[Difference]) -> str:
+    matter = {name for one in differ for name in one.why} & old.keys()
     changed = [key for key, value in new.items() if key in old and old[key] != value]
     rows = [{"setting": code(key), code(base): code(_shown(old[key])), "now": code(_shown(new[key]))} for key in changed]
     if matter:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+import revisions
 from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.engine.messages import shown
 from rlhf_sentiment.engine.outputs import writing
@@ -136,14 +137,8 @@ def numbers(folder: Path) -> dict[str, float]:
     """Return the numbers of the metrics files in a folder, such as `evaluation.rlhf.mean_positive`."""
     found: dict[str, float] = {}
     for file in sorted(folder.glob("*.json")):
-        found |= _flat(file.stem, json.loads(file.read_text(encoding="utf-8")))
+        found |= revisions.numbers(json.loads(file.read_text(encoding="utf-8")), f"{file.stem}.")
     return found
-
-
-def _flat(name: str, value: Any) -> dict[str, float]:
-    if isinstance(value, dict):
-        return {key: number for inner in value for key, number in _flat(f"{name}.{inner}", value[inner]).items()}
-    return {name: value} if isinstance(value, int | float) and not isinstance(value, bool) else {}
 
 
 def curves_of(ran: Path, seed: int) -> pd.DataFrame:
