@@ -40,7 +40,7 @@ MEASURES = (
         _OF_ANSWERS,
     ),
     Measure("sampling of the answers", (), r"generation\.(max_new_tokens|temperature|top_p)", _OF_ANSWERS),
-    Measure("base model", ("models/base",), "", _OF_ANSWERS),
+    Measure("base model", ("models/base",), "", r"evaluation\..*\.perplexity"),
     Measure(
         "judge",
         ("models/judge",),
