@@ -26,14 +26,16 @@ from rlhf_sentiment.engine.errors import StageError
 from .conftest import ROOT, World, assert_names
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-# A pipeline of two stages that DVC runs in a second. `train` writes a line a step, and stops at a signal.
+# A pipeline that DVC runs in a second. `train` writes a line a step, and stops at a signal. After the first step of seed 2, it
+# waits until the file GATE is there.
 TRAIN = """
 import json, os, signal, sys, time, yaml
 seed = yaml.safe_load(open("params.yaml"))["seed"]
 log = open(os.path.join(os.environ["DVC_ROOT"], "runs/trained"), "a")
 signal.signal(signal.SIGINT, lambda *_: sys.exit("train: stopped"))
 for step in range(3):
-    time.sleep(float(os.environ.get("STEP", "0")) * (seed == 2))
+    while step and seed == 2 and not os.path.exists(os.environ["GATE"]):
+        time.sleep(0.05)
     print(seed, step, file=log, flush=True)
 if seed == 13:
     sys.exit("train: 13 is unlucky")
@@ -101,8 +103,8 @@ def test_the_copy_has_edits_and_ignored_files_and_the_workspace_stays(small: Wor
     assert json.loads((small / "metrics/evaluation.json").read_text()) == {"improvement_over_sft": {"mean_positive": 0.3}}
 
 
-def start(world: World, *words: str, step: float = 0) -> subprocess.Popen[str]:
-    environment = world.environment() | {"STEP": str(step)}
+def start(world: World, *words: str, gate: str = "params.yaml") -> subprocess.Popen[str]:
+    environment = world.environment() | {"GATE": str(world / gate)}
     return subprocess.Popen(
         [sys.executable, "-c", f"import sys; sys.path.insert(0, 'tools'); {RUN}", *words],
         cwd=world.folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -147,18 +149,21 @@ def test_a_failed_seed_does_not_lose_the_others_and_what_ran_is_not_run_again(sm
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.thorough), signal.SIGKILL])
 def test_a_run_that_is_stopped_or_killed_goes_on(small: World, number: signal.Signals) -> None:
     """After SIGINT and SIGTERM nothing works any more. After SIGKILL the next run waits for the dvc that is left."""
-    process = start(small, "1", "2", step=3 if number == signal.SIGKILL else 0.5)
+    process = start(small, "1", "2", gate="runs/gate")
     wait_for(lambda: "2 0" in steps(small))
     process.send_signal(number)
     said = process.communicate()[0] if number != signal.SIGKILL else ""
     assert process.wait() == (-number if number == signal.SIGKILL else 128 + number), said
-    if number != signal.SIGKILL:
+    again = start(small, "1", "2")
+    assert again.stdout
+    if number == signal.SIGKILL:
+        assert "waits for an earlier run" in again.stdout.readline()
+        (small / "runs/gate").touch()
+    else:
         assert f"stopped by {number.name}" in said.splitlines()[-1]
-        time.sleep(1)
-        assert "2 2" not in steps(small)
-    said = start(small, "1", "2").communicate()[0]
+    said = again.communicate()[0]
     assert said.splitlines()[-1] == "[]", said
-    assert ("waits for an earlier run" in said) == (number == signal.SIGKILL)
+    assert "waits for an earlier run" not in said
     assert steps(small).count("1 0") == 1
     assert steps(small).count("2 2") == 1, "a dvc that was left finished its seed, or the new one did"
 
