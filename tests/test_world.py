@@ -332,8 +332,9 @@ def test_experiments_run_and_dvc_compares_commits_without_a_cache(world: World, 
         assert 15 < len(lines) <= 70
         assert max(map(len, lines)) <= 120
     assert "rlhf - sft: mean P(positive)" in clone.run("python", "tools/metrics.py", "HEAD~1")
-    (experiment,) = [line for line in world.run("python", "tools/experiments.py", "-n", "2").splitlines() if "three" in line]
-    assert_names(experiment, "done", "steps=3")
+    row, below = [line for line in world.run("python", "tools/experiments.py", "-n", "2").splitlines() if "three" in line]
+    assert_names(row, "done", "see below")
+    assert_names(below, "ppo.steps=3", "ppo.learning_rate=1e-05")
     assert "dvc exp run -S ppo.steps=200" in clone.run("python", "tools/experiments.py")
     page = clone.run("dvc", "plots", "diff", "HEAD~1")
     assert "index.html" in page
