@@ -173,7 +173,7 @@ def write_plots(commit: str, page: str) -> None:
 
 
 def _dvc(*arguments: str) -> str:
-    done = subprocess.run(["dvc", *arguments], capture_output=True, text=True, check=False)  # noqa: S603, S607 (as users call it)
+    done = subprocess.run([sys.executable, "-m", "dvc", *arguments], capture_output=True, text=True, check=False)  # noqa: S603 (no shell)
     if done.returncode:
         raise StageError(f"dvc {arguments[0]}: {first_line(Exception(done.stderr.rpartition('ERROR: ')[2]))}")
     return done.stdout
