@@ -23,12 +23,12 @@ from transformers import (
     TrainingArguments,
 )
 
+from rlhf_sentiment.engine.arithmetic import Computing
 from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.engine.inputs import require
 from rlhf_sentiment.engine.messages import shown
-from rlhf_sentiment.engine.params import Device, Seed, Settings
 from rlhf_sentiment.engine.records import read_rows
-from rlhf_sentiment.models.devices import make_deterministic, quiet, resolve_device
+from rlhf_sentiment.models.devices import quiet, set_up
 from rlhf_sentiment.models.loading import load_policy, load_tokenizer, save
 from rlhf_sentiment.models.tokens import encode, ending, habits, letters
 from rlhf_sentiment.settings.base import BaseSettings
@@ -41,11 +41,9 @@ WRITES = ["models/base"]
 EOS, PAD = "<|endoftext|>", "<|pad|>"
 
 
-class Params(Settings):
+class Params(Computing):
     """The settings that this stage loads."""
 
-    seed: Seed
-    device: Device
     checkpoint_every: CheckpointEvery
     base: BaseSettings
 
@@ -53,8 +51,7 @@ class Params(Settings):
 def main(params: Params) -> str:
     """Run the stage, and return the end of its last line."""
     quiet()
-    make_deterministic(params.seed)
-    device = resolve_device(params.device)
+    device = set_up(params, "base")
     kept = Checkpoints("base", params, READS, params.checkpoint_every.base)
     if params.base.model == "scratch":
         texts = [row["text"] for row in read_rows(READS[0], {"text": str})]

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import torch
 
-from rlhf_sentiment.engine.params import Device, Seed, Settings
+from rlhf_sentiment.engine.arithmetic import Computing
 from rlhf_sentiment.engine.records import Row, read_json, read_table, write_metrics, write_table
 from rlhf_sentiment.engine.tracking import log_table
 from rlhf_sentiment.evaluation.contestants import CONTESTANTS
@@ -29,7 +29,7 @@ from rlhf_sentiment.evaluation.plots import draw
 from rlhf_sentiment.evaluation.report import headline, markdown, publish
 from rlhf_sentiment.evaluation.samples import Samples, read_samples
 from rlhf_sentiment.evaluation.statistics import comparisons
-from rlhf_sentiment.models.devices import make_deterministic, quiet, resolve_device
+from rlhf_sentiment.models.devices import quiet, set_up
 from rlhf_sentiment.settings.evaluate import EvaluateSettings
 from rlhf_sentiment.settings.ppo import RolloutSettings
 
@@ -73,11 +73,9 @@ WRITES = [
 ]
 
 
-class Params(Settings):
+class Params(Computing):
     """The settings that the stage reads."""
 
-    seed: Seed
-    device: Device
     ppo: RolloutSettings
     evaluate: EvaluateSettings
 
@@ -109,8 +107,7 @@ class Inputs(NamedTuple):
 def main(params: Params) -> str:
     """Judge the answers, and write the figures, the plots and the report."""
     quiet()
-    make_deterministic(params.seed)
-    device = resolve_device(params.device)
+    device = set_up(params, "evaluate")
     inputs = read_inputs(params.evaluate)
     judged = judge(params.evaluate, inputs.exam, inputs.samples, device)
     result, warnings = measure(params, inputs, judged, device)

@@ -10,8 +10,8 @@ from rlhf_sentiment.engine.start import stage  # isort: split
 import numpy as np
 
 from rlhf_sentiment.data.text import cut_words
+from rlhf_sentiment.engine.arithmetic import Arithmetic
 from rlhf_sentiment.engine.errors import StageError
-from rlhf_sentiment.engine.params import Settings
 from rlhf_sentiment.engine.records import read_rows, write_metrics
 from rlhf_sentiment.evaluation.classifier import Judge, examine, examine_both, is_negated
 from rlhf_sentiment.settings.judge import JudgeSettings
@@ -20,7 +20,7 @@ READS = ["data/prepared/labelled.jsonl"]
 WRITES = ["models/judge", "reports/judge.json", "metrics/judge.json"]
 
 
-class Params(Settings):
+class Params(Arithmetic):
     """The settings that the stage reads."""
 
     judge: JudgeSettings

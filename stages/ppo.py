@@ -9,11 +9,11 @@ PPO trains on the prompts of the train split, and measures on those of the valid
 from rlhf_sentiment.engine.start import stage  # isort: split
 
 from rlhf_sentiment.engine import tracking
+from rlhf_sentiment.engine.arithmetic import Computing
 from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.engine.messages import mend_of
-from rlhf_sentiment.engine.params import Device, Seed, Settings
 from rlhf_sentiment.engine.records import read_rows, write_metrics, write_table
-from rlhf_sentiment.models.devices import make_deterministic, quiet, resolve_device
+from rlhf_sentiment.models.devices import quiet, set_up
 from rlhf_sentiment.models.loading import load_reward_model, load_tokenizer, save
 from rlhf_sentiment.ppo.loop import actors_of, make_accelerator, prompts_of, train_policy
 from rlhf_sentiment.rewards import reward_of_model
@@ -26,11 +26,9 @@ READS = ["models/sft", "models/reward", "data/prepared/prompts.jsonl"]
 WRITES = ["models/ppo", "reports/ppo.json", "metrics/ppo.json", "plots/ppo.csv", "plots/ppo_validation.csv"]
 
 
-class Params(Settings):
+class Params(Computing):
     """The settings that this stage loads."""
 
-    seed: Seed
-    device: Device
     checkpoint_every: CheckpointEvery
     ppo: PPOSettings
 
@@ -38,8 +36,7 @@ class Params(Settings):
 def main(params: Params) -> str:
     """Run the stage, and return the end of its last line."""
     quiet()
-    make_deterministic(params.seed)
-    settings, device = params.ppo, resolve_device(params.device)
+    settings, device = params.ppo, set_up(params, "ppo")
     accelerator = make_accelerator(device)
     if accelerator.num_processes > 1:
         raise StageError(f"started as {accelerator.num_processes} processes, but PPO needs one; use `python stages/ppo.py`")

@@ -7,9 +7,9 @@ score is read at the last token, which is EOS except in truncated texts.
 
 from rlhf_sentiment.engine.start import stage  # isort: split
 
-from rlhf_sentiment.engine.params import Device, Seed, Settings
+from rlhf_sentiment.engine.arithmetic import Computing
 from rlhf_sentiment.engine.records import read_rows, write_metrics, write_table
-from rlhf_sentiment.models.devices import make_deterministic, quiet, resolve_device
+from rlhf_sentiment.models.devices import quiet, set_up
 from rlhf_sentiment.models.loading import load_reward_model, load_tokenizer, save
 from rlhf_sentiment.reward_model import train_reward
 from rlhf_sentiment.settings.checkpoint_every import CheckpointEvery
@@ -20,11 +20,9 @@ READS = ["models/sft", "data/prepared/preferences.jsonl"]
 WRITES = ["models/reward", "reports/reward.json", "metrics/reward.json", "plots/reward.csv"]
 
 
-class Params(Settings):
+class Params(Computing):
     """The settings that this stage loads."""
 
-    seed: Seed
-    device: Device
     checkpoint_every: CheckpointEvery
     reward: RewardSettings
 
@@ -32,9 +30,9 @@ class Params(Settings):
 def main(params: Params) -> str:
     """Run the stage, and return the end of its last line."""
     quiet()
-    make_deterministic(params.seed)
+    device = set_up(params, "reward")
     kept = Checkpoints("reward", params, READS, params.checkpoint_every.reward)
-    model = load_reward_model("models/sft", resolve_device(params.device), new_head=True)
+    model = load_reward_model("models/sft", device, new_head=True)
     tokenizer = load_tokenizer("models/sft")
     pairs = read_rows(READS[1], dict.fromkeys(("prompt", "chosen", "rejected", "split"), str))
     curve, figures = train_reward(model, tokenizer, pairs, params.reward, params.seed, kept, READS[1])

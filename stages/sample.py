@@ -8,11 +8,11 @@ and have PPO's temperature. Its KL from the reference is measured on its rollout
 from rlhf_sentiment.engine.start import stage  # isort: split
 
 from rlhf_sentiment.data.prompts import read_prompts
+from rlhf_sentiment.engine.arithmetic import Computing
 from rlhf_sentiment.engine.errors import StageError
-from rlhf_sentiment.engine.params import Device, Seed, Settings
 from rlhf_sentiment.engine.records import read_rows, write_metrics, write_rows
 from rlhf_sentiment.evaluation.contestants import CONTESTANTS
-from rlhf_sentiment.models.devices import make_deterministic, quiet, resolve_device
+from rlhf_sentiment.models.devices import quiet, set_up
 from rlhf_sentiment.models.forward import room_of
 from rlhf_sentiment.models.loading import load_policy, load_tokenizer
 from rlhf_sentiment.models.tokens import encode
@@ -28,11 +28,9 @@ READS = {name: [one.folder, "data/prepared/prompts.jsonl", "data/hashes/sample.j
 WRITES = {name: [one.answers, *([one.rollouts] if one.rollouts else []), one.counts] for name, one in CONTESTANTS.items()}
 
 
-class Params(Settings):
+class Params(Computing):
     """The settings that the stage reads."""
 
-    seed: Seed
-    device: Device
     ppo: RolloutSettings
     generation: GenerationSettings
     evaluate: Questions
@@ -42,8 +40,7 @@ def main(params: Params, name: str) -> str:
     """Let one contestant answer the prompts."""
     quiet()
     forget_recorded()  # PPO's checkpoints, once DVC has recorded its outs
-    make_deterministic(params.seed)
-    contestant, device, asked = CONTESTANTS[name], resolve_device(params.device), params.evaluate
+    contestant, device, asked = CONTESTANTS[name], set_up(params, "sample"), params.evaluate
     model, tokenizer = load_policy(contestant.folder, device), load_tokenizer(contestant.folder)
 
     # A prompt must leave positions for a response. All contestants have one tokenizer and the same number of positions, so

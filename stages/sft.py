@@ -9,10 +9,10 @@ from rlhf_sentiment.engine.start import stage  # isort: split
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
+from rlhf_sentiment.engine.arithmetic import Computing
 from rlhf_sentiment.engine.errors import StageError
-from rlhf_sentiment.engine.params import Device, Seed, Settings
 from rlhf_sentiment.engine.records import read_rows, write_metrics, write_table
-from rlhf_sentiment.models.devices import make_deterministic, quiet, resolve_device
+from rlhf_sentiment.models.devices import quiet, set_up
 from rlhf_sentiment.models.loading import load_policy, load_tokenizer, refuse_longer, save
 from rlhf_sentiment.models.tokens import encode_example
 from rlhf_sentiment.settings.checkpoint_every import CheckpointEvery
@@ -24,11 +24,9 @@ READS = ["models/base", "data/prepared/sft.jsonl"]
 WRITES = ["models/sft", "reports/sft.json", "metrics/sft.json", "plots/sft.csv"]
 
 
-class Params(Settings):
+class Params(Computing):
     """The settings that this stage loads."""
 
-    seed: Seed
-    device: Device
     checkpoint_every: CheckpointEvery
     sft: SFTSettings
 
@@ -36,8 +34,7 @@ class Params(Settings):
 def main(params: Params) -> str:
     """Run the stage, and return the end of its last line."""
     quiet()
-    make_deterministic(params.seed)
-    device = resolve_device(params.device)
+    device = set_up(params, "sft")
     kept = Checkpoints("sft", params, READS, params.checkpoint_every.sft)
     model, tokenizer = load_policy("models/base", device), load_tokenizer("models/base")
 

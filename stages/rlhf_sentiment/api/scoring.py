@@ -16,7 +16,7 @@ from ..engine.inputs import require
 from ..engine.messages import shown
 from ..engine.records import read_rows
 from ..evaluation.contestants import CONTESTANTS, REFERENCE
-from ..models.devices import make_deterministic, quiet, resolve_device
+from ..models.devices import prepare_device, quiet, set_up
 from ..models.loading import load_reward_model, load_tokenizer, save
 from ..models.tokens import encode_example
 from ..reward_model import score, train_reward
@@ -71,8 +71,7 @@ class RewardModel:
         pairs = pairs_of_dataset(dataset)
         warn_of_few([row for row in pairs if row["split"] in ("train", "validation")])
         quiet()
-        make_deterministic(self.config.seed)
-        model = load_reward_model("models/sft", resolve_device(self.config.device), new_head=True)
+        model = load_reward_model("models/sft", set_up(self.config, "train_reward_model"), new_head=True)
         tokenizer = load_tokenizer("models/sft")
         no_checkpoints = Checkpoints("reward", self.config, [], every=None)
         settings, seed = self.config.reward, self.config.seed
@@ -166,7 +165,7 @@ class RewardModel:
             require_repository(self.config, "models/reward")
             warn_of_other_settings(self.config, (*UP_TO_SFT, "reward"))
             quiet()
-            device = resolve_device(self.config.device)
+            device = prepare_device(self.config, "RewardModel")
             self._loaded = load_reward_model("models/reward", device), load_tokenizer("models/reward")
         return self._loaded
 

@@ -13,7 +13,7 @@ from ..data.prompts import at_least_one, texts
 from ..engine.errors import StageError
 from ..engine.messages import shown
 from ..engine.records import read_rows
-from ..models.devices import make_deterministic, quiet, resolve_device
+from ..models.devices import quiet, set_up
 from ..models.loading import load_tokenizer, save
 from ..ppo.loop import actors_of, make_accelerator, prompts_of, train_policy
 from ..rewards import Reward, reward_of_model, reward_of_texts
@@ -112,8 +112,7 @@ def train_ppo(config: RLHFConfig, reward: RewardFunction | RewardModel) -> Tuned
     if isinstance(reward, type) or not (callable(reward) or isinstance(reward, RewardModel)):
         raise StageError(f"reward should be a function of prompts and responses, or a RewardModel (got {shown(reward)})")
     quiet()
-    make_deterministic(config.seed)
-    settings, device, tokenizer = config.ppo, resolve_device(config.device), load_tokenizer("models/sft")
+    settings, device, tokenizer = config.ppo, set_up(config, "train_ppo"), load_tokenizer("models/sft")
     if isinstance(reward, RewardModel):
         if reward.tokenizer.get_vocab() != tokenizer.get_vocab():
             raise StageError("the reward model has another tokenizer than models/sft")

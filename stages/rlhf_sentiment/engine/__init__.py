@@ -1,6 +1,7 @@
 """How a stage runs, from the command line to complete outputs. No module imports another subpackage.
 
 start        the first import of every script
+arithmetic   the variables that fix how numpy and torch compute
 stage        the command line, the first and last line, the exit status
 errors       errors that become one line
 params       params.yaml, read and checked

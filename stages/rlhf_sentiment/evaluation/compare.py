@@ -13,7 +13,7 @@ from ..engine.inputs import require
 from ..engine.messages import cut, shown
 from ..engine.progress import progress_bar
 from ..engine.records import Row, read_rows
-from ..models.devices import make_deterministic, quiet, resolve_device
+from ..models.devices import quiet, set_up
 from ..models.forward import room_of
 from ..models.loading import load_policy, load_tokenizer
 from ..models.tokens import encode, habits
@@ -61,8 +61,7 @@ def compare(params: Params, prompts: Sequence[str], samples: int) -> Compared:
     for path in (*(one.folder for one in CONTESTANTS.values()), "models/judge", _PROMPTS):
         require(Path(path))
     quiet()
-    make_deterministic(params.seed)
-    device, judge = resolve_device(params.device), Judge.load("models/judge")
+    device, judge = set_up(params, "compare"), Judge.load("models/judge")
     asked, rows, cautions = list(dict.fromkeys(prompts)), list[Row](), list[str]()
     for contestant in progress_bar(CONTESTANTS.values(), desc="answers", unit=" models", leave=False):
         model, tokenizer = load_policy(contestant.folder, device), load_tokenizer(contestant.folder)

@@ -12,7 +12,38 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import logging as transformers_logging
 
+from ..engine.arithmetic import Computing, loaded_before
 from ..engine.errors import StageError
+from ..engine.messages import warn
+from .products import use_onednn
+
+
+def set_up(settings: Computing, name: str) -> torch.device:
+    """Seed every random generator, and return the device of `prepare_device`."""
+    make_deterministic(settings.seed)
+    return prepare_device(settings, name)
+
+
+def prepare_device(settings: Computing, name: str) -> torch.device:
+    """Fix how torch computes in this process, and return the device. Portable arithmetic is the CPU's.
+
+    Args:
+        settings: the settings of arithmetic and of the device.
+        name: the stage, for warnings.
+
+    Raises:
+        StageError: this machine has no such device.
+    """
+    if settings.threads != "auto":
+        torch.set_num_threads(settings.threads)
+    if settings.arithmetic == "fast":
+        return resolve_device(settings.device)
+    if libraries := loaded_before(settings):
+        how = "in a notebook, restart the kernel and import rlhf_sentiment first"
+        warn(name, f"{' and '.join(libraries)} was loaded before arithmetic: portable took effect, so bytes may differ; {how}")
+    if reason := use_onednn():
+        warn(name, f"{reason}, so products are slower and bytes may differ; install the torch of requirements.txt")
+    return torch.device("cpu")
 
 
 def resolve_device(name: str) -> torch.device:

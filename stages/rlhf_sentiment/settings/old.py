@@ -66,6 +66,7 @@ def modern(old: Tree, base: Tree) -> Converted:
         done.lines.append(f"{cut(name)} {_written(value)} {_outcome(name, values)}")
     _fit_micro_batch(done, base)
     _keep_rates(done, named, base)
+    _compute_fast(done)
     unset = [name for name, value in old.items() if value is None and plain(name) in RENAMED]
     done.lines.extend(f"{cut(name)} null {_unset(name, done, base)}" for name in unset)
     return done
@@ -123,6 +124,21 @@ def _keep_rates(done: Converted, old: Tree, base: Tree) -> None:
     if kept and "ppo.learning_rate" in done.values and {"per_device_train_batch_size", "num_train_epochs"} & old.keys():
         values = either([f"{key} keeps {_written(_at(base, key))}" for key in kept], "and")
         done.lines.append(f"{values}; {done.sources['ppo.learning_rate']} is for PPO only")
+
+
+def _compute_fast(done: Converted) -> None:
+    """Set `arithmetic: fast` where the old settings need it: for a GPU, for bfloat16, and for large pretrained models."""
+    needs = [
+        key
+        for key, portable in (("device", ("auto", "cpu")), ("ppo.dtype", ("float32",)), ("base.model", ("scratch",)))
+        if done.values.get(key, portable[0]) not in portable
+    ]
+    if needs:
+        done.values.update(arithmetic="fast", threads="auto")
+        done.sources.update(dict.fromkeys(("arithmetic", "threads"), done.sources[needs[0]]))
+        done.lines.append(
+            f"arithmetic becomes fast, because of {needs[0]} {_written(done.values[needs[0]])}; threads becomes auto"
+        )
 
 
 def _at(tree: Tree, key: str) -> Any:

@@ -5,8 +5,8 @@ from typing import Self
 
 from pydantic import model_validator
 
+from ..engine.arithmetic import Computing
 from ..engine.inputs import whence
-from ..engine.params import Device, Seed, Settings
 from ..engine.trackers import ReportTo
 from .base import BaseSettings
 from .checkpoint_every import CheckpointEvery
@@ -20,11 +20,9 @@ from .reward import RewardSettings
 from .sft import SFTSettings
 
 
-class Params(Settings):
+class Params(Computing):
     """All of params.yaml."""
 
-    seed: Seed
-    device: Device
     report_to: ReportTo
     checkpoint_every: CheckpointEvery
     data: DataSettings

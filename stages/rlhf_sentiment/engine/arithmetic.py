@@ -1,0 +1,145 @@
+"""Fix how numpy and torch compute, so that every x86-64 Linux processor with AVX2 computes the same bytes.
+
+The libraries choose kernels by the vendor and the instruction set of the processor. Kernels that add in another order, or
+approximate `exp` otherwise, differ in the last bits. With `arithmetic: portable`, environment variables name one set of kernels
+for all processors. The libraries read these variables when they are loaded, so engine/start.py sets them first.
+models/products.py adds the matrix products of torch. docs/reproducibility.md has the evidence.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, model_validator
+
+from .errors import ConfigError
+from .messages import shown, warn
+from .params import Device, Seed, Settings, load
+
+# What each variable fixes. The first three are for torch: its own kernels, the kernels of MKL (the only ones that MKL has in
+# common for all vendors), and those of oneDNN. The next two are for numpy and scipy: numpy's kernels, and OpenBLAS's.
+PINS = {
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "MKL_CBWR": "COMPATIBLE",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
+    "OPENBLAS_CORETYPE": "Haswell",
+    # OpenBLAS starts at most one thread for each core, so two threads would be one on a machine with one core.
+    "OPENBLAS_NUM_THREADS": "1",
+    # Otherwise OpenMP and MKL may use fewer threads than they are told.
+    "OMP_DYNAMIC": "FALSE",
+    "MKL_DYNAMIC": "FALSE",
+}
+# The variables that set the number of threads of torch, MKL and oneDNN.
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+# Other variables that change kernels or threads. The first part has prefixes.
+_OTHERS = ("ATEN_", "DNNL_", "GOTO_", "MKL_", "NPY_DISABLE_", "NPY_ENABLE_", "ONEDNN_", "OPENBLAS_")
+_OTHER_THREADS = {"OMP_THREAD_LIMIT"}
+# These act before Python runs.
+_TOO_EARLY = ("GLIBC_TUNABLES", "LD_PRELOAD")
+_LIBRARIES = ("numpy", "torch")
+_MOST_THREADS = 1024
+
+# The libraries that were loaded before their variables were set.
+_loaded_before: list[str] = []
+
+
+def _number_or_auto(value: object) -> object:
+    if value != "auto" and not (type(value) is int and 1 <= value <= _MOST_THREADS):
+        raise ValueError(f"should be a whole number from 1 to {_MOST_THREADS}, or auto (got {shown(value)})")
+    return value
+
+
+class Arithmetic(Settings):
+    """The settings of arithmetic, which stages without torch load too."""
+
+    arithmetic: Literal["portable", "fast"]
+    threads: Annotated[int | Literal["auto"], BeforeValidator(_number_or_auto)]
+
+    @model_validator(mode="after")
+    def _portable_has_a_number_of_threads(self) -> Self:
+        if self.arithmetic == "portable" and self.threads == "auto":
+            raise ValueError("threads: auto is another number on each machine; set a number such as 2, or `arithmetic: fast`")
+        return self
+
+
+class Computing(Arithmetic):
+    """The settings of a stage that computes with torch."""
+
+    seed: Seed
+    device: Device
+
+    @model_validator(mode="after")
+    def _portable_is_float32_on_the_cpu(self) -> Self:
+        if self.arithmetic == "fast":
+            return self
+        if self.device not in ("auto", "cpu"):
+            raise ValueError(
+                f"device: {self.device} needs `arithmetic: fast`, since portable arithmetic is the CPU's; or set cpu"
+            )
+        for name in type(self).model_fields:
+            if getattr(getattr(self, name), "dtype", "float32") != "float32":
+                raise ValueError(
+                    f"{name}.dtype: bfloat16 needs `arithmetic: fast`, since portable arithmetic is float32's; or set float32"
+                )
+        return self
+
+
+def pin_for_stage(arguments: Sequence[str]) -> None:
+    """Set the variables that the settings of a stage ask for, before numpy and torch are loaded.
+
+    Args:
+        arguments: the command line of the stage, which may name a file of settings.
+
+    Settings that cannot be read change nothing here. The stage itself reports them.
+    """
+    path = Path("params.yaml")
+    for word, following in pairwise([*arguments, ""]):
+        if word.startswith("--params"):
+            path = Path(word.partition("=")[2] or following)
+    with suppress(ConfigError):
+        pin(load(Arithmetic, path), Path(sys.argv[0]).stem)
+
+
+def pin(settings: Arithmetic, name: str) -> None:
+    """Set the variables that `settings` ask for, and say on one line what the environment had instead.
+
+    Args:
+        settings: the settings of arithmetic.
+        name: the stage, for the line.
+    """
+    wanted = wanted_variables(settings)
+    if loaded := [library for library in _LIBRARIES if library in sys.modules]:
+        _loaded_before[:] = loaded if any(os.environ.get(key) != value for key, value in wanted.items()) else []
+    others: list[str] = []
+    if settings.arithmetic == "portable":
+        own = [key for key in os.environ if key.startswith(_OTHERS) or key in _OTHER_THREADS]
+        others = sorted(key for key in own if key not in wanted and "VERBOSE" not in key)
+    changed = [f"{key}={value} (was {os.environ[key]})" for key, value in wanted.items() if os.environ.get(key, value) != value]
+    changed += [f"no {key} (was {os.environ[key]})" for key in others]
+    for key in others:
+        del os.environ[key]
+    os.environ.update(wanted)
+    if changed:
+        warn(name, f"arithmetic: {settings.arithmetic} and threads: {settings.threads} set {', '.join(changed)}")
+    early = [key for key in _TOO_EARLY if settings.arithmetic == "portable" and os.environ.get(key)]
+    if early:
+        warn(name, f"{' and '.join(early)} took effect before Python started, and can change bytes; unset it")
+
+
+def wanted_variables(settings: Arithmetic) -> dict[str, str]:
+    """Return the environment variables that the settings ask for."""
+    wanted = dict(PINS) if settings.arithmetic == "portable" else {}
+    return wanted if settings.threads == "auto" else wanted | dict.fromkeys(_THREADS, str(settings.threads))
+
+
+def loaded_before(settings: Arithmetic) -> list[str]:
+    """Return the libraries that were loaded before the variables were set, so that they may compute other bytes.
+
+    Only a process that is not a stage can have any, such as a notebook.
+    """
+    return list(_loaded_before) if settings.arithmetic == "portable" else []
