@@ -26,6 +26,11 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "stages"), str(ROOT / "tools")]
 
+from rlhf_sentiment.engine.arithmetic import Arithmetic, pin  # noqa: E402 (the path must be set)
+
+# The stages that run in the process of a test compute as `dvc repro` does. Nothing has loaded numpy or torch yet.
+pin(Arithmetic(arithmetic="portable", threads=2), "tests")
+
 # Real data and models. Tests that need them are skipped if they are missing.
 SHARED = Path(os.environ.get("RLHF_SHARED", ROOT.parent / "shared")).resolve()
 

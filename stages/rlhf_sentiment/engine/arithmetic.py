@@ -3,7 +3,7 @@
 The libraries choose kernels by the vendor and the instruction set of the processor. Kernels that add in another order, or
 approximate `exp` otherwise, differ in the last bits. With `arithmetic: portable`, environment variables name one set of kernels
 for all processors. The libraries read these variables when they are loaded, so engine/start.py sets them first.
-models/products.py adds the matrix products of torch. docs/reproducibility.md has the evidence.
+models/kernels.py replaces some kernels of torch. docs/reproducibility.md has the evidence.
 """
 
 import os

@@ -1,0 +1,194 @@
+"""The kernels of portable arithmetic, against float64 on every layout in use, and with different numbers of threads."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from rlhf_sentiment.models import kernels
+
+EPSILON = torch.finfo(torch.float32).eps
+SCHEMA = "mkldnn::_linear_pointwise(Tensor X, Tensor W, Tensor? B, str attr, Scalar?[] scalars, str? algorithm) -> Tensor Y"
+
+
+@pytest.fixture(autouse=True)
+def _replaced() -> None:
+    assert kernels.use_portable_kernels() is None
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def bound(a: Tensor, b: Tensor) -> Tensor:
+    """Return how far any float32 product may be from the exact one (Higham, Accuracy and Stability, section 3.1)."""
+    steps = a.shape[1] + 2
+    return steps * EPSILON * (a.abs().double() @ b.abs().double()) + 1e-30
+
+
+LAYOUTS: dict[str, Callable[[int, int], Tensor]] = {
+    "contiguous": lambda rows, columns: random(rows, columns),
+    "transposed": lambda rows, columns: random(columns, rows, seed=1).t(),
+    "every second column": lambda rows, columns: random(rows, 2 * columns, seed=2)[:, ::2],
+    "part of a tensor": lambda rows, columns: random(rows + 3, columns + 5, seed=3)[3:, 5:],
+    "one row expanded": lambda rows, columns: random(1, columns, seed=4).expand(rows, columns),
+    "one number expanded": lambda rows, columns: random(1, 1, seed=5).expand(rows, columns),
+}
+SIZES = [(7, 5, 3), (1, 128, 300), (64, 1, 9), (33, 128, 1), (1, 1, 1), (192, 48, 64), (3, 700, 2)]
+EMPTY = [(0, 4, 3), (3, 0, 2), (3, 4, 0), (0, 0, 0)]
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("first", LAYOUTS)
+@pytest.mark.parametrize("second", LAYOUTS)
+def test_products_and_gradients_are_exact_within_float32_rounding(first: str, second: str, size: tuple[int, int, int]) -> None:
+    rows, inner, columns = size
+    a, b = LAYOUTS[first](rows, inner).requires_grad_(), LAYOUTS[second](inner, columns).requires_grad_()
+    bias, gradient = random(columns, seed=6), random(rows, columns, seed=7)
+    exact = a.double() @ b.double()
+    for found, wanted in ((a @ b, exact), (torch.addmm(bias, a, b), exact + bias)):
+        assert found.shape == (rows, columns)
+        assert found.dtype == torch.float32
+        assert bool(((found - wanted).abs() <= bound(a, b) + 2 * EPSILON * wanted.abs()).all())
+    of_a, of_b = torch.autograd.grad(a @ b, (a, b), gradient)
+    assert bool(((of_a - gradient.double() @ b.double().t()).abs() <= bound(gradient, b.t())).all())
+    assert bool(((of_b - a.double().t() @ gradient.double()).abs() <= bound(a.t(), gradient)).all())
+
+
+def test_the_gradient_of_a_sum_has_the_right_layout() -> None:
+    """`sum` gives a gradient that is one number, expanded. oneDNN must not read it as a whole tensor."""
+    x, weight = random(6, 4).requires_grad_(), random(4, 5, seed=1).requires_grad_()
+    (x @ weight).sum().backward()
+    assert x.grad is not None
+    assert weight.grad is not None
+    torch.testing.assert_close(x.grad, weight.detach().sum(1).expand(6, 4))
+    torch.testing.assert_close(weight.grad, x.detach().sum(0)[:, None].expand(4, 5))
+
+
+@pytest.mark.parametrize("size", EMPTY, ids=str)
+def test_empty_products_are_zeros(size: tuple[int, int, int]) -> None:
+    rows, inner, columns = size
+    a, b = torch.ones(rows, inner, requires_grad=True), torch.ones(inner, columns, requires_grad=True)
+    assert torch.equal(a @ b, torch.zeros(rows, columns))
+    assert torch.equal(torch.addmm(torch.ones(columns), a, b), torch.ones(rows, columns))
+    (a @ b).sum().backward()
+    assert a.grad is not None
+    assert torch.equal(a.grad, torch.full((rows, inner), float(columns)))
+
+
+@pytest.mark.parametrize("bias", [(4,), (3, 4), (1, 4), (3, 1), (1,), ()], ids=str)
+@pytest.mark.parametrize(("beta", "alpha"), [(1, 1), (0.5, 1), (1, 2), (0, 1), (0, 0.25)])
+def test_addmm_has_every_form(bias: tuple[int, ...], beta: float, alpha: float) -> None:
+    a, b, added = random(3, 5), random(5, 4, seed=1), random(*bias, seed=2)
+    found = torch.addmm(added, a, b, beta=beta, alpha=alpha)
+    torch.testing.assert_close(found, (beta * added.double() + alpha * (a.double() @ b.double())).float())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.int64])
+def test_other_types_keep_the_kernel_of_torch(dtype: torch.dtype) -> None:
+    a, b = torch.arange(6).reshape(2, 3).to(dtype), torch.arange(6).reshape(3, 2).to(dtype)
+    assert (a @ b).tolist() == [[10, 13], [28, 40]]
+    assert (a @ b).dtype == dtype
+    assert torch.addmm(torch.ones(2, dtype=dtype), a, b).tolist() == [[11, 14], [29, 41]]
+    assert torch.ones(300, 300, dtype=dtype).sum() == 90_000
+
+
+def test_batches_linear_layers_and_vectors_agree_with_float64() -> None:
+    a, b, vector = random(4, 6, 5), random(4, 5, 7, seed=1), random(5, seed=2)
+    layer = torch.nn.Linear(5, 7)
+    for found, wanted in (
+        (a @ b, a.double() @ b.double()),
+        (a @ vector, a.double() @ vector.double()),
+        (layer(a), a.double() @ layer.weight.double().t() + layer.bias.double()),
+    ):
+        torch.testing.assert_close(found, wanted.float(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(32_767,), (32_768,), (181, 182), (40, 1024), (70_001,)], ids=str)
+def test_sums_and_means_of_large_tensors_are_exact_within_rounding(shape: tuple[int, ...]) -> None:
+    x = random(*shape).requires_grad_()
+    exact, steps = x.double().sum(), EPSILON * x.double().abs().sum() * 40  # each number passes few additions
+    assert (x.sum() - exact).abs() <= steps
+    assert (x.mean() - exact / x.numel()).abs() <= steps / x.numel()
+    assert torch.equal(torch.autograd.grad(x.sum(), x)[0], torch.ones(shape))
+    torch.testing.assert_close(torch.autograd.grad(x.mean(), x)[0], torch.full(shape, 1 / x.numel()))
+    assert x.t().sum() == x.t().contiguous().sum()
+
+
+def test_a_sum_adds_rows_of_a_fixed_length() -> None:
+    """1 is lost beside 2 ** 24 in float32, so the order of a sum shows in its result."""
+    x = torch.zeros(40 * 1024)
+    x[0], x[1024:1032] = 2.0**24, 1.0  # the second row adds up to 8 before it meets the first
+    assert x.sum() == 2**24 + 8
+
+
+def test_a_layer_norm_has_the_gradients_of_float64() -> None:
+    x, gradient = random(3, 11, 16), random(3, 11, 16, seed=1)
+    layer = torch.nn.LayerNorm(16)
+    layer.weight.data, layer.bias.data = random(16, seed=2), random(16, seed=3)
+    exact = torch.nn.LayerNorm(16).double()
+    exact.load_state_dict(layer.state_dict())
+    one, other = x.clone().requires_grad_(), x.double().requires_grad_()
+    layer(one).backward(gradient)
+    exact(other).backward(gradient.double())
+    for found, wanted in ((one.grad, other.grad), (layer.weight.grad, exact.weight.grad), (layer.bias.grad, exact.bias.grad)):
+        assert found is not None
+        assert wanted is not None
+        torch.testing.assert_close(found, wanted.float(), rtol=1e-5, atol=1e-5)
+
+
+def test_a_layer_norm_without_weights_has_a_gradient() -> None:
+    x = random(3, 16).requires_grad_()
+    torch.nn.functional.layer_norm(x, (16,)).sum().backward()
+    assert x.grad is not None
+    assert bool((x.grad.abs() < 1e-5).all()), "the sum of a normalised row does not depend on the row"
+
+
+def work() -> list[Tensor]:
+    """Return the results of each kernel that adds many numbers."""
+    x = random(512, 128).requires_grad_()
+    layer = torch.nn.LayerNorm(128)
+    (layer(x) @ random(128, 96, seed=1)).square().sum().backward()
+    return [x.grad, layer.weight.grad, layer.bias.grad, random(300, 300).sum(), random(300, 300).mean()]  # type: ignore[list-item]
+
+
+def test_the_bytes_do_not_depend_on_the_number_of_threads() -> None:
+    threads = torch.get_num_threads()
+    try:
+        found = []
+        for number in (1, 2, 3, 5):
+            torch.set_num_threads(number)
+            found.append([tensor.numpy().tobytes() for tensor in work()])
+    finally:
+        torch.set_num_threads(threads)
+    assert all(one == found[0] for one in found)
+
+
+def test_the_private_operator_has_not_changed() -> None:
+    assert str(torch.ops.mkldnn._linear_pointwise.default._schema) == SCHEMA
+    x, weight, bias = random(3, 4), random(5, 4, seed=1), random(5, seed=2)
+    found = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    torch.testing.assert_close(found, (x.double() @ weight.double().t() + bias).float())
+
+
+def test_a_torch_without_the_operator_keeps_its_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    replaced: list[str] = []
+
+    class Recorded:
+        def __init__(self, *_: str) -> None: ...
+
+        def impl(self, name: str, *_: Any, **__: Any) -> None:
+            replaced.append(name)
+
+    class Without:
+        mkldnn = object()
+
+    monkeypatch.setattr(kernels, "Library", Recorded)
+    monkeypatch.setattr(kernels, "_registered", [])
+    monkeypatch.setattr(torch, "ops", Without())
+    reason = kernels.use_portable_kernels.__wrapped__()
+    assert "_linear_pointwise" in reason
+    assert torch.__version__ in reason
+    assert replaced == ["mean", "sum", "native_layer_norm_backward"]
