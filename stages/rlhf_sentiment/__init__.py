@@ -49,6 +49,9 @@ __all__ = sorted(_NAMES)
 def __getattr__(name: str) -> Any:
     if name not in _NAMES:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    from .engine.arithmetic import pin_for_python
+
+    pin_for_python()  # before the module loads numpy and torch
     return getattr(importlib.import_module(f".{_NAMES[name]}", __name__), name)
 
 

@@ -105,6 +105,16 @@ def pin_for_stage(arguments: Sequence[str]) -> None:
         pin(load(Arithmetic, path), Path(sys.argv[0]).stem)
 
 
+def pin_for_python() -> None:
+    """Set the variables for a script or a notebook that uses the Python interface, before its modules load numpy and torch.
+
+    The settings are those of the current folder, or else of the repository. Later calls change nothing that was set.
+    """
+    path = Path("params.yaml")
+    with suppress(ConfigError):
+        pin(load(Arithmetic, path if path.is_file() else Path(__file__).parents[3] / path), "settings")
+
+
 def pin(settings: Arithmetic, name: str) -> None:
     """Set the variables that `settings` ask for, and say on one line what the environment had instead.
 
@@ -113,8 +123,8 @@ def pin(settings: Arithmetic, name: str) -> None:
         name: the stage, for the line.
     """
     wanted = wanted_variables(settings)
-    if loaded := [library for library in _LIBRARIES if library in sys.modules]:
-        _loaded_before[:] = loaded if any(os.environ.get(key) != value for key, value in wanted.items()) else []
+    if any(os.environ.get(key) != wanted[key] for key in PINS if key in wanted):
+        _loaded_before[:] = [library for library in _LIBRARIES if library in sys.modules]
     others: list[str] = []
     if settings.arithmetic == "portable":
         own = [key for key in os.environ if key.startswith(_OTHERS) or key in _OTHER_THREADS]
