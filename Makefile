@@ -45,10 +45,11 @@ $(VENV)/.remotes: requirements-remotes.txt $(VENV)/.installed
 	$(BIN)/python -m pip install --no-deps -r requirements-remotes.txt
 	touch $@
 
-# Files that a killed dvc left half written are repaired first.
+# Files that a killed dvc left half written are repaired first. The last line says whether the results are those of the commit.
 repro: setup
 	python stages/mend.py
 	dvc repro
+	@python tools/differences.py
 
 # The figures of the workspace that matter most, or their change since a revision: make metrics BASE=main.
 metrics: setup

@@ -12,6 +12,7 @@ records      JSON lines, JSON and CSV on disk
 inputs       required inputs, and files of users
 outputs      outputs that are complete or absent
 environment  the libraries, the processor and the variables that a run depends on
+elsewhere    machines for which no bytes are promised
 locks        one process at a time
 stopping     stop at a signal, or when dvc has ended
 tracking     report a stage to trackers, such as TensorBoard

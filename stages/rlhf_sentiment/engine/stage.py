@@ -17,6 +17,8 @@ from typing import NoReturn, TypeVar
 from pydantic import BaseModel
 
 from . import environment, tracking
+from .arithmetic import Arithmetic
+from .elsewhere import warn_elsewhere
 from .errors import ConfigError, StageError, one_line_errors
 from .hints import command
 from .inputs import require, warn_of_untracked
@@ -78,6 +80,8 @@ def stage(
             return
         for change in environment.changes(name):
             warn(name, f"{change} (docs/reproducibility.md)")
+        if isinstance(settings, Arithmetic):  # other stages, such as prepare, do not depend on it
+            warn_elsewhere(name, settings.arithmetic)
         with locked(name, reads, writes):
             if (stopped := requested_stop()) is not None:  # dvc has ended while the stage was starting
                 raise stopped
