@@ -13,9 +13,11 @@ import torch
 import yaml
 
 from rlhf_sentiment.engine import environment
+from rlhf_sentiment.engine.arithmetic import Arithmetic
 from rlhf_sentiment.engine.dvc_state import hash_of
 from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.engine.params import Settings
+from rlhf_sentiment.training import checkpoints
 from rlhf_sentiment.training.checkpoints import Checkpoints, forget_recorded, key_of
 
 from .conftest import ROOT, World, assert_names
@@ -196,9 +198,23 @@ def test_the_key_changes_with_everything_that_changes_the_bytes(here: Path, monk
         changed.setattr(environment, "_source", lambda path: "x" if path.name == "stage.py" else source(path))
         keys.append(key_of(Params(seed=1), reads))
     with monkeypatch.context() as changed:
-        changed.setenv("MKL_CBWR", "COMPATIBLE")
+        changed.setenv("MKL_CBWR", "AVX2")
         keys.append(key_of(Params(seed=1), reads))
     assert len(set(keys)) == len(keys)
+
+
+def test_the_key_of_portable_arithmetic_is_the_same_on_every_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys: dict[str, set[str]] = {"portable": set(), "fast": set(), "portable, without the promise": set()}
+    for processor in ("one", "another"):
+        machine = environment.machine() | {"processor": processor}
+        monkeypatch.setattr(environment, "machine", lambda machine=machine: machine)
+        for case, found in keys.items():
+            arithmetic = case.partition(",")[0]
+            reason = "this system is macOS" if "without" in case else None
+            monkeypatch.setattr(checkpoints, "why_not_portable", lambda reason=reason: reason)
+            settings = Arithmetic(arithmetic=arithmetic, threads=2)  # type: ignore[arg-type]
+            found.add(key_of(settings, []))
+    assert {case: len(found) for case, found in keys.items()} == {"portable": 1, "fast": 2, "portable, without the promise": 2}
 
 
 def test_checkpoints_are_removed_after_dvc_has_recorded_the_run(here: Path) -> None:

@@ -24,6 +24,7 @@ from pydantic import BaseModel
 
 from ..engine import environment
 from ..engine.dvc_state import hash_of, recorded
+from ..engine.elsewhere import why_not_portable
 from ..engine.errors import StageError, first_line
 from ..engine.inputs import repository
 from ..engine.locks import locked
@@ -142,14 +143,18 @@ def key_of(params: BaseModel, reads: Sequence[str]) -> str:
     """Return a hash of everything that the bytes of a run depend on.
 
     These are the source of the loaded modules, the settings and the contents of `reads`. The others are the versions of the
-    libraries, the processor, the number of threads, and the environment variables that change arithmetic.
+    libraries, the processor, the number of threads, and the environment variables that change arithmetic. With portable
+    arithmetic, a run can resume on another processor.
     """
+    machine = environment.machine()
+    if getattr(params, "arithmetic", "fast") == "portable" and why_not_portable() is None:
+        machine = {"instructions": machine.get("instructions", "")}
     parts: list[Any] = [
         environment.code(STAGES),
         params.model_dump(mode="json", exclude=_NO_PART_OF_KEY),
         [(path.as_posix(), environment.sha256(path)) for name in reads for path in _files(Path(name))],
         environment.libraries(),
-        environment.machine(),
+        machine,
         environment.arithmetic(),
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
