@@ -184,7 +184,7 @@ def test_a_process_that_loaded_the_libraries_before_is_warned(
 
 
 def test_a_reason_why_products_are_slow_is_a_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(devices, "use_portable_kernels", lambda: "torch 9 has no operator x")
+    monkeypatch.setattr(devices, "use_portable_products", lambda: "torch 9 has no operator x")
     devices.set_up(Computing(**settings()), "ppo")
     (line,) = capsys.readouterr().err.splitlines()
     assert_names(line, "ppo: warning", "torch 9", "requirements.txt")

@@ -1,4 +1,4 @@
-"""The kernels of portable arithmetic, against float64 on every layout in use, and with different numbers of threads."""
+"""The products of portable arithmetic, against float64 on every layout in use."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ SCHEMA = "mkldnn::_linear_pointwise(Tensor X, Tensor W, Tensor? B, str attr, Sca
 
 @pytest.fixture(autouse=True)
 def _replaced() -> None:
-    assert kernels.use_portable_kernels() is None
+    assert kernels.use_portable_products() is None
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -92,7 +92,6 @@ def test_other_types_keep_the_kernel_of_torch(dtype: torch.dtype) -> None:
     assert (a @ b).tolist() == [[10, 13], [28, 40]]
     assert (a @ b).dtype == dtype
     assert torch.addmm(torch.ones(2, dtype=dtype), a, b).tolist() == [[11, 14], [29, 41]]
-    assert torch.ones(300, 300, dtype=dtype).sum() == 90_000
 
 
 def test_batches_linear_layers_and_vectors_agree_with_float64() -> None:
@@ -104,66 +103,6 @@ def test_batches_linear_layers_and_vectors_agree_with_float64() -> None:
         (layer(a), a.double() @ layer.weight.double().t() + layer.bias.double()),
     ):
         torch.testing.assert_close(found, wanted.float(), rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("shape", [(32_767,), (32_768,), (181, 182), (40, 1024), (70_001,)], ids=str)
-def test_sums_and_means_of_large_tensors_are_exact_within_rounding(shape: tuple[int, ...]) -> None:
-    x = random(*shape).requires_grad_()
-    exact, steps = x.double().sum(), EPSILON * x.double().abs().sum() * 40  # each number passes few additions
-    assert (x.sum() - exact).abs() <= steps
-    assert (x.mean() - exact / x.numel()).abs() <= steps / x.numel()
-    assert torch.equal(torch.autograd.grad(x.sum(), x)[0], torch.ones(shape))
-    torch.testing.assert_close(torch.autograd.grad(x.mean(), x)[0], torch.full(shape, 1 / x.numel()))
-    assert x.t().sum() == x.t().contiguous().sum()
-
-
-def test_a_sum_adds_rows_of_a_fixed_length() -> None:
-    """1 is lost beside 2 ** 24 in float32, so the order of a sum shows in its result."""
-    x = torch.zeros(40 * 1024)
-    x[0], x[1024:1032] = 2.0**24, 1.0  # the second row adds up to 8 before it meets the first
-    assert x.sum() == 2**24 + 8
-
-
-def test_a_layer_norm_has_the_gradients_of_float64() -> None:
-    x, gradient = random(3, 11, 16), random(3, 11, 16, seed=1)
-    layer = torch.nn.LayerNorm(16)
-    layer.weight.data, layer.bias.data = random(16, seed=2), random(16, seed=3)
-    exact = torch.nn.LayerNorm(16).double()
-    exact.load_state_dict(layer.state_dict())
-    one, other = x.clone().requires_grad_(), x.double().requires_grad_()
-    layer(one).backward(gradient)
-    exact(other).backward(gradient.double())
-    for found, wanted in ((one.grad, other.grad), (layer.weight.grad, exact.weight.grad), (layer.bias.grad, exact.bias.grad)):
-        assert found is not None
-        assert wanted is not None
-        torch.testing.assert_close(found, wanted.float(), rtol=1e-5, atol=1e-5)
-
-
-def test_a_layer_norm_without_weights_has_a_gradient() -> None:
-    x = random(3, 16).requires_grad_()
-    torch.nn.functional.layer_norm(x, (16,)).sum().backward()
-    assert x.grad is not None
-    assert bool((x.grad.abs() < 1e-5).all()), "the sum of a normalised row does not depend on the row"
-
-
-def work() -> list[Tensor]:
-    """Return the results of each kernel that adds many numbers."""
-    x = random(512, 128).requires_grad_()
-    layer = torch.nn.LayerNorm(128)
-    (layer(x) @ random(128, 96, seed=1)).square().sum().backward()
-    return [x.grad, layer.weight.grad, layer.bias.grad, random(300, 300).sum(), random(300, 300).mean()]  # type: ignore[list-item]
-
-
-def test_the_bytes_do_not_depend_on_the_number_of_threads() -> None:
-    threads = torch.get_num_threads()
-    try:
-        found = []
-        for number in (1, 2, 3, 5):
-            torch.set_num_threads(number)
-            found.append([tensor.numpy().tobytes() for tensor in work()])
-    finally:
-        torch.set_num_threads(threads)
-    assert all(one == found[0] for one in found)
 
 
 def test_the_private_operator_has_not_changed() -> None:
@@ -188,8 +127,8 @@ def test_a_torch_without_the_operator_keeps_its_products(monkeypatch: pytest.Mon
     monkeypatch.setattr(kernels, "Library", Recorded)
     monkeypatch.setattr(kernels, "_registered", [])
     monkeypatch.setattr(torch, "ops", Without())
-    reason = kernels.use_portable_kernels.__wrapped__()
+    reason = kernels.use_portable_products.__wrapped__()
     assert reason is not None
     assert "_linear_pointwise" in reason
     assert torch.__version__ in reason
-    assert replaced == ["mean", "sum", "native_layer_norm_backward"]
+    assert replaced == []

@@ -3,7 +3,7 @@
 The libraries choose kernels by the vendor and the instruction set of the processor. Kernels that add in another order, or
 approximate `exp` otherwise, differ in the last bits. With `arithmetic: portable`, environment variables name one set of kernels
 for all processors. The libraries read these variables when they are loaded, so engine/start.py sets them first.
-models/kernels.py replaces some kernels of torch. docs/reproducibility.md has the evidence.
+models/kernels.py replaces the matrix products of torch. docs/reproducibility.md has the evidence.
 """
 
 import os
@@ -21,12 +21,13 @@ from .messages import shown, warn
 from .params import Device, Seed, Settings, load
 
 # What each variable fixes. The first three are for torch: its own kernels, the kernels of MKL (the only ones that MKL has in
-# common for all vendors), and those of oneDNN. The next two are for numpy and scipy: numpy's kernels, and OpenBLAS's.
+# common for all vendors), and those of oneDNN. The next two are for numpy and scipy: numpy's kernels, and OpenBLAS's. numpy also
+# leaves out its AVX2 kernels, X86_V3, because qemu emulates one of them wrongly, and qemu tests these settings.
 PINS = {
     "ATEN_CPU_CAPABILITY": "avx2",
     "MKL_CBWR": "COMPATIBLE",
     "ONEDNN_MAX_CPU_ISA": "AVX2",
-    "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
+    "NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX512_ICL AVX512_SPR",
     "OPENBLAS_CORETYPE": "Haswell",
     # OpenBLAS starts at most one thread for each core, so two threads would be one on a machine with one core.
     "OPENBLAS_NUM_THREADS": "1",
@@ -36,8 +37,8 @@ PINS = {
 }
 # The variables that set the number of threads of torch, MKL and oneDNN.
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-# Other variables that change kernels or threads. The first part has prefixes.
-_OTHERS = ("ATEN_", "DNNL_", "GOTO_", "MKL_", "NPY_DISABLE_", "NPY_ENABLE_", "ONEDNN_", "OPENBLAS_")
+# Prefixes of other variables that change kernels, threads or the pixels of text.
+_OTHERS = ("FREETYPE_", "ATEN_", "DNNL_", "GOTO_", "MKL_", "NPY_DISABLE_", "NPY_ENABLE_", "ONEDNN_", "OPENBLAS_")
 _OTHER_THREADS = {"OMP_THREAD_LIMIT"}
 # These act before Python runs.
 _TOO_EARLY = ("GLIBC_TUNABLES", "LD_PRELOAD")

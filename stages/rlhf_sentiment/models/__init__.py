@@ -7,5 +7,5 @@ tokens         text to token ids and back
 forward        position ids, hidden states, logits, scores
 value_head     the heads of the reward model and the critic
 devices        device, seeds, precision
-kernels        kernels with the same bytes on every processor
+kernels        matrix products with the same bytes on every processor
 """

@@ -15,7 +15,7 @@ from transformers import logging as transformers_logging
 from ..engine.arithmetic import Computing, loaded_before
 from ..engine.errors import StageError
 from ..engine.messages import warn
-from .kernels import use_portable_kernels
+from .kernels import use_portable_products
 
 
 def set_up(settings: Computing, name: str) -> torch.device:
@@ -41,7 +41,7 @@ def prepare_device(settings: Computing, name: str) -> torch.device:
     if libraries := loaded_before(settings):
         how = "in a notebook, restart the kernel and import rlhf_sentiment first"
         warn(name, f"{' and '.join(libraries)} was loaded before arithmetic: portable took effect, so bytes may differ; {how}")
-    if reason := use_portable_kernels():
+    if reason := use_portable_products():
         warn(name, f"{reason}, so products are slower and bytes may differ; install the torch of requirements.txt")
     return torch.device("cpu")
 
