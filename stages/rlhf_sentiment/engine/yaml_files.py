@@ -7,19 +7,28 @@ import errno
 import itertools
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
 from .errors import ConfigError
 from .messages import cut, shown
 
+_BOOL = "tag:yaml.org,2002:bool"
+
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 as PyYAML reads it, except that `1e-05` is a number, as in YAML 1.2.
+    """YAML 1.1 as PyYAML reads it, except for two kinds of values, which are those of YAML 1.2, as DVC reads and writes it.
 
-    DVC writes `-S ppo.learning_rate=1e-5` as `1e-05`, which plain PyYAML reads as a string.
+    `1e-05` is a number. DVC writes `-S ppo.learning_rate=1e-5` so, and plain PyYAML reads it as a string. `yes`, `no`, `on` and
+    `off` are words. DVC writes a label `no` without quotes, and plain PyYAML reads it as false.
     """
+
+    # Without the resolvers of truth values. Each first letter of a value has its list of resolvers.
+    yaml_implicit_resolvers: ClassVar = {
+        letter: [(tag, form) for tag, form in resolvers if tag != _BOOL]
+        for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         """Return the value of a node. A constructor may raise any error on a wrong value. The error is converted here."""
@@ -51,6 +60,7 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
 
 
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+_Loader.add_implicit_resolver(_BOOL, re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$"),
