@@ -7,7 +7,7 @@ import errno
 import itertools
 import re
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -23,12 +23,6 @@ class _Loader(yaml.SafeLoader):
     `1e-05` is a number. DVC writes `-S ppo.learning_rate=1e-5` so, and plain PyYAML reads it as a string. `yes`, `no`, `on` and
     `off` are words. DVC writes a label `no` without quotes, and plain PyYAML reads it as false.
     """
-
-    # Without the resolvers of truth values. Each first letter of a value has its list of resolvers.
-    yaml_implicit_resolvers: ClassVar = {
-        letter: [(tag, form) for tag, form in resolvers if tag != _BOOL]
-        for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         """Return the value of a node. A constructor may raise any error on a wrong value. The error is converted here."""
@@ -60,6 +54,11 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
 
 
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+# Replace the forms of truth values. Each first letter of a value has its list of forms.
+_Loader.yaml_implicit_resolvers = {
+    letter: [(tag, form) for tag, form in forms if tag != _BOOL]
+    for letter, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 _Loader.add_implicit_resolver(_BOOL, re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
