@@ -1,5 +1,8 @@
 """The judge recognises negation, and gives the same opinions after it is saved and loaded."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.evaluation.classifier import Judge, is_negated
 
-from .conftest import assert_names
+from .conftest import ROOT, assert_names
 
 TEXTS = [f"it was {word} {noun}" for word in ("warm", "not dull") for noun in ("film", "plot", "cast")]
 TEXTS += [f"it was {word} {noun}" for word in ("dull", "not warm") for noun in ("film", "plot", "cast")]
@@ -35,6 +38,29 @@ def test_a_saved_judge_gives_the_same_opinions(judge: Judge, tmp_path: Path) -> 
     texts = [*TEXTS, "", "nothing known", "Warm, WARM film!"]
     assert np.array_equal(judge.positive(texts), again.positive(texts))
     assert sorted(path.name for path in (tmp_path / "judge").iterdir()) == ["judge.json", "judge.safetensors"]
+
+
+TRAIN = """
+import random, sys
+import numpy as np
+from rlhf_sentiment.evaluation.classifier import Judge
+
+rng = random.Random(0)
+words = [[f"{side}{number}" for number in range(60)] for side in "pn"]
+texts = [" ".join(rng.choices(words[k % 2], k=9) + rng.choices(words[1 - k % 2], k=4)) for k in range(200)]
+judge = Judge.train(texts, np.array([1, 0] * 100), ngrams=2, min_count=1, strength=4.0)
+judge.save(sys.argv[1])
+"""
+
+
+def test_other_kernels_of_linear_algebra_give_the_same_bytes(tmp_path: Path) -> None:
+    """OpenBLAS has other kernels for an old processor. Their sums have other last bits."""
+    for kernels in ("Haswell", "Nehalem"):
+        folder = tmp_path / kernels
+        command = [sys.executable, "-c", TRAIN, str(folder)]
+        subprocess.run(command, env=os.environ | {"OPENBLAS_CORETYPE": kernels}, cwd=ROOT / "stages", check=True)
+    for name in ("judge.json", "judge.safetensors"):
+        assert (tmp_path / "Haswell" / name).read_bytes() == (tmp_path / "Nehalem" / name).read_bytes()
 
 
 def test_scripts_without_spaces_have_features_too(tmp_path: Path) -> None:

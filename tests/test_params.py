@@ -51,6 +51,23 @@ def test_what_is_not_a_number_stays_text(tmp_path: Path) -> None:
     assert all(isinstance(value, str) for value in read_yaml(tmp_path / "params.yaml").values())
 
 
+@pytest.mark.parametrize("word", ["y", "N", "yes", "Yes", "NO", "no", "on", "On", "off", "OFF", "tRUE"])
+def test_a_word_of_yaml_1_1_stays_a_word(tmp_path: Path, word: str) -> None:
+    """DVC reads YAML 1.2, and writes such a word without quotes."""
+    (tmp_path / "params.yaml").write_text(f"a: {word}\n{word}: [{word}, x]")
+    assert read_yaml(tmp_path / "params.yaml") == {"a": word, word: [word, "x"]}
+
+
+@pytest.mark.parametrize(
+    ("word", "value"), [(each(word), word == "true") for word in ("true", "false") for each in (str, str.title, str.upper)]
+)
+def test_true_and_false_are_truth_values(tmp_path: Path, word: str, value: bool) -> None:
+    (tmp_path / "params.yaml").write_text(f"a: {word}\nb: '{word}'")
+    tree = read_yaml(tmp_path / "params.yaml")
+    assert tree == {"a": value, "b": word}
+    assert tree["a"] is value
+
+
 def test_the_committed_params_are_in_order() -> None:
     load(Params, ROOT / "params.yaml", whole=True)
 
@@ -107,6 +124,7 @@ WRONG: list[tuple[str, Any, tuple[str, ...]]] = [
     ("ppo.micro_batch_size", 3, ("ppo.micro_batch_size (3)",)),
     ("evaluate.num_samples", 21, ("evaluate.num_samples (21)", "data.prompts_test (20)")),
     ("evaluate.split", "validation", ("evaluate.num_samples (20)", "data.prompts_validation (8)")),
+    ("sft.cut", "no", ("sft.cut", "true or false", "'no'")),
     ("evaluate.split", "train", ("evaluate.split", "'test' or 'validation'", "'train'")),
     ("ppo.batch_size", 64, ("ppo.batch_size (64)", "data.prompts_train (32)")),
     ("ppo.validation_prompts", 9, ("ppo.validation_prompts (9)", "data.prompts_validation (8)")),
@@ -222,7 +240,7 @@ def test_each_fault_has_its_line(tmp_path: Path) -> None:
         ("a: !mine 1", ("tag", "'!mine'")),
         ("? [a]\n: 1", ("line 1, column 3", "key ['a']")),
         ("1: 2", ("line 1, column 1", "key 1")),
-        ("on: 2", ("key True", "quotes")),
+        ("true: 2", ("key True", "quotes")),
         ("<<: 1", ("line 1, column 1", "`<<`")),
         ("a: &a {b: 1}\nc:\n  <<: *a", ("line 3, column 3", "`<<`")),
         ("a: &a [*a]", ("line 1, column 4", "aliases")),

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 from dvc.utils.hydra import apply_overrides
+from ruamel.yaml import YAML
 
 from rlhf_sentiment.engine.params import load, read_yaml
 from rlhf_sentiment.settings.edit import differences, edited
@@ -126,6 +127,15 @@ def test_what_convert_writes_stays_as_it_is(tmp_path: Path) -> None:
     for _ in range(2):
         apply_overrides(path, ["seed=1"])
         assert path.read_text() == text
+
+
+def test_a_label_that_dvc_writes_is_read_as_dvc_reads_it(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes((ROOT / "params.yaml").read_bytes())
+    apply_overrides(path, ["data.labels={negative: [no,off],positive: [yes,true]}"])
+    assert "- no\n" in path.read_text()
+    expected = {"negative": ["no", "off"], "positive": ["yes", True]}
+    assert read_yaml(path)["data"]["labels"] == YAML(typ="safe").load(path.read_text())["data"]["labels"] == expected
 
 
 def test_null_and_empty_are_the_same(tmp_path: Path) -> None:

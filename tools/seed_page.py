@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
-from page_figure import picture
 from pipeline_copy import EDITED
 from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.engine.outputs import writing
 from rlhf_sentiment.evaluation.contestants import COMPARISONS, CONTESTANTS
+from rlhf_sentiment.evaluation.picture import picture
 from seed_results import CURVES, FOLDER, TABLE, read, read_answers
 from seed_statistics import CONFIDENCE, RESAMPLES, Spread, by_seed_and_prompt, spread, two_way_interval
 
@@ -175,7 +175,7 @@ def _markdown(header: list[str], body: list[list[str]]) -> list[str]:
 
 def draw(path: Path, curves: pd.DataFrame) -> None:
     """Draw the mean of each curve over the seeds, in a band from the lowest to the highest. Same values, same bytes."""
-    with picture(path, len(_PANELS), (3.4 * len(_PANELS), 3.0)) as axes:
+    with picture(path, len(_PANELS), 3.4, 3.0) as axes:
         for ax, (curve, (title, label)) in zip(axes, _PANELS.items(), strict=True):
             steps = curves[curves["curve"] == curve].groupby("step")["value"].agg(["mean", "min", "max"])
             ax.fill_between(steps.index, steps["min"], steps["max"], color="#56B4E9", alpha=0.4, linewidth=0)

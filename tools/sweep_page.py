@@ -11,10 +11,10 @@ import pandas as pd
 from optuna.trial import FrozenTrial
 from tabulate import tabulate
 
-from page_figure import picture
 from rlhf_sentiment.engine.messages import listed
 from rlhf_sentiment.engine.outputs import writing
 from rlhf_sentiment.engine.records import write_table
+from rlhf_sentiment.evaluation.picture import picture
 from sweep_spec import Spec
 
 FOLDER = Path("docs/results/sweeps")
@@ -149,7 +149,7 @@ def _markdown(table: pd.DataFrame, keys: list[str]) -> list[str]:
 
 def draw(path: Path, table: pd.DataFrame, keys: list[str], bound: float) -> None:
     """Draw P(positive) against KL, a point for each trial. The same table gives the same bytes."""
-    with picture(path, 1, (6.0, 4.0)) as (ax,):
+    with picture(path, 1, 6.0, 4.0) as (ax,):
         for within, colour, marker, label in ((True, "#0072B2", "o", "within the bound"), (False, "#999999", "x", "beyond it")):
             points = table[table["within"] == within]
             ax.scatter(points["KL"], points["P(positive)"], color=colour, marker=marker, label=label)

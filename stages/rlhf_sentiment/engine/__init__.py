@@ -11,6 +11,7 @@ renamed      old keys, and the settings that they became
 records      JSON lines, JSON and CSV on disk
 inputs       required inputs, and files of users
 outputs      outputs that are complete or absent
+compression  compressed bytes that are the same on every system
 environment  the libraries, the processor and the variables that a run depends on
 elsewhere    machines for which no bytes are promised
 locks        one process at a time

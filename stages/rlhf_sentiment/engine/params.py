@@ -221,6 +221,8 @@ def _explain(fault: Any, known: Sequence[str]) -> str:
     message = fault["msg"].removeprefix("Value error, ").removeprefix("Input ")
     if fault["type"] == "model_type":
         return f"{key}: should be a section with keys of its own (got {shown(fault['input'])})"
+    if fault["type"] == "bool_type":  # in YAML 1.2, `yes` and `no` are words
+        return f"{key}: should be true or false (got {shown(fault['input'])})"
     if fault["type"] == "value_error":
         return f"{key}: {message}"
     return f"{key}: {message} (got {shown(fault['input'])})"

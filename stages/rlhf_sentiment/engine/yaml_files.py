@@ -14,11 +14,14 @@ import yaml
 from .errors import ConfigError
 from .messages import cut, shown
 
+_BOOL = "tag:yaml.org,2002:bool"
+
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 as PyYAML reads it, except that `1e-05` is a number, as in YAML 1.2.
+    """YAML 1.1 as PyYAML reads it, except for two kinds of values, which are those of YAML 1.2, as DVC reads and writes it.
 
-    DVC writes `-S ppo.learning_rate=1e-5` as `1e-05`, which plain PyYAML reads as a string.
+    `1e-05` is a number. DVC writes `-S ppo.learning_rate=1e-5` so, and plain PyYAML reads it as a string. `yes`, `no`, `on` and
+    `off` are words. DVC writes a label `no` without quotes, and plain PyYAML reads it as false.
     """
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
@@ -51,6 +54,12 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
 
 
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+# Replace the forms of truth values. Each first letter of a value has its list of forms.
+_Loader.yaml_implicit_resolvers = {
+    letter: [(tag, form) for tag, form in forms if tag != _BOOL]
+    for letter, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_BOOL, re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$"),

@@ -14,6 +14,7 @@ figures      those of them that are metrics, or in plots/
 judged_answers  every answer with its opinions, in one file
 plot_data    the tables in plots/
 plots        the PNG plots
+picture      their style, and the PNG file
 report       the report in Markdown
 compare      the answers of every contestant to your own prompts
 """

@@ -21,6 +21,9 @@ from ..engine.messages import mend_of
 from ..engine.outputs import writing
 
 _BINS = 10  # of P(positive), in calibration
+# Decimals of a weight. The last bits of the solver's weights depend on the processor and on the C library. The differences are
+# about 1e-13, so that hardly any weight is rounded to another number.
+_DECIMALS = 6
 _TERM = regex.compile(rf"{TERM}(?:['’]{TERM})?")  # "n't" is one word
 _NEGATION = re.compile(r"\b(not|never|no|nobody|nothing|neither|nor|without|hardly|\w+n['’]t)\b", re.IGNORECASE)
 
@@ -44,7 +47,7 @@ class Judge:
 
     @classmethod
     def train(cls, texts: Sequence[str], labels: np.ndarray, ngrams: int, min_count: int, strength: float) -> "Judge":
-        """Fit a judge.
+        """Fit a judge. Its weights are rounded.
 
         Args:
             texts, labels: 1 positive, 0 negative. [N], (N,)
@@ -55,6 +58,10 @@ class Judge:
         vectorizer = _vectorizer(ngrams, min_count)
         classifier = LogisticRegression(C=strength, max_iter=1000, random_state=0)
         classifier.fit(vectorizer.fit_transform(texts), labels)
+        vectorizer.idf_ = np.round(vectorizer.idf_, _DECIMALS)
+        classifier.coef_, classifier.intercept_ = (
+            np.round(one, _DECIMALS) for one in (classifier.coef_, classifier.intercept_)
+        )
         return cls(vectorizer, classifier)
 
     def positive(self, texts: Sequence[str]) -> np.ndarray:

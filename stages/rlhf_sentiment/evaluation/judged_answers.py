@@ -1,11 +1,11 @@
 """Write every answer with the judges' opinions, so that new statistics need no model."""
 
 import csv
-import gzip
 from pathlib import Path
 
 import pandas as pd
 
+from ..engine.compression import gzipped
 from ..engine.outputs import writing
 from .panel import Opinions
 from .samples import Samples
@@ -31,10 +31,10 @@ def table_of_answers(samples: Samples, opinions: dict[str, Opinions]) -> pd.Data
 
 
 def write_answers(path: str | Path, table: pd.DataFrame) -> None:
-    """Write a compressed CSV, with six digits after the point. The header of gzip gets neither a time nor a name.
+    """Write a compressed CSV, with six digits after the point.
 
     All texts have quotes, because Python's csv puts none around a lone carriage return, which would end a row.
     """
     text = table.round(6).to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-    with writing(path) as aside, open(aside, "wb") as file, gzip.GzipFile("", "wb", fileobj=file, mtime=0) as compressed:
-        compressed.write(text.encode())
+    with writing(path) as aside:
+        aside.write_bytes(gzipped(text.encode()))

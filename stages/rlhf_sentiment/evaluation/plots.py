@@ -1,24 +1,17 @@
 """The PNG plots. The same numbers give the same bytes. All readers can tell Okabe and Ito's colours apart."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import cycle
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 
-from ..engine.outputs import writing
 from .contestants import CONTESTANTS
+from .picture import picture
 from .plot_data import Tables
 
 _BLUE, _ORANGE = "#0072B2", "#D55E00"
+_HEIGHT = 3.2  # inches
 
 
 class _Look(NamedTuple):
@@ -37,26 +30,6 @@ _LOOKS = (
 # By the place in the table of contestants. A sixth contestant has the look of the first.
 _LOOK_OF = dict(zip(CONTESTANTS, cycle(_LOOKS), strict=False))
 
-_STYLE: dict[Any, Any] = {
-    "figure.dpi": 120,
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.3,
-    "legend.frameon": False,
-}
-
-
-@contextmanager
-def _picture(path: str, columns: int, width: float = 4.2) -> Iterator[list[Axes]]:
-    with plt.rc_context(_STYLE):
-        figure, axes = plt.subplots(1, columns, figsize=(width * columns, 3.2), layout="constrained", squeeze=False)
-        yield list(axes[0])
-        with writing(path) as aside:
-            figure.savefig(aside, format="png", metadata={"Software": None})
-        plt.close(figure)
-
 
 def _error(rows: pd.DataFrame) -> np.ndarray:
     # Not below 0: a BCa interval of few, skewed values may leave out their mean.
@@ -65,7 +38,7 @@ def _error(rows: pd.DataFrame) -> np.ndarray:
 
 def training(path: str, sft: pd.DataFrame, reward: pd.DataFrame) -> None:
     """Draw the curves of supervised fine-tuning and of the reward model."""
-    with _picture(path, 3) as (left, middle, right):
+    with picture(path, 3, 4.2, _HEIGHT) as (left, middle, right):
         left.plot(sft["step"], sft["loss"], color=_BLUE)
         left.set(title="Supervised fine-tuning", xlabel="optimizer step", ylabel="loss (nats per token)")
         middle.plot(reward["step"], reward["loss"], color=_ORANGE)
@@ -80,7 +53,7 @@ def training(path: str, sft: pd.DataFrame, reward: pd.DataFrame) -> None:
 
 def ppo(path: str, curve: pd.DataFrame, validation: pd.DataFrame) -> None:
     """Draw reward, KL and entropy over PPO's steps."""
-    with _picture(path, 3) as (left, middle, right):
+    with picture(path, 3, 4.2, _HEIGHT) as (left, middle, right):
         left.plot(curve["step"], curve["score"], color=_ORANGE, label="training prompts")
         left.plot(validation["step"], validation["score"], "o--", color="black", markersize=3, label="validation prompts")
         left.set(title="Reward", xlabel="PPO step", ylabel="score of the reward model")
@@ -101,7 +74,7 @@ def comparison(path: str, table: pd.DataFrame, confidence: float) -> None:
         table: columns model, figure ("mean P(positive)" or "positive ratio"), value, low, high.
         confidence: the level of the intervals.
     """
-    with _picture(path, 2, 3.4) as axes:
+    with picture(path, 2, 3.4, _HEIGHT) as axes:
         for panel, (figure, rows) in zip(axes, table.groupby("figure", sort=True), strict=True):
             error, colours = _error(rows), [_LOOK_OF[model].colour for model in rows["model"]]
             bars = panel.bar(rows["model"], rows["value"], yerr=error, capsize=4, color=colours)
@@ -121,7 +94,7 @@ def reliability(path: str, tables: dict[tuple[str, str], pd.DataFrame], words: i
         words: the number of words of a cut text.
     """
     names = list(dict.fromkeys(name for name, _ in tables))
-    with _picture(path, len(names), 3.2) as axes:
+    with picture(path, len(names), 3.2, _HEIGHT) as axes:
         for panel, name in zip(axes, names, strict=True):
             panel.plot([0, 1], [0, 1], color="black", linestyle=":", linewidth=1, label="perfect calibration")
             for way, colour, style in (("whole", _BLUE, "o-"), ("cut", _ORANGE, "s--")):
@@ -143,7 +116,7 @@ def frontier(path: str, models: pd.DataFrame, curve: pd.DataFrame, validation: p
         validation: columns kl, score, in the order of the steps.
         confidence: the level of the intervals.
     """
-    with _picture(path, 2) as (left, right):
+    with picture(path, 2, 4.2, _HEIGHT) as (left, right):
         for name, rows in models.groupby("model", sort=False):
             look, places = _LOOK_OF[str(name)], (rows["kl"], rows["value"])
             left.errorbar(*places, yerr=_error(rows), fmt=look.marker, color=look.colour, label=name, capsize=4)
@@ -165,7 +138,7 @@ def distribution(path: str, positive: dict[str, np.ndarray], bins: np.ndarray) -
         positive: P(positive) of each answer. name -> (N x S,)
         bins: the edges of the bins.
     """
-    with _picture(path, len(positive), 3.2) as axes:
+    with picture(path, len(positive), 3.2, _HEIGHT) as axes:
         for panel, (name, values) in zip(axes, positive.items(), strict=True):
             look, weights = _LOOK_OF[name], np.full(len(values), 1 / len(values))
             panel.hist(values, bins=list(bins), weights=weights, color=look.colour, hatch=look.hatch, edgecolor="white")
