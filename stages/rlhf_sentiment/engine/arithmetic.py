@@ -21,8 +21,8 @@ from .messages import shown, warn
 from .params import Device, Seed, Settings, load
 
 # What each variable fixes. The first three are for torch: its own kernels, the kernels of MKL (the only ones that MKL has in
-# common for all vendors), and those of oneDNN. The next two are for numpy and scipy: numpy's kernels, and OpenBLAS's. numpy also
-# leaves out its AVX2 kernels, X86_V3, because qemu emulates one of them wrongly, and qemu tests these settings.
+# common for all vendors), and those of oneDNN. The next two are for numpy and scipy: numpy's kernels, and OpenBLAS's. numpy
+# also leaves out its AVX2 kernels, X86_V3, because qemu emulates one of them wrongly, and qemu tests these settings.
 PINS = {
     "ATEN_CPU_CAPABILITY": "avx2",
     "MKL_CBWR": "COMPATIBLE",
@@ -38,7 +38,7 @@ PINS = {
 # The variables that set the number of threads of torch, MKL and oneDNN.
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 # Prefixes of other variables that change kernels, threads or the pixels of text.
-_OTHERS = ("FREETYPE_", "ATEN_", "DNNL_", "GOTO_", "MKL_", "NPY_DISABLE_", "NPY_ENABLE_", "ONEDNN_", "OPENBLAS_")
+_OTHERS = ("ATEN_", "DNNL_", "FREETYPE_", "GOTO_", "MKL_", "NPY_DISABLE_", "NPY_ENABLE_", "ONEDNN_", "OPENBLAS_")
 _OTHER_THREADS = {"OMP_THREAD_LIMIT"}
 # These act before Python runs.
 _TOO_EARLY = ("GLIBC_TUNABLES", "LD_PRELOAD")
