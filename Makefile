@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 SHARED ?= ../shared
 
 .PHONY: setup trackers remotes repro resolve pull metrics experiments seeds sweep review post-review \
-	quick test thorough verify lint format coverage local-data pins clean
+	quick test thorough verify verify-processors lint format coverage local-data pins clean
 
 setup: $(VENV)/.configured
 
@@ -93,6 +93,10 @@ thorough: setup trackers remotes
 # Test that a commit gives the same bytes: the tiny world in two folders and two environments, and twice with one thread.
 verify: setup
 	pytest -m "" tests/test_verify.py
+
+# Test that other processors give the same bytes. qemu-user (apt-get install qemu-user) emulates them.
+verify-processors: setup
+	pytest -m "" --durations=15 tests/test_processors.py
 
 lint: setup
 	ruff check .
