@@ -26,10 +26,11 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "stages"), str(ROOT / "tools")]
 
-from rlhf_sentiment.engine.arithmetic import Arithmetic, pin  # noqa: E402 (the path must be set)
+from rlhf_sentiment.engine.arithmetic import Arithmetic, pin, wanted_variables  # noqa: E402 (the path must be set)
 
 # The stages that run in the process of a test compute as `dvc repro` does. Nothing has loaded numpy or torch yet.
-pin(Arithmetic(arithmetic="portable", threads=2), "tests")
+PORTABLE = Arithmetic(arithmetic="portable", threads=2)
+pin(PORTABLE, "tests")
 
 # Real data and models. Tests that need them are skipped if they are missing.
 SHARED = Path(os.environ.get("RLHF_SHARED", ROOT.parent / "shared")).resolve()
@@ -169,8 +170,13 @@ class World:
         return self.folder / path
 
     def environment(self) -> dict[str, str]:
-        """Return the environment of a command: this Python first in PATH, and no variables of a dvc or git around the tests."""
+        """Return the environment of a command: this Python first in PATH, and no variables of a dvc or git around the tests.
+
+        The variables of arithmetic are left out too, since a stage must set them itself.
+        """
+        left_out = wanted_variables(PORTABLE).keys()
         own = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "GIT_"))}
+        own = {name: value for name, value in own.items() if name not in left_out}
         own |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "120"} | self.variables
         paths = [path for path in (self.variables.get("PYTHONPATH"), os.environ.get("PYTHONPATH")) if path]
         return own | ({"PYTHONPATH": ":".join(paths)} if paths else {})
