@@ -10,6 +10,7 @@ not counted. The last line is the result, as JSON:
 - responses per second;
 - the peak resident memory of the host, and the growth of this peak after the first update.
 """
+# ruff: noqa: E402 (the variables of arithmetic are set before torch is loaded)
 
 import argparse
 import copy
@@ -21,15 +22,22 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "stages"))
+from rlhf_sentiment.engine.arithmetic import Arithmetic, Computing, pin
+
+early = argparse.ArgumentParser(add_help=False)
+early.add_argument("--arithmetic", choices=["fast", "portable"], default="fast", help="default: %(default)s")
+arithmetic = early.parse_known_args()[0].arithmetic
+pin(Arithmetic(arithmetic=arithmetic, threads=2 if arithmetic == "portable" else "auto"), "benchmark")
+
 import torch
 from pydantic import ValidationError
 from tqdm import tqdm
 from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "stages"))
-from rlhf_sentiment.engine.params import Device, Seed, Settings, load
+from rlhf_sentiment.engine.params import load
 from rlhf_sentiment.engine.stage import keep_freed_memory
-from rlhf_sentiment.models.devices import make_deterministic, quiet, resolve_device
+from rlhf_sentiment.models.devices import quiet, set_up
 from rlhf_sentiment.models.loading import fuse_gelu
 from rlhf_sentiment.ppo.loop import make_accelerator, make_optimizer
 from rlhf_sentiment.ppo.step import Actors, assess, critic_of, learn, sample
@@ -52,9 +60,7 @@ SIZES = {
 }
 
 
-class Params(Settings):
-    seed: Seed
-    device: Device
+class Params(Computing):
     ppo: PPOSettings
 
 
@@ -66,7 +72,8 @@ def now(device: torch.device) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, parents=[early], formatter_class=formatter)
     for name, default in SIZES.items():
         parser.add_argument(f"--{name}", type=int, default=default, help="default: %(default)s")
     parser.add_argument("--updates", type=int, default=3, help="updates that are counted (default: %(default)s)")
@@ -87,12 +94,13 @@ def main() -> None:
         parser.error("--updates and --prompt must be at least 1, --vocab at least 3")
     try:
         settings = PPOSettings.model_validate(params.ppo.model_dump() | changed)
+        how = {"arithmetic": size.arithmetic, "threads": torch.get_num_threads(), "ppo": settings}
+        params = Params(**params.model_dump() | how)
     except ValidationError as error:
         parser.error("; ".join(problem["msg"] for problem in error.errors()))
-    device = resolve_device(params.device)
     keep_freed_memory()
     quiet()
-    make_deterministic(params.seed)
+    device = set_up(params, "benchmark")
     eos, pad = size.vocab - 2, size.vocab - 1
     config = GPT2Config(
         vocab_size=size.vocab,
