@@ -46,7 +46,8 @@ def main() -> None:
     from rlhf_sentiment.models import devices
 
     if arguments.without == KERNELS:
-        vars(devices)["use_portable_kernels"] = lambda: None
+        assert "use_portable_products" in vars(devices)
+        vars(devices)["use_portable_products"] = lambda: None
     settings = load(arithmetic.Computing, Path("params.yaml"))
     for group in arguments.groups or GROUPS:
         # As devices.set_up, which also loads torch's compiler: that takes half a minute under qemu. Each group has the same

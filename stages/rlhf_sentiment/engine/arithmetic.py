@@ -31,7 +31,7 @@ PINS = {
     "OPENBLAS_CORETYPE": "Haswell",
     # OpenBLAS starts at most one thread for each core, so two threads would be one on a machine with one core.
     "OPENBLAS_NUM_THREADS": "1",
-    # Otherwise OpenMP and MKL may use fewer threads than they are told.
+    # Otherwise OpenMP and MKL may use fewer threads than these variables say.
     "OMP_DYNAMIC": "FALSE",
     "MKL_DYNAMIC": "FALSE",
 }
