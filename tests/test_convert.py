@@ -493,6 +493,24 @@ def test_each_old_key_converts_its_own_value() -> None:
             assert set(became.settings) & set(done.values) or key in ("bf16",), key
 
 
+@pytest.mark.parametrize(
+    ("old", "arithmetic"),
+    [
+        ({"bf16": True}, "fast"),
+        ({"bf16": False}, None),
+        ({"device": "cuda"}, "fast"),
+        ({"device": "cpu"}, None),
+        ({"model_name": "gpt2"}, "fast"),
+        ({"model_name": "scratch"}, None),
+    ],
+)
+def test_old_settings_that_need_fast_arithmetic_get_it(old: dict[str, Any], arithmetic: str | None) -> None:
+    done = modern(old, read_yaml(ROOT / "params.yaml"))
+    assert done.values.get("arithmetic") == arithmetic
+    assert done.values.get("threads") == ("auto" if arithmetic else None)
+    assert any("arithmetic becomes fast" in line for line in done.lines) == bool(arithmetic)
+
+
 def test_the_readme_names_todays_imports_and_files() -> None:
     table = README.split("Old imports and files:")[1].split("Old settings:")[0]
     rows = re.findall(r"^\| `(from [^`]+)` \| `([^`]+)` \|$", table, re.MULTILINE)

@@ -98,7 +98,7 @@ def test_the_error_for_too_little_memory_names_the_settings_to_lower(world: Worl
 
     The stage has one thread, because a thread without memory for its stack ends the process.
     """
-    world.variables["OMP_NUM_THREADS"] = "1"
+    world.set("threads", 1)
     world.set("ppo.batch_size", 32)
     world.set("ppo.micro_batch_size", 32)
     world.set("ppo.max_new_tokens", 140)
