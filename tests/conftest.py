@@ -26,7 +26,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "stages"), str(ROOT / "tools")]
 
-from rlhf_sentiment.engine.arithmetic import Arithmetic, pin, wanted_variables  # noqa: E402 (the path must be set)
+from rlhf_sentiment.engine.arithmetic import SET_HERE, Arithmetic, pin, wanted_variables  # noqa: E402 (the path must be set)
 
 # The stages that run in the process of a test compute as `dvc repro` does. Nothing has loaded numpy or torch yet.
 PORTABLE = Arithmetic(arithmetic="portable", threads=2)
@@ -174,7 +174,7 @@ class World:
 
         The variables of arithmetic are left out too, since a stage must set them itself.
         """
-        left_out = wanted_variables(PORTABLE).keys()
+        left_out = {SET_HERE, *wanted_variables(PORTABLE)}
         own = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "GIT_"))}
         own = {name: value for name, value in own.items() if name not in left_out}
         own |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "120"} | self.variables

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 import yaml
 
 from rlhf_sentiment.engine import arithmetic
-from rlhf_sentiment.engine.arithmetic import PINS, Arithmetic, Computing, pin
+from rlhf_sentiment.engine.arithmetic import PINS, SET_HERE, Arithmetic, Computing, pin
 from rlhf_sentiment.engine.errors import ConfigError
 from rlhf_sentiment.engine.params import load
 from rlhf_sentiment.models import devices
@@ -22,6 +23,7 @@ from .conftest import ROOT, World, assert_names
 
 THREADS = {"OMP_NUM_THREADS": "3", "MKL_NUM_THREADS": "3"}
 OWN = (*PINS, *THREADS)
+PLAIN = {name: value for name, value in os.environ.items() if name not in (*OWN, SET_HERE)}
 # What a stage finds in its environment before it loads a library, and whether numpy was there before.
 PROGRAM = f"""
 import json, os, sys
@@ -36,9 +38,8 @@ print(json.dumps([dict(os.environ), arithmetic._loaded_before]))
 
 def started(folder: Path, *arguments: str, **variables: str) -> tuple[dict[str, str], str]:
     """Start a stage in `folder` up to its first import. Return its environment and its messages."""
-    plain = {name: value for name, value in os.environ.items() if name not in OWN}
     command = [sys.executable, "-c", PROGRAM, *arguments]
-    done = subprocess.run(command, cwd=folder, env=plain | variables, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=folder, env=PLAIN | variables, capture_output=True, text=True, check=True)
     found, loaded_before = json.loads(done.stdout)
     assert loaded_before == []
     return found, done.stderr
@@ -67,7 +68,7 @@ def test_portable_overrides_the_environment_with_one_line(tmp_path: Path) -> Non
     assert "Core: Haswell" in said, "OpenBLAS says which kernels it uses"
     (line,) = (line for line in said.splitlines() if not line.startswith("Core:"))
     assert_names(line, "arithmetic: portable", "threads: 3", "MKL_CBWR=COMPATIBLE (was AVX2)", "OMP_NUM_THREADS=3 (was 1)")
-    assert_names(line, "no DNNL_MAX_CPU_ISA (was AVX512_CORE)", "no OMP_THREAD_LIMIT (was 1)")
+    assert_names(line, "removed DNNL_MAX_CPU_ISA (was AVX512_CORE), OMP_THREAD_LIMIT (was 1)")
     assert "ATEN_CPU_CAPABILITY" not in line
 
 
@@ -77,7 +78,7 @@ def test_a_variable_that_acted_before_python_is_reported(tmp_path: Path, name: s
     value = "glibc.malloc.check=0" if name == "GLIBC_TUNABLES" else "libm.so.6"
     _, said = started(tmp_path, **{name: value})
     (line,) = said.splitlines()
-    assert_names(line, name, "before Python", "unset it")
+    assert_names(line, name, "before Python", "start without it")
     write(tmp_path, arithmetic="fast", threads=2)
     assert started(tmp_path, **{name: value})[1] == ""
 
@@ -94,7 +95,14 @@ def test_fast_keeps_the_environment_but_for_the_threads(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--params", "other.yaml"), ("--params=other.yaml",), ("base", "--params", "other.yaml")]
+    "arguments",
+    [
+        ("--params", "other.yaml"),
+        ("--params=other.yaml",),
+        ("--par", "other.yaml"),
+        ("--param=other.yaml",),
+        ("base", "--params", "other.yaml"),
+    ],
 )
 def test_the_file_of_the_command_line_counts(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     write(tmp_path, arithmetic="fast", threads="auto")
@@ -169,21 +177,65 @@ def test_the_tests_themselves_compute_portably(capsys: pytest.CaptureFixture[str
     assert torch.backends.cpu.get_cpu_capability() == "AVX2"
 
 
-def test_a_process_that_loaded_the_libraries_before_is_warned(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def variables(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let a test change the variables of this process, and forget what was said."""
     monkeypatch.setattr(arithmetic, "_loaded_before", [])
-    monkeypatch.delenv("MKL_CBWR")
+    monkeypatch.setattr(devices, "_warned", set())
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.mark.usefixtures("variables")
+def test_a_process_that_loaded_the_libraries_before_is_warned_once(capsys: pytest.CaptureFixture[str]) -> None:
+    del os.environ["MKL_CBWR"]
     pin(Arithmetic(arithmetic="portable", threads=2), "x")
     assert os.environ["MKL_CBWR"] == "COMPATIBLE"
     devices.set_up(Computing(**settings()), "train_ppo")
+    devices.set_up(Computing(**settings()), "train_ppo")
+    pin(Arithmetic(arithmetic="portable", threads=2), "x")  # the variables are right now, but came too late
+    devices.set_up(Computing(**settings()), "train_ppo")
     (line,) = capsys.readouterr().err.splitlines()
-    assert_names(line, "train_ppo: warning", "numpy and torch", "restart the kernel", "import rlhf_sentiment first")
+    assert_names(line, "train_ppo: warning", "arithmetic: portable", "numpy and torch", "params.yaml", "rlhf_sentiment before")
+
+
+@pytest.mark.usefixtures("variables")
+def test_settings_that_differ_from_those_of_the_process_are_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
+    devices.set_up(Computing(**settings(arithmetic="fast")), "train_ppo")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert_names(line, "does not compute with arithmetic: fast", "it began with arithmetic: portable")
+    del os.environ["MKL_CBWR"]  # as in a process that began with `fast`
     devices.set_up(Computing(**settings(arithmetic="fast")), "train_ppo")
     assert capsys.readouterr().err == ""
+    devices.set_up(Computing(**settings()), "train_ppo")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert_names(line, "does not compute with arithmetic: portable", "it began with arithmetic: fast")
+
+
+def test_a_child_with_other_settings_begins_without_the_variables_of_its_parent(tmp_path: Path) -> None:
+    write(tmp_path, arithmetic="portable", threads=3)
+    parent, _ = started(tmp_path)
+    write(tmp_path, arithmetic="fast", threads="auto")
+    child, said = started(tmp_path, **{name: parent[name] for name in (*OWN, SET_HERE)})
+    assert [name for name in (*OWN, SET_HERE) if name in child] == []
+    assert said == ""
+
+
+@pytest.mark.usefixtures("variables")
+def test_a_processor_without_avx2_is_given_no_kernel_that_it_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arithmetic, "why_not_portable", lambda: "this processor lacks AVX2")
+    monkeypatch.setattr(devices, "why_not_portable", lambda: "this processor lacks AVX2")
+    pin(Arithmetic(arithmetic="portable", threads=2), "x")
+    assert [name for name in PINS if name in os.environ] == []
+    assert os.environ["OMP_NUM_THREADS"] == "2"
+    monkeypatch.setattr(devices, "use_portable_products", lambda: pytest.fail("oneDNN's products need AVX2"))
+    assert devices.set_up(Computing(**settings()), "x") == torch.device("cpu")
 
 
 def test_a_reason_why_products_are_slow_is_a_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(devices, "_warned", set())
     monkeypatch.setattr(devices, "use_portable_products", lambda: "torch 9 has no operator x")
     devices.set_up(Computing(**settings()), "ppo")
     (line,) = capsys.readouterr().err.splitlines()
@@ -201,7 +253,7 @@ from rlhf_sentiment.engine.arithmetic import _loaded_before
 import torch
 print(os.environ["MKL_CBWR"], torch.backends.cpu.get_cpu_capability(), *_loaded_before)
 """
-    plain = {name: value for name, value in os.environ.items() if name not in OWN} | {"PYTHONPATH": str(STAGES)}
+    plain = PLAIN | {"PYTHONPATH": str(STAGES)}
     for first, wanted in (("", "COMPATIBLE AVX2"), ("import numpy", "COMPATIBLE AVX2 numpy")):
         command = [sys.executable, "-c", program.format(first=first)]
         done = subprocess.run(command, cwd=tmp_path, env=plain, capture_output=True, text=True, check=True)

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from .closure import ROOT
-from .conftest import World
+from .conftest import World, assert_names
 
 sys.path.insert(0, str(ROOT / "tools"))
 import differences
@@ -346,6 +346,20 @@ def test_a_deleted_metric_is_named(clone: Clone) -> None:
     ]
     clone.git("checkout", "HEAD", "--", "dvc.lock", "metrics", "plots")
     assert clone.said() == [f"the results are those of commit {commit}"]
+
+
+def test_a_deleted_lock_is_one_line_that_says_how_to_get_it_back(clone: Clone) -> None:
+    clone.commit()
+    (clone.folder / "dvc.lock").unlink()
+    assert clone.said() == ["dvc.lock is missing; to put it back: git checkout HEAD -- dvc.lock"]
+
+
+def test_a_subfolder_is_not_taken_for_the_project(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
+    clone.commit()
+    (clone.folder / "docs").mkdir(exist_ok=True)
+    monkeypatch.chdir(clone.folder / "docs")
+    (line,) = differences.compared()
+    assert_names(line, "no commit", "the folder that has dvc.lock")
 
 
 def test_a_commit_whose_metrics_are_not_those_of_its_lock(clone: Clone) -> None:

@@ -40,6 +40,20 @@ SIZES = [(7, 5, 3), (1, 128, 300), (64, 1, 9), (33, 128, 1), (1, 1, 1), (192, 48
 EMPTY = [(0, 4, 3), (3, 0, 2), (3, 4, 0), (0, 0, 0)]
 
 
+def test_the_products_and_their_gradients_are_onednns() -> None:
+    """MKL's products of these shapes have other last bits, which its batches of one show."""
+    a, b, bias, gradient = random(192, 48).requires_grad_(), random(48, 64, seed=1), random(64, seed=2), random(192, 64, seed=3)
+
+    def onednns(x: Tensor, y: Tensor, added: Tensor | None = None) -> Tensor:
+        return torch.ops.mkldnn._linear_pointwise(x, y.t(), added, "none", [], "")
+
+    with torch.no_grad():
+        assert not torch.equal(onednns(a, b), torch.bmm(a[None], b[None])[0])
+        assert torch.equal(a @ b, onednns(a, b))
+        assert torch.equal(torch.addmm(bias, a, b), onednns(a, b, bias))
+    assert torch.equal(torch.autograd.grad(a @ b, a, gradient)[0], onednns(gradient, b.t()))
+
+
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("first", LAYOUTS)
 @pytest.mark.parametrize("second", LAYOUTS)

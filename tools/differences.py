@@ -42,9 +42,15 @@ def compared() -> Iterator[str]:
     if asked("rev-parse", "--is-inside-work-tree") != "true":
         yield "the results were compared with no commit, because this folder is not in a git repository"
         return
+    if asked("rev-parse", "--show-prefix") and not any(Path(name).exists() for name in RESULTS):
+        yield f"the results were compared with no commit; run this in the folder that has {LOCK}"
+        return
     commit = asked("rev-parse", "--short", "--verify", "--quiet", "HEAD")
     if commit is None:
         yield "the results were compared with no commit, because git has none yet"
+        return
+    if not Path(LOCK).is_file() and asked("cat-file", "-e", f"HEAD:./{LOCK}") is not None:
+        yield f"{LOCK} is missing; to put it back: git checkout HEAD -- {LOCK}"
         return
     changed, new = differing()
     if not changed and not new:

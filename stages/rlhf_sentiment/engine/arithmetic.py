@@ -16,6 +16,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, model_validator
 
+from .elsewhere import why_not_portable
 from .errors import ConfigError
 from .messages import shown, warn
 from .params import Device, Seed, Settings, load
@@ -44,6 +45,8 @@ _OTHER_THREADS = {"OMP_THREAD_LIMIT"}
 _TOO_EARLY = ("GLIBC_TUNABLES", "LD_PRELOAD")
 _LIBRARIES = ("numpy", "torch")
 _MOST_THREADS = 1024
+# The variable with the names of those that a process has set. Its children remove these first, since their settings may differ.
+SET_HERE = "RLHF_ARITHMETIC_VARIABLES"
 
 # The libraries that were loaded before their variables were set.
 _loaded_before: list[str] = []
@@ -80,12 +83,12 @@ class Computing(Arithmetic):
             return self
         if self.device not in ("auto", "cpu"):
             raise ValueError(
-                f"device: {self.device} needs `arithmetic: fast`, since portable arithmetic is the CPU's; or set cpu"
+                f"device: {self.device} needs `arithmetic: fast`, because portable arithmetic runs only on the CPU; or set cpu"
             )
         for name in type(self).model_fields:
             if getattr(getattr(self, name), "dtype", "float32") != "float32":
                 raise ValueError(
-                    f"{name}.dtype: bfloat16 needs `arithmetic: fast`, since portable arithmetic is float32's; or set float32"
+                    f"{name}.dtype: bfloat16 needs `arithmetic: fast`, as portable arithmetic is float32 only; or set float32"
                 )
         return self
 
@@ -100,8 +103,9 @@ def pin_for_stage(arguments: Sequence[str]) -> None:
     """
     path = Path("params.yaml")
     for word, following in pairwise([*arguments, ""]):
-        if word.startswith("--params"):
-            path = Path(word.partition("=")[2] or following)
+        name, _, value = word.partition("=")
+        if name.startswith("--p") and "--params".startswith(name):  # argparse takes --par too
+            path = Path(value or following)
     with suppress(ConfigError):
         pin(load(Arithmetic, path), Path(sys.argv[0]).stem)
 
@@ -123,34 +127,44 @@ def pin(settings: Arithmetic, name: str) -> None:
         settings: the settings of arithmetic.
         name: the stage, for the line.
     """
-    wanted = wanted_variables(settings)
-    if any(os.environ.get(key) != wanted[key] for key in PINS if key in wanted):
-        _loaded_before[:] = [library for library in _LIBRARIES if library in sys.modules]
+    had, wanted = {key: os.environ.get(key) for key in PINS}, wanted_variables(settings)
+    for key in os.environ.pop(SET_HERE, "").split():
+        os.environ.pop(key, None)
     others: list[str] = []
     if settings.arithmetic == "portable":
         own = [key for key in os.environ if key.startswith(_OTHERS) or key in _OTHER_THREADS]
         others = sorted(key for key in own if key not in wanted and "VERBOSE" not in key)
     changed = [f"{key}={value} (was {os.environ[key]})" for key, value in wanted.items() if os.environ.get(key, value) != value]
-    changed += [f"no {key} (was {os.environ[key]})" for key in others]
+    removed = [f"{key} (was {os.environ[key]})" for key in others]
     for key in others:
         del os.environ[key]
     os.environ.update(wanted)
-    if changed:
-        warn(name, f"arithmetic: {settings.arithmetic} and threads: {settings.threads} set {', '.join(changed)}")
+    if wanted:
+        os.environ[SET_HERE] = " ".join(wanted)
+    if any(os.environ.get(key) != value for key, value in had.items()):
+        _loaded_before[:] = [library for library in _LIBRARIES if library in sys.modules]
+    if did := [f"{verb} {', '.join(names)}" for verb, names in (("set", changed), ("removed", removed)) if names]:
+        warn(name, f"arithmetic: {settings.arithmetic} and threads: {settings.threads} {' and '.join(did)}")
     early = [key for key in _TOO_EARLY if settings.arithmetic == "portable" and os.environ.get(key)]
     if early:
-        warn(name, f"{' and '.join(early)} took effect before Python started, and can change bytes; unset it")
+        them = "it" if len(early) == 1 else "them"
+        warn(name, f"{' and '.join(early)} took effect before Python started, and can change bytes; start without {them}")
 
 
 def wanted_variables(settings: Arithmetic) -> dict[str, str]:
-    """Return the environment variables that the settings ask for."""
-    wanted = dict(PINS) if settings.arithmetic == "portable" else {}
+    """Return the environment variables that the settings ask for. A processor without AVX2 cannot run the kernels of `PINS`."""
+    wanted = dict(PINS) if settings.arithmetic == "portable" and why_not_portable() is None else {}
     return wanted if settings.threads == "auto" else wanted | dict.fromkeys(_THREADS, str(settings.threads))
 
 
-def loaded_before(settings: Arithmetic) -> list[str]:
-    """Return the libraries that were loaded before the variables were set, so that they may compute other bytes.
+def why_other_kernels(settings: Arithmetic) -> str | None:
+    """Return why this process computes otherwise than the settings say, or None.
 
-    Only a process that is not a stage can have any, such as a notebook.
+    This happens only in a process that is not a stage, such as a notebook.
     """
-    return list(_loaded_before) if settings.arithmetic == "portable" else []
+    is_pinned = all(os.environ.get(key) == value for key, value in PINS.items()) and not _loaded_before
+    if settings.arithmetic == "fast":
+        return "it began with arithmetic: portable" if is_pinned else None
+    if is_pinned or why_not_portable() is not None:
+        return None
+    return f"it loaded {' and '.join(_loaded_before)} first" if _loaded_before else "it began with arithmetic: fast"

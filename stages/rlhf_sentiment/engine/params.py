@@ -208,7 +208,10 @@ def _file_of(place: tuple[int | str, ...], files: Files, path: Path) -> Path:
 def _of_absent(names: list[str], path: Path) -> str:
     """Return a line for all keys that a file lacks."""
     if path.name == "params.yaml":
-        return f"{path}: {listed(names)}: missing; no setting has a default"
+        new = (
+            "; to compute as older versions did, write `arithmetic: fast` and `threads: auto`" if "arithmetic" in names else ""
+        )
+        return f"{path}: {listed(names)}: missing; no setting has a default{new}"
     return f"{path}: {listed(names)}: missing; to take them from another file, name it at the top: `extends: params.yaml`"
 
 

@@ -12,10 +12,13 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import logging as transformers_logging
 
-from ..engine.arithmetic import Computing, loaded_before
+from ..engine.arithmetic import Computing, why_other_kernels
+from ..engine.elsewhere import why_not_portable
 from ..engine.errors import StageError
 from ..engine.messages import warn
 from .kernels import use_portable_products
+
+_warned: set[str] = set()
 
 
 def set_up(settings: Computing, name: str) -> torch.device:
@@ -36,14 +39,20 @@ def prepare_device(settings: Computing, name: str) -> torch.device:
     """
     if settings.threads != "auto":
         torch.set_num_threads(settings.threads)
+    if why := why_other_kernels(settings):
+        how = "set it in params.yaml, and start a process that imports a name from rlhf_sentiment before numpy and torch"
+        _warn_once(name, f"this process does not compute with arithmetic: {settings.arithmetic}, because {why}; {how}")
     if settings.arithmetic == "fast":
         return resolve_device(settings.device)
-    if libraries := loaded_before(settings):
-        how = "in a notebook, restart the kernel and import rlhf_sentiment first"
-        warn(name, f"{' and '.join(libraries)} was loaded before arithmetic: portable took effect, so bytes may differ; {how}")
-    if reason := use_portable_products():
-        warn(name, f"{reason}, so products are slower and bytes may differ; install the torch of requirements.txt")
+    if why_not_portable() is None and (reason := use_portable_products()):
+        _warn_once(name, f"{reason}, so products are slower and bytes may differ; install the torch of requirements.txt")
     return torch.device("cpu")
+
+
+def _warn_once(name: str, text: str) -> None:
+    if text not in _warned:
+        _warned.add(text)
+        warn(name, text)
 
 
 def resolve_device(name: str) -> torch.device:

@@ -134,11 +134,10 @@ def _compute_fast(done: Converted) -> None:
         if done.values.get(key, portable[0]) not in portable
     ]
     if needs:
-        done.values.update(arithmetic="fast", threads="auto")
-        done.sources.update(dict.fromkeys(("arithmetic", "threads"), done.sources[needs[0]]))
-        done.lines.append(
-            f"arithmetic becomes fast, because of {needs[0]} {_written(done.values[needs[0]])}; threads becomes auto"
-        )
+        for key, value in {"arithmetic": "fast", "threads": "auto"}.items():
+            if key not in done.values:
+                done.values[key], done.sources[key] = value, done.sources[needs[0]]
+                done.lines.append(f"{key} becomes {value}, because of {needs[0]} {_written(done.values[needs[0]])}")
 
 
 def _at(tree: Tree, key: str) -> Any:
