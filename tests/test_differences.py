@@ -447,11 +447,11 @@ def test_make_repro_ends_with_the_comparison() -> None:
 
 
 def test_a_run_of_the_pipeline_and_the_command_that_puts_its_files_back(world: World) -> None:
-    said = world.run("make", "-o", "setup", "repro").splitlines()
+    said = world.run("make", "--no-print-directory", "-o", "setup", "repro").splitlines()
     commit = world.run("git", "rev-parse", "--short", "HEAD").strip()
     assert said[-1] == f"repro: the results are those of commit {commit}"
     world.set("evaluate.resamples", 99)
-    said = world.run("make", "-o", "setup", "repro").splitlines()
+    said = world.run("make", "--no-print-directory", "-o", "setup", "repro").splitlines()
     lines = [line.removeprefix("repro: ") for line in said if line.startswith("repro: ")]
     assert lines[1:3] == ["reason: other settings: evaluate.resamples", f"{KEEP} together with params.yaml"]
     command = lines[3].partition("back: ")[2]
@@ -460,4 +460,7 @@ def test_a_run_of_the_pipeline_and_the_command_that_puts_its_files_back(world: W
     assert world.run("git", "status", "--short") == " M params.yaml\n"
     world.run("git", "checkout", "params.yaml")
     assert "up to date" in world.run("dvc", "status")
-    assert world.run("make", "-o", "setup", "repro").splitlines()[-1] == f"repro: the results are those of commit {commit}"
+    assert (
+        world.run("make", "--no-print-directory", "-o", "setup", "repro").splitlines()[-1]
+        == f"repro: the results are those of commit {commit}"
+    )
