@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from review_changes import NEW, REMOVED, Rerun, reruns
 from revisions import Side, used
 from rlhf_sentiment.engine import environment
+from rlhf_sentiment.engine.arithmetic import TOO_EARLY
 from rlhf_sentiment.engine.elsewhere import why_not_portable
 from rlhf_sentiment.engine.messages import cut, listed
 
@@ -18,7 +19,6 @@ LOCK = "dvc.lock"
 RESULTS = (LOCK, "metrics", "plots")
 _MANUAL = "docs/reproducibility.md"
 _PYTHON = "3.11"  # the only version whose bytes are promised
-_BEFORE_PYTHON = {"GLIBC_TUNABLES", "LD_PRELOAD"}  # variables that act before a stage can set them
 _MOST = 4  # names in a line, besides those of settings
 
 
@@ -103,7 +103,7 @@ def of_the_machine(found: Found, before: Side, after: Side, records: Sequence[di
         yield f"Python {listed(pythons)}. Identical bytes are promised for {_PYTHON} only"
     perhaps = "" if found.unexplained else "perhaps "
     if used(after).get("arithmetic") == "portable":
-        early = sorted({name for record in records for name in record["variables"]} & _BEFORE_PYTHON)
+        early = sorted({name for record in records for name in record["variables"]} & set(TOO_EARLY))
         if early:
             yield f"{listed(early)} in the environment, which stages cannot undo"
         if (why := why_not_portable()) is not None:

@@ -41,8 +41,8 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 # Prefixes of other variables that change kernels, threads or the pixels of text.
 _OTHERS = ("ATEN_", "DNNL_", "FREETYPE_", "GOTO_", "MKL_", "NPY_DISABLE_", "NPY_ENABLE_", "ONEDNN_", "OPENBLAS_")
 _OTHER_THREADS = {"OMP_THREAD_LIMIT"}
-# These act before Python runs.
-_TOO_EARLY = ("GLIBC_TUNABLES", "LD_PRELOAD")
+# Variables that act before Python runs, so that a stage cannot undo them.
+TOO_EARLY = ("GLIBC_TUNABLES", "LD_PRELOAD")
 _LIBRARIES = ("numpy", "torch")
 _MOST_THREADS = 1024
 # The variable with the names of those that a process has set. Its children remove these first, since their settings may differ.
@@ -113,7 +113,7 @@ def pin_for_stage(arguments: Sequence[str]) -> None:
 def pin_for_python() -> None:
     """Set the variables for a script or a notebook that uses the Python interface, before its modules load numpy and torch.
 
-    The settings are those of the current folder, or else of the repository. Later calls change nothing that was set.
+    The settings are those of the current folder, or else of the repository.
     """
     path = Path("params.yaml")
     with suppress(ConfigError):
@@ -145,7 +145,7 @@ def pin(settings: Arithmetic, name: str) -> None:
         _loaded_before[:] = [library for library in _LIBRARIES if library in sys.modules]
     if did := [f"{verb} {', '.join(names)}" for verb, names in (("set", changed), ("removed", removed)) if names]:
         warn(name, f"arithmetic: {settings.arithmetic} and threads: {settings.threads} {' and '.join(did)}")
-    early = [key for key in _TOO_EARLY if settings.arithmetic == "portable" and os.environ.get(key)]
+    early = [key for key in TOO_EARLY if settings.arithmetic == "portable" and os.environ.get(key)]
     if early:
         them = "it" if len(early) == 1 else "them"
         warn(name, f"{' and '.join(early)} took effect before Python started, and can change bytes; start without {them}")
