@@ -136,6 +136,17 @@ SEEDS ?= $(shell seq 1 $(N))
 seeds: setup
 	python tools/seeds.py $(SEEDS)
 
+# Compare PPO with that of trl 1.12.0, the last release that has it, in an environment of its own. It takes about an hour.
+.PHONY: benchmark
+ROUNDS ?= 3
+benchmark: setup .venv-trl/.installed
+	python benchmarks/compare.py --rounds $(ROUNDS)
+
+.venv-trl/.installed:
+	test -x .venv-trl/bin/python || "$$(readlink -f $(BIN)/python)" -m venv .venv-trl
+	.venv-trl/bin/python -m pip install --quiet "$$(grep '^torch==' requirements.txt)" trl==1.12.0
+	touch $@
+
 # Try the settings of a file on the validation prompts, and write docs/results/sweeps/NAME.md. A stopped sweep goes on.
 SPEC ?= sweeps/kl.yaml
 sweep: setup

@@ -4,7 +4,8 @@
     /tmp/trl/bin/python benchmarks/trl_ppo.py --layers 6 --width 768 --heads 12 --batch 16 --prompt 16 --response 48 [--bf16]
 
 It needs an environment of its own. The weights are random, and the value model is separate. Each micro-batch is one
-accumulation step. Nothing is logged or saved. The last line is the result, as JSON.
+accumulation step. Nothing is logged or saved. trl samples all tokens up to the limit, also after EOS, so `--eos-rate` changes
+its results and not its speed. The last line is the result, as JSON.
 """
 
 import argparse
@@ -20,6 +21,7 @@ os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
 
 import torch
 from datasets import Dataset
+from lengths import let_end
 from tokenizers import Tokenizer, models
 from transformers import (
     GPT2Config,
@@ -48,6 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in SIZES.items():
         parser.add_argument(f"--{name}", type=int, default=default, help="default: %(default)s")
+    parser.add_argument("--eos-rate", type=float, default=0.0, help="probability of EOS at each token (default: %(default)s)")
     parser.add_argument("--bf16", action="store_true", help="trl's own bf16 flag")
     size = parser.parse_args()
     eos, pad = size.vocab - 2, size.vocab - 1
@@ -67,6 +70,10 @@ def main() -> None:
     )
     torch.manual_seed(0)
     rows = Dataset.from_dict({"input_ids": torch.randint(0, eos, (2 * size.batch, size.prompt)).tolist()})
+    policy, reference = GPT2LMHeadModel(config), GPT2LMHeadModel(config)
+    if size.eos_rate:
+        let_end(policy, eos, size.eos_rate)
+    reference.load_state_dict(policy.state_dict())
     clock = Clock()
     with tempfile.TemporaryDirectory() as scratch:
         trainer = PPOTrainer(
@@ -82,6 +89,8 @@ def main() -> None:
                 response_length=size.response,
                 local_rollout_forward_batch_size=size.batch,
                 temperature=1.0,
+                learning_rate=1e-8,
+                stop_token="eos",  # noqa: S106 (a token, not a password)
                 gradient_checkpointing=False,
                 num_sample_generations=0,
                 report_to=[],
@@ -89,8 +98,8 @@ def main() -> None:
                 disable_tqdm=True,
             ),
             processing_class=tokenizer,
-            model=GPT2LMHeadModel(config),
-            ref_model=GPT2LMHeadModel(config),
+            model=policy,
+            ref_model=reference,
             reward_model=GPT2ForSequenceClassification(config),
             value_model=GPT2ForSequenceClassification(config),
             train_dataset=rows,

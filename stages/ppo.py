@@ -21,6 +21,7 @@ from rlhf_sentiment.settings.checkpoint_every import CheckpointEvery
 from rlhf_sentiment.settings.counts import number_of
 from rlhf_sentiment.settings.ppo import PPOSettings
 from rlhf_sentiment.training.checkpoints import Checkpoints
+from rlhf_sentiment.training.dtype import settled
 
 READS = ["models/sft", "models/reward", "data/prepared/prompts.jsonl"]
 WRITES = ["models/ppo", "reports/ppo.json", "metrics/ppo.json", "plots/ppo.csv", "plots/ppo_validation.csv"]
@@ -48,6 +49,7 @@ def main(params: Params) -> str:
         raise StageError(f"models/reward has another tokenizer than models/sft; {mend_of('models/reward')}")
     reward = reward_of_model(load_reward_model("models/reward", device), settings.missing_eos_penalty)
     actors = actors_of(settings, reward, tokenizer, device)
+    settings = settled(settings, params.arithmetic, actors.policy, kept)
 
     rows = read_rows("data/prepared/prompts.jsonl", {"prompt": str, "split": str})
     train, too_long = prompts_of(rows, "train", tokenizer, settings, actors)
@@ -59,7 +61,7 @@ def main(params: Params) -> str:
 
     # The critic has its own file in the folder, so that the policy loads with plain `from_pretrained`.
     save(actors.policy, tokenizer, "models/ppo", actors.critic)
-    write_table("plots/ppo.csv", run.curve)
+    write_table("plots/ppo.csv", [row | {"dtype": settings.dtype} for row in run.curve])
     write_table("plots/ppo_validation.csv", run.validated)
     before, after, last = run.validated[0], run.validated[-1], run.curve[-1]
     figures = {

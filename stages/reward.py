@@ -15,6 +15,7 @@ from rlhf_sentiment.reward_model import train_reward
 from rlhf_sentiment.settings.checkpoint_every import CheckpointEvery
 from rlhf_sentiment.settings.reward import RewardSettings
 from rlhf_sentiment.training.checkpoints import Checkpoints
+from rlhf_sentiment.training.dtype import settled
 
 READS = ["models/sft", "data/prepared/preferences.jsonl"]
 WRITES = ["models/reward", "reports/reward.json", "metrics/reward.json", "plots/reward.csv"]
@@ -35,9 +36,10 @@ def main(params: Params) -> str:
     model = load_reward_model("models/sft", device, new_head=True)
     tokenizer = load_tokenizer("models/sft")
     pairs = read_rows(READS[1], dict.fromkeys(("prompt", "chosen", "rejected", "split"), str))
-    curve, figures = train_reward(model, tokenizer, pairs, params.reward, params.seed, kept, READS[1])
+    settings = settled(params.reward, params.arithmetic, model, kept)
+    curve, figures = train_reward(model, tokenizer, pairs, settings, params.seed, kept, READS[1])
     save(model, tokenizer, "models/reward")
-    write_table("plots/reward.csv", curve)
+    write_table("plots/reward.csv", [row | {"dtype": settings.dtype} for row in curve])
     write_metrics("reports/reward.json", figures)
     accuracy = {name: figures[name] for name in ("accuracy", "accuracy_low", "accuracy_high")}
     write_metrics("metrics/reward.json", accuracy)

@@ -18,6 +18,7 @@ from rlhf_sentiment.models.tokens import encode_example
 from rlhf_sentiment.settings.checkpoint_every import CheckpointEvery
 from rlhf_sentiment.settings.sft import SFTSettings
 from rlhf_sentiment.training.checkpoints import Checkpoints
+from rlhf_sentiment.training.dtype import settled
 from rlhf_sentiment.training.trainer import arguments, train
 
 READS = ["models/base", "data/prepared/sft.jsonl"]
@@ -60,7 +61,8 @@ def main(params: Params) -> str:
         }
     )
 
-    with arguments(device, params.seed, len(rows), params.sft) as common:
+    settings = settled(params.sft, params.arithmetic, model, kept)
+    with arguments(device, params.seed, len(rows), settings, settings.dtype) as common:
         trainer = SFTTrainer(
             model=model,
             args=SFTConfig(**common, max_length=longest, completion_only_loss=True),
@@ -70,7 +72,7 @@ def main(params: Params) -> str:
         curve = train(trainer, kept, {"loss": "loss", "mean_token_accuracy": "token_accuracy"})
 
     save(model, tokenizer, "models/sft")
-    write_table("plots/sft.csv", curve)
+    write_table("plots/sft.csv", [row | {"dtype": settings.dtype} for row in curve])
     last = curve[-1]
     write_metrics("reports/sft.json", {"rows": len(rows), "rows_too_long": too_long, **last})
     write_metrics("metrics/sft.json", {name: last[name] for name in ("loss", "token_accuracy")})

@@ -383,6 +383,8 @@ def tiny_model() -> Callable[..., Any]:
     import torch
     from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
 
+    from rlhf_sentiment.models.loading import made_fast
+
     def make(kind: str, seed: int = 0, **changes: Any) -> Any:
         torch.manual_seed(seed)
         size = {"vocab_size": 40, "n_positions": 64, "n_embd": 16, "n_layer": 2, "n_head": 2}
@@ -393,7 +395,7 @@ def tiny_model() -> Callable[..., Any]:
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.mul_(4.0)
-        return model.eval()
+        return made_fast(model).eval()
 
     return make
 

@@ -308,11 +308,11 @@ def _model(name: str, model: Any) -> Results:
     """Start, train, sample from and score with a causal language model."""
     import torch
 
-    from rlhf_sentiment.models.loading import fuse_gelu
+    from rlhf_sentiment.models.loading import made_fast
     from rlhf_sentiment.sampling.rollout import batch_of, respond, score_tokens, uniforms
 
     yield f"{name}, initial weights", list(model.parameters())
-    fuse_gelu(model)
+    made_fast(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     ids = torch.arange(8 * 60).reshape(8, 60) ** 2 % 300
     losses = []

@@ -44,7 +44,7 @@ UNKNOWN = Seeds(0, "", {})
 
 
 def made(**changes: Any) -> Side:
-    return Side(**{"metrics": {}, "params": {}, "stages": {}, "pins": {}, "answers": {}, "lock": ""} | changes)
+    return Side(**{"metrics": {}, "params": {}, "stages": {}, "pins": {}, "answers": {}, "dtypes": {}, "lock": ""} | changes)
 
 
 def judged(value: float, kl: float = 1.0) -> Side:
@@ -435,6 +435,10 @@ def test_the_page_marks_figures_and_params() -> None:
     assert "Of 3 metrics: 1 better, 1 not comparable, 1 within seed noise." in text
     assert "Only now: `new: empty`. Only in `main`: `old: 1`." in text
     assert "- `ppo.dtype`: float32 before, **bfloat16** now." in text
+    assert "computed products" not in text
+    auto = [one._replace(dtypes={"sft": "float32", "ppo": dtype}) for one, dtype in ((before, "float32"), (after, "bfloat16"))]
+    line = "- `ppo` computed products in float32 before, and in **bfloat16** now."
+    assert [one for one in page(*auto, noise).splitlines() if "computed products" in one] == [line]
     assert "(5 seeds, `docs/results/seeds.csv`, commit `d34db33`)" in text
     assert "- **Not comparable:** the tokens for distinct_2 changed (`evaluate.distinct_tokens`)." in text
 

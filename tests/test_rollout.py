@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from rlhf_sentiment.models.forward import positions, reward_scores
+from rlhf_sentiment.models.forward import reward_scores
+from rlhf_sentiment.models.packing import positions
 from rlhf_sentiment.models.value_head import Critic
 from rlhf_sentiment.sampling.rollout import _ChosenLogProbs, _draw, batch_of, exact_kl, respond, score_tokens, uniforms
 

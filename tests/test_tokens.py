@@ -90,7 +90,7 @@ def test_the_prompt_keeps_its_tokens_if_a_token_spans_the_border(tokenizer: PreT
 @pytest.mark.parametrize(("cut", "kept", "last"), [(True, 2, False), (False, 1, True)])
 def test_a_long_pair_is_cut_without_eos_or_left_out(llama: Path, cut: bool, kept: int, last: bool) -> None:
     tokenizer = load_tokenizer(llama)
-    settings = RewardSettings(epochs=1, batch_size=1, learning_rate=1e-3, max_length=12, cut=cut)
+    settings = RewardSettings(epochs=1, batch_size=1, learning_rate=1e-3, dtype="float32", max_length=12, cut=cut)
     short = {"prompt": "The plot was", "chosen": " fresh.", "rejected": " dull.", "split": "train"}
     long = {"prompt": "The plot was", "chosen": " fresh.", "rejected": RESPONSE, "split": "train"}
     other = {**short, "split": "validation"}

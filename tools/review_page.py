@@ -218,6 +218,11 @@ def _arithmetic(before: Side, after: Side, ran: list[Rerun], processors: list[st
     lines = [f"{code(key)}: {_shown(before.params[key])} before, **{_shown(after.params[key])}** now." for key in changed]
     same = [f"{key}: {_shown(after.params[key])}" for key in keys if key not in changed]
     lines += [f"The same: {listed_as_code(same)}."] if same else []
+    lines += [
+        f"{code(stage)} computed products in {before.dtypes[stage]} before, and in **{dtype}** now."
+        for stage, dtype in after.dtypes.items()
+        if before.dtypes.get(stage, dtype) != dtype
+    ]
     pins = [name for name in before.pins.keys() & after.pins.keys() if before.pins[name] != after.pins[name]]
     lines += [f"{code(name)}: {before.pins[name]} before, {after.pins[name]} now." for name in sorted(pins)]
     other = [one.stage for one in ran if not one.causes and one.outs]

@@ -7,6 +7,7 @@ import json
 import math
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,8 @@ from rlhf_sentiment.engine.environment import LIBRARIES
 from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.engine.messages import shown
 
-FILES = ("params.yaml", "dvc.lock", "requirements.txt", "plots/samples.csv")
+CURVES = ("plots/sft.csv", "plots/reward.csv", "plots/ppo.csv")
+FILES = ("params.yaml", "dvc.lock", "requirements.txt", "plots/samples.csv", *CURVES)
 _READS_ALL = "check"  # the stage that reads every setting, and runs before the others
 
 
@@ -30,6 +32,7 @@ class Side(NamedTuple):
         stages: the entries of dvc.lock, by stage.
         pins: the version of each library in requirements.txt that can change a byte, by name.
         answers: the rows of plots/samples.csv, by prompt.
+        dtypes: the type of the products of each training stage, which `dtype: auto` leaves to the machine, by stage.
         lock: the MD5 of dvc.lock; empty if there is none.
     """
 
@@ -38,6 +41,7 @@ class Side(NamedTuple):
     stages: dict[str, dict[str, Any]]
     pins: dict[str, str]
     answers: dict[str, dict[str, str]]
+    dtypes: dict[str, str]
     lock: str
 
 
@@ -65,7 +69,8 @@ def side(files: dict[str, str], where: str) -> Side:
     """
     names = [name for name in files if re.fullmatch(r"metrics/\w+\.json", name)]
     pins = dict(re.findall(r"^([\w.-]+)==([\w.]+)", files.get("requirements.txt", ""), re.MULTILINE))
-    rows = csv.DictReader(io.StringIO(files.get("plots/samples.csv", ""), newline=""))
+    rows = _table(files, "plots/samples.csv")
+    curves = {Path(name).stem: next(_table(files, name), {}) for name in CURVES}
     lock = files.get("dvc.lock", "")
     return Side(
         metrics={key: value for name in names for key, value in numbers(_tree(files, name, where), f"{name[8:-5]}.").items()},
@@ -73,8 +78,13 @@ def side(files: dict[str, str], where: str) -> Side:
         stages=_tree(files, "dvc.lock", where).get("stages") or {},
         pins={name: pins[name] for name in LIBRARIES if name in pins},
         answers={row["prompt"]: row for row in rows if row.keys() >= {"prompt", "rlhf", "rlhf_positive"}},
+        dtypes={stage: row["dtype"] for stage, row in curves.items() if row.get("dtype")},
         lock=hashlib.md5(f"{lock.rstrip()}\n".encode()).hexdigest() if lock else "",  # noqa: S324 (DVC's hash)
     )
+
+
+def _table(files: dict[str, str], name: str) -> Iterator[dict[str, str]]:
+    return csv.DictReader(io.StringIO(files.get(name, ""), newline=""))
 
 
 def _tree(files: dict[str, str], name: str, where: str) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def train_reward(
         model: a sequence classifier with one output. Its weights change.
         tokenizer: of the model.
         pairs: rows of prompt, chosen, rejected and split (train or validation).
-        settings: the section `reward`.
+        settings: the section `reward`, with a dtype that is not auto.
         seed: decides the order of the pairs.
         kept: the checkpoints of this run.
         source: the name of the pairs in messages.
@@ -50,7 +50,7 @@ def train_reward(
     refuse_longer(model, settings.max_length, "reward.max_length")
     encoded, too_long = encode_splits(pairs, tokenizer, settings, source)
     train_rows = Dataset.from_dict(encoded["train"])
-    with arguments(model.device, seed, len(train_rows), settings) as common:
+    with arguments(model.device, seed, len(train_rows), settings, settings.dtype) as common:
         trainer = RewardTrainer(
             model=model,
             args=RewardConfig(**common, max_length=settings.max_length),

@@ -21,6 +21,7 @@ from ..models.loading import load_reward_model, load_tokenizer, save
 from ..models.tokens import encode_example
 from ..reward_model import score, train_reward
 from ..training.checkpoints import Checkpoints
+from ..training.dtype import settled
 from .config import RLHFConfig
 from .preferences import warn_of_few
 from .repository import UP_TO_SFT, free_folder, require_repository, warn_of_other_settings
@@ -74,7 +75,8 @@ class RewardModel:
         model = load_reward_model("models/sft", set_up(self.config, "train_reward_model"), new_head=True)
         tokenizer = load_tokenizer("models/sft")
         no_checkpoints = Checkpoints("reward", self.config, [], every=None)
-        settings, seed = self.config.reward, self.config.seed
+        settings = settled(self.config.reward, self.config.arithmetic, model, no_checkpoints)
+        seed = self.config.seed
         curve, metrics = train_reward(model, tokenizer, pairs, settings, seed, no_checkpoints, "the dataset")
         self._loaded, self._mean, self.curve = (model, tokenizer), None, pd.DataFrame(curve)
         return metrics

@@ -21,6 +21,7 @@ from ..sampling.answers import answer
 from ..sampling.rollout import Responses
 from ..settings.counts import number_of
 from ..training.checkpoints import Checkpoints
+from ..training.dtype import settled
 from .config import RLHFConfig
 from .repository import UP_TO_SFT, free_folder, require_repository, warn_of_other_settings
 from .scoring import RewardModel
@@ -121,10 +122,11 @@ def train_ppo(config: RLHFConfig, reward: RewardFunction | RewardModel) -> Tuned
         wanted = reward_of_texts(reward, tokenizer, settings.missing_eos_penalty)
     warn_if_constant(wanted, settings.batch_size)
     actors = actors_of(settings, wanted, tokenizer, device)
+    no_checkpoints = Checkpoints("ppo", config, [], every=None)
+    settings = settled(settings, config.arithmetic, actors.policy, no_checkpoints)
     rows = read_rows("data/prepared/prompts.jsonl", {"prompt": str, "split": str})
     train, _ = prompts_of(rows, "train", tokenizer, settings, actors)
     validation, _ = prompts_of(rows, "validation", tokenizer, settings, actors)
-    no_checkpoints = Checkpoints("ppo", config, [], every=None)
     measured = validation[: number_of(settings.validation_prompts, len(validation))]
     run = train_policy(actors, train, measured, settings, config.seed, make_accelerator(device), no_checkpoints)
     return TunedPolicy(config, actors.policy, tokenizer, pd.DataFrame(run.curve), pd.DataFrame(run.validated))

@@ -71,6 +71,12 @@ class Arithmetic(Settings):
         return self
 
 
+class Products(Settings):
+    """The setting of a section whose stage trains a model."""
+
+    dtype: Literal["auto", "float32", "bfloat16"]
+
+
 class Computing(Arithmetic):
     """The settings of a stage that computes with torch."""
 
@@ -86,7 +92,7 @@ class Computing(Arithmetic):
                 f"device: {self.device} needs `arithmetic: fast`, because portable arithmetic runs only on the CPU; or set cpu"
             )
         for name in type(self).model_fields:
-            if getattr(getattr(self, name), "dtype", "float32") != "float32":
+            if getattr(getattr(self, name), "dtype", "float32") == "bfloat16":
                 raise ValueError(
                     f"{name}.dtype: bfloat16 needs `arithmetic: fast`, as portable arithmetic is float32 only; or set float32"
                 )

@@ -15,7 +15,8 @@ from transformers import DynamicCache, PreTrainedModel
 
 from ..engine.errors import StageError, first_line
 from ..engine.messages import mend_of
-from .forward import logits_and_states, positions, room_of, step
+from .forward import logits_and_states, room_of, step
+from .packing import positions
 from .value_head import reward_class
 from .weights import such_as
 
@@ -96,10 +97,11 @@ def _wrong(model: PreTrainedModel) -> str | None:
     both = torch.tensor([tokens[:3] + tokens, tokens[:1] * 3 + tokens], device=model.device)  # (2, 3 + L), the second padded
     mask, both_mask = torch.ones_like(row), torch.ones_like(both)
     both_mask[1, :3] = 0
-    places = torch.arange(length, device=model.device)
+    kept = torch.zeros_like(both_mask, dtype=torch.bool)
+    kept[1, 3:] = True
 
-    plain = logits_and_states(model, row, mask, places)[0][0]  # (L, V)
-    padded = logits_and_states(model, both, both_mask, places + 3)[0][1]
+    plain = logits_and_states(model, row, mask, mask.bool())[0]  # (L, V)
+    padded = logits_and_states(model, both, both_mask, kept)[0]
     near, half = _TOLERANCE * float(plain.std()), length // 2
     if not torch.isfinite(plain).all():
         return "its logits are not finite"

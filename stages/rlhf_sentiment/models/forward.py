@@ -1,6 +1,7 @@
-"""Call a model: position ids from the mask, and a cache for one token at a time.
+"""Call a model: on all tokens of a batch at once, or one token at a time with a cache.
 
-compatibility.py checks these calls on a user's model before any stage uses it.
+A batch is padded, and a model computes only its real tokens where it can (packing.py). compatibility.py checks these calls on a
+user's model before any stage uses it.
 """
 
 from typing import Any
@@ -9,19 +10,16 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-
-def positions(attention_mask: Tensor) -> Tensor:
-    """Return position ids that start at 0 on each row's first real token: (B, L) -> (B, L)."""
-    return (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
+from .packing import Packed, packs, positions
 
 
-def step(model: PreTrainedModel, ids: Tensor, attention_mask: Tensor, places: Tensor, cache: Any) -> Tensor:
+def step(model: PreTrainedModel, ids: Tensor, attention_mask: Tensor | None, places: Tensor, cache: Any) -> Tensor:
     """Feed new tokens to a model with a cache, and return the logits after the last one.
 
     Args:
         model: a causal language model.
         ids: the new tokens. (B, T)
-        attention_mask: of the cached and the new tokens. (B, L + T)
+        attention_mask: of the cached and the new tokens. None if all of them are real. (B, L + T)
         places: position ids of the new tokens. (B, T)
         cache: a cache of transformers with L tokens. The call adds the new tokens to it.
 
@@ -39,31 +37,52 @@ def step(model: PreTrainedModel, ids: Tensor, attention_mask: Tensor, places: Te
     return output.logits[:, -1]
 
 
+def before_responses(attention_mask: Tensor, length: int) -> Tensor:
+    """Return a mask of the positions before each real response token: (B, L) -> (B, L).
+
+    Args:
+        attention_mask: 1 on real tokens. (B, L)
+        length: the number of columns of responses, T. They are the last ones.
+    """
+    kept = torch.zeros_like(attention_mask, dtype=torch.bool)
+    kept[:, -length - 1 : -1] = attention_mask[:, -length:].bool()
+    return kept
+
+
 def logits_and_states(model: PreTrainedModel, sequences: Tensor, attention_mask: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
-    """Return logits (B, T, V) and the trunk's last hidden states (B, T, D) at some positions of each row.
+    """Return logits (M, V) and the trunk's last hidden states (M, D) at M positions, row by row.
 
     Args:
         model: a causal language model. D is its `width`.
         sequences: token ids. (B, L)
         attention_mask: 1 on real tokens. (B, L)
-        kept: the index of the positions. Only these are projected to the vocabulary. (T,)
+        kept: True at the M positions, which are real tokens. Only these are projected to the vocabulary. (B, L)
     """
-    output = model(
-        input_ids=sequences,
-        attention_mask=attention_mask,
-        position_ids=positions(attention_mask),
-        use_cache=False,
-        logits_to_keep=kept,
-        output_hidden_states=True,
-    )
-    return output.logits, output.hidden_states[-1][:, kept]
+    if packs(model):
+        packed = Packed.of(sequences, attention_mask)
+        index = packed.at(kept)
+        output = model(**packed.inputs(), logits_to_keep=index, output_hidden_states=True)
+        return output.logits[0], output.hidden_states[-1][0, index]
+    columns = kept.any(dim=0).nonzero().squeeze(1)
+    output = model(**_padded(sequences, attention_mask), logits_to_keep=columns, output_hidden_states=True)
+    return output.logits[kept[:, columns]], output.hidden_states[-1][kept]
 
 
-def states(trunk: nn.Module, sequences: Tensor, attention_mask: Tensor) -> Tensor:
-    """Return the last hidden states of a transformer without a head: (B, L), (B, L) -> (B, L, D)."""
-    return trunk(
-        input_ids=sequences, attention_mask=attention_mask, position_ids=positions(attention_mask), use_cache=False
-    ).last_hidden_state
+def states(trunk: nn.Module, sequences: Tensor, attention_mask: Tensor, kept: Tensor) -> Tensor:
+    """Return the last hidden states of a transformer without a head at M positions, row by row, (M, D).
+
+    The arguments are those of `logits_and_states`.
+    """
+    if packs(trunk):
+        packed = Packed.of(sequences, attention_mask)
+        return trunk(**packed.inputs()).last_hidden_state[0, packed.at(kept)]
+    return trunk(**_padded(sequences, attention_mask)).last_hidden_state[kept]
+
+
+def _padded(sequences: Tensor, attention_mask: Tensor) -> dict[str, Any]:
+    """Return the arguments of a model for a padded batch."""
+    places = positions(attention_mask)
+    return {"input_ids": sequences, "attention_mask": attention_mask, "position_ids": places, "use_cache": False}
 
 
 def reward_scores(model: PreTrainedModel, sequences: Tensor, attention_mask: Tensor) -> Tensor:
@@ -77,18 +96,18 @@ def reward_scores(model: PreTrainedModel, sequences: Tensor, attention_mask: Ten
     Returns:
         scores. (B,)
     """
-    hidden = states(model.base_model, sequences, attention_mask)  # (B, L, D)
     places = torch.arange(sequences.shape[1], device=sequences.device)
     last = (places * attention_mask).argmax(dim=1)  # (B,)
+    hidden = states(model.base_model, sequences, attention_mask, places == last[:, None])  # (B, D)
     with torch.autocast(hidden.device.type, enabled=False):
-        return model.score(hidden[torch.arange(len(sequences)), last].float()).squeeze(-1)
+        return model.score(hidden.float()).squeeze(-1)
 
 
 @torch.no_grad()
 def width(model: PreTrainedModel) -> int:
     """Return D, the width of the trunk's last hidden states. In some models it differs from the configured size."""
     one = torch.ones(1, 1, dtype=torch.long, device=model.device)
-    return states(model.base_model, one, one).shape[-1]
+    return states(model.base_model, one, one, one.bool()).shape[-1]
 
 
 def room_of(model: PreTrainedModel) -> float:

@@ -26,6 +26,7 @@ from ..engine.messages import is_made
 from ..engine.outputs import writing
 from .compatibility import check_policy, refuse_absent, refuse_not_finite, refuse_unplaced
 from .forward import room_of
+from .packing import pack
 from .value_head import Critic, reward_class
 from .weights import from_pretrained
 
@@ -77,7 +78,7 @@ def load_policy(folder: str | Path, device: torch.device | str = "cpu", revision
             model.config.tie_word_embeddings = False  # otherwise a resize overwrites the head with the embedding
         check_policy(folder, model)
         model.generation_config = GenerationConfig.from_model_config(model.config)
-    return fuse_gelu(model).to(device).eval()
+    return made_fast(model).to(device).eval()
 
 
 def load_reward_model(folder: str | Path, device: torch.device | str = "cpu", new_head: bool = False) -> PreTrainedModel:
@@ -97,7 +98,7 @@ def load_reward_model(folder: str | Path, device: torch.device | str = "cpu", ne
     """
     model, info = _load(reward_class(from_pretrained(AutoConfig, folder)), folder, num_labels=1)
     refuse_absent(folder, {key for key in info["missing_keys"] if not (new_head and key.startswith("score."))}, info)
-    return fuse_gelu(model).to(device).eval()
+    return made_fast(model).to(device).eval()
 
 
 def load_classifier(
@@ -119,12 +120,16 @@ def _load(auto: Any, folder: str | Path, **options: Any) -> tuple[PreTrainedMode
     return model, info
 
 
-def fuse_gelu(model: PreTrainedModel) -> PreTrainedModel:
-    """Replace GPT-2's tanh GELU, eight operations, by the same function in one. The configuration stays the same."""
+def made_fast(model: PreTrainedModel) -> PreTrainedModel:
+    """Let a model compute the same function faster. Its configuration and weights stay as they are.
+
+    GPT-2's tanh GELU becomes one operation instead of eight, and padding is not computed (packing.py).
+    """
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, NewGELUActivation):
                 setattr(module, name, nn.GELU(approximate="tanh"))
+    pack(model)
     return model
 
 

@@ -17,7 +17,7 @@ from transformers import (
 from transformers.modeling_layers import GenericForSequenceClassification
 
 from ..engine.errors import StageError
-from .forward import states
+from .forward import before_responses, states
 
 
 def reward_class(config: PretrainedConfig) -> type[PreTrainedModel]:
@@ -78,7 +78,7 @@ class Critic(nn.Module):
             self.head.bias.sub_(mean).div_(std)
 
     def value(self, hidden: Tensor) -> Tensor:
-        """Return V of each hidden state, always computed in float32: (B, T, D) -> (B, T)."""
+        """Return V of each hidden state, always computed in float32: (M, D) -> (M,)."""
         with torch.autocast(hidden.device.type, enabled=False):
             return self.head(hidden.float()).squeeze(-1)
 
@@ -93,11 +93,13 @@ class Critic(nn.Module):
             response: T.
 
         Returns:
-            values. (B, T)
+            values, 0 on padding. (B, T)
 
         Raises:
             ValueError: the critic has no trunk of its own.
         """
         if self.trunk is None:
             raise ValueError("a critic on the policy's trunk reads the policy's states: call `value`")
-        return self.value(states(self.trunk, sequences, attention_mask)[:, -response - 1 : -1])
+        real = attention_mask[:, -response:].bool()
+        values = self.value(states(self.trunk, sequences, attention_mask, before_responses(attention_mask, response)))
+        return values.new_zeros(real.shape).masked_scatter(real, values)

@@ -28,7 +28,7 @@ from ..sampling.rollout import exact_kl, uniforms
 from ..settings.ppo import PPOSettings
 from ..training.checkpoints import Checkpoints
 from .equations import adapt_kl_coef
-from .step import Actors, collect, critic_of, learn
+from .step import Actors, collect, critic_of, learn, sample, score
 
 ORDER, ROLLOUT, NORMALISE, VALIDATE, SHUFFLE = range(5)  # purposes of random numbers
 
@@ -111,7 +111,8 @@ def train_policy(
     else:
         if settings.normalise_reward:
             first = [train[k] for k in order[: 4 * settings.batch_size]]
-            actors.reward.fit(collect(actors, first, noise(NORMALISE, 0, len(first)), settings, 0.0).scores)
+            responses = sample(actors, first, noise(NORMALISE, 0, len(first)), settings)
+            actors.reward.fit(score(actors, responses, settings))
             actors.critic.rescale(actors.reward.mean, actors.reward.std)
         state.validated.append(validate_at(0))
 
@@ -225,11 +226,10 @@ def prompts_of(
 
 def validate(actors: Actors, prompts: list[list[int]], noise: torch.Tensor, settings: PPOSettings) -> Row:
     """Return the mean score and the mean KL (nats per response) on validation prompts, with the same noise each time."""
-    experience = collect(actors, prompts, noise, settings, 0.0)
-    device = actors.policy.device
+    batch, device = sample(actors, prompts, noise, settings), actors.policy.device
     with precision(settings.dtype, device):
         kl = [
-            exact_kl(actors.policy, actors.reference, experience.batch.take(rows), settings.temperature)
+            exact_kl(actors.policy, actors.reference, batch.take(rows), settings.temperature)
             for rows in torch.arange(len(prompts), device=device).split(settings.micro_batch_size)
         ]
-    return {"score": float(experience.scores.mean()), "kl": float(torch.cat(kl).mean())}
+    return {"score": float(score(actors, batch, settings).mean()), "kl": float(torch.cat(kl).mean())}

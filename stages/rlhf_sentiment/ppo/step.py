@@ -42,14 +42,14 @@ class Actors:
         return [*self.policy.parameters(), *self.critic.parameters()]
 
     def values(self, part: Responses, states: Tensor) -> Tensor:
-        """Return the critic's value V of the state before each response token, (B, T).
+        """Return the critic's value V of the state before each response token, 0 on padding, (B, T).
 
         Args:
             part: a batch or a part of it.
-            states: the policy's hidden states, for a critic without its own trunk. (B, T, D)
+            states: the policy's hidden states before the M real tokens, for a critic without its own trunk. (M, D)
         """
         if self.critic.trunk is None:
-            return self.critic.value(states)
+            return part.spread(self.critic.value(states))
         return self.critic(part.sequences, part.attention_mask, part.length)
 
     def state(self) -> dict[str, Any]:
@@ -136,6 +136,20 @@ def sample(actors: Actors, prompts: Sequence[Sequence[int]], noise: Tensor, sett
 
 
 @torch.no_grad()
+def score(actors: Actors, batch: Responses, settings: PPOSettings) -> Tensor:
+    """Return the raw score of each response, (B,).
+
+    Raises:
+        StageError: a score is not finite.
+    """
+    scores = []
+    for rows in torch.arange(len(batch.finished), device=batch.finished.device).split(settings.micro_batch_size):
+        with precision(settings.dtype, rows.device):
+            scores.append(actors.reward.score(batch.take(rows)))
+    return _finite("the reward model's score", torch.cat(scores))
+
+
+@torch.no_grad()
 def assess(actors: Actors, batch: Responses, settings: PPOSettings, kl_coef: float) -> Experience:
     """Compute the reward, value and advantage of each token. The arguments are those of `collect`.
 
@@ -164,8 +178,7 @@ def assess(actors: Actors, batch: Responses, settings: PPOSettings, kl_coef: flo
 
     # 2. The reward of each token: -kl_coef * KL at every token, and the response's reward at its last real token.
     for name, tensor in {"the reward model's score": scores, "a log-probability": own_log_probs, "a value": values}.items():
-        if not torch.isfinite(tensor).all():
-            raise StageError(f"{name} is not finite; lower ppo.learning_rate, or check models/sft and models/reward")
+        _finite(name, tensor)
     k1 = equations.kl_k1(own_log_probs, reference_log_probs)
     rewards = equations.token_rewards(actors.reward.shaped(scores, batch.finished), k1, mask, kl_coef)
 
@@ -271,6 +284,12 @@ def _gradients(
         sums += torch.stack([policy.loss, value, policy.approx_kl, policy.clipped]).detach() / tokens
         ratio_error = max(ratio_error, float(policy.ratio_error))
     return sums, ratio_error
+
+
+def _finite(name: str, tensor: Tensor) -> Tensor:
+    if not torch.isfinite(tensor).all():
+        raise StageError(f"{name} is not finite; lower ppo.learning_rate, or check models/sft and models/reward")
+    return tensor
 
 
 def _padded(parts: list[Tensor], length: int) -> Tensor:

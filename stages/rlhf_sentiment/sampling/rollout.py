@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 from transformers import (
-    DynamicCache,
     LogitsProcessorList,
     PreTrainedModel,
     TemperatureLogitsWarper,
@@ -22,7 +22,9 @@ from transformers import (
 )
 
 from ..engine.errors import StageError
-from ..models.forward import logits_and_states, positions, step
+from ..models.cache import cache_of
+from ..models.forward import before_responses, logits_and_states, step
+from ..models.packing import positions
 
 
 class Responses(NamedTuple):
@@ -61,6 +63,10 @@ class Responses(NamedTuple):
         """Return the token ids of each response, with EOS and without padding, [B]."""
         lengths = self.response_mask.sum(dim=1).tolist()
         return [row[:length] for row, length in zip(self.responses.tolist(), lengths, strict=True)]
+
+    def spread(self, x: Tensor) -> Tensor:
+        """Return numbers of the M real response tokens in their places, with 0 on padding: (M,) -> (B, T)."""
+        return x.new_zeros(self.response_mask.shape).masked_scatter(self.response_mask.bool(), x)
 
     def take(self, rows: Tensor) -> "Responses":
         """Return some rows of the batch, without the columns that hold only padding. `rows` is an index of rows."""
@@ -115,6 +121,8 @@ def respond(
 ) -> Responses:
     """Sample a response to each prompt, up to its EOS or T tokens.
 
+    A row that has its EOS leaves the batch and the cache at once.
+
     Args:
         model: a causal language model.
         prompts: token ids without padding. No prompt is empty. [B]
@@ -126,8 +134,7 @@ def respond(
     Raises:
         StageError: a probability is not finite.
     """
-    device = model.device
-    noise = noise.to(device)
+    device, longest = model.device, noise.shape[1]
     warpers = LogitsProcessorList()
     if temperature != 1.0:
         warpers.append(TemperatureLogitsWarper(temperature))
@@ -135,24 +142,43 @@ def respond(
         warpers.append(TopPLogitsWarper(top_p))
 
     ids, mask = (part.to(device) for part in pad_prompts(prompts, pad))  # (B, P)
-    alive = torch.ones(len(prompts), dtype=torch.bool, device=device)
-    chosen: list[Tensor] = []
-    alive_at: list[Tensor] = []
-    cache = DynamicCache(config=model.config)
+    width, noise = ids.shape[1], noise.to(device)
+    responses = torch.full((len(prompts), longest), pad, device=device)
+    lengths = torch.full((len(prompts),), longest, device=device)
+    finished = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+
+    # The n rows that still write: their numbers in the batch, the mask of all their tokens, and their next input.
+    rows = torch.arange(len(prompts), device=device)
+    whole = None if mask.all() else functional.pad(mask, (0, longest), value=1)  # (n, P + T)
     step_ids, places = ids, positions(mask)
-    for t in range(noise.shape[1]):
-        logits = step(model, step_ids, mask, places, cache)  # (B, V)
-        tokens = _draw(warpers(step_ids, logits.float()).softmax(dim=-1), noise[:, t])
-        tokens = torch.where(alive, tokens, pad)
-        chosen.append(tokens)
-        alive_at.append(alive)
-        mask = torch.cat([mask, alive[:, None].long()], dim=1)
-        alive = alive & (tokens != eos)
-        if not alive.any():
-            break
-        step_ids, places = tokens[:, None], places[:, -1:] + 1
-    sequences = torch.cat([ids, torch.stack(chosen, dim=1)], dim=1)
-    return Responses(sequences, mask, torch.stack(alive_at, dim=1).long(), ~alive)
+    cache = cache_of(model, width + longest)
+    for t in range(longest):
+        seen = None if whole is None else whole[:, : width + t]
+        logits = step(model, step_ids, seen, places, cache)  # (n, V)
+        tokens = _draw(warpers(step_ids, logits.float()).softmax(dim=-1), noise[rows, t])
+        responses[rows, t] = tokens
+        places = places[:, -1:] + 1
+        if (ended := tokens == eos).any():
+            lengths[rows[ended]], finished[rows[ended]] = t + 1, True
+            order = _without(ended)
+            if not len(order):
+                break
+            cache.batch_select_indices(order)
+            rows, tokens, places = rows[order], tokens[order], places[order]
+            whole = None if whole is None else whole[order]
+        step_ids = tokens[:, None]
+    responses = responses[:, : lengths.max()]
+    response_mask = (torch.arange(responses.shape[1], device=device) < lengths[:, None]).long()
+    return Responses(torch.cat([ids, responses], dim=1), torch.cat([mask, response_mask], dim=1), response_mask, finished)
+
+
+def _without(ended: Tensor) -> Tensor:
+    """Return the order of the rows that go on: the last rows take the places of those that ended. (n,) -> (m,)."""
+    order = (~ended).nonzero().squeeze(1)
+    stay = order[order < len(order)]
+    places = torch.arange(len(order), device=order.device)
+    places[ended[: len(order)]] = order[len(stay) :]
+    return places
 
 
 def _draw(probabilities: Tensor, noise: Tensor) -> Tensor:
@@ -171,10 +197,9 @@ def _draw(probabilities: Tensor, noise: Tensor) -> Tensor:
 
 
 def _outputs(model: PreTrainedModel, batch: Responses) -> tuple[Tensor, Tensor]:
-    """Return logits (B, T, V) and the trunk's last hidden states (B, T, D), both at the position before each response token."""
-    width = batch.sequences.shape[1]
-    before = torch.arange(width - batch.length - 1, width - 1, device=batch.sequences.device)  # the position before each token
-    return logits_and_states(model, batch.sequences, batch.attention_mask, before)
+    """Return logits (M, V) and the trunk's last hidden states (M, D) before each of the M response tokens, row by row."""
+    kept = before_responses(batch.attention_mask, batch.length)
+    return logits_and_states(model, batch.sequences, batch.attention_mask, kept)
 
 
 class _ChosenLogProbs(torch.autograd.Function):
@@ -219,12 +244,12 @@ def _few(logits: Tensor) -> Iterator[slice]:
 
 
 class Scored(NamedTuple):
-    """The scores of each response token under a model. Values on padding have no meaning.
+    """The scores of each response token under a model, 0 on padding.
 
     Attributes:
         log_probs: log-probability of the token, in nats, with gradient. (B, T)
         entropy: of the distribution at this token, in nats. 0 where it was not asked for. (B, T)
-        states: the trunk's last hidden state before the token. (B, T, D)
+        states: the trunk's last hidden state before each of the M real tokens, row by row. (M, D)
     """
 
     log_probs: Tensor
@@ -235,8 +260,9 @@ class Scored(NamedTuple):
 def score_tokens(model: PreTrainedModel, batch: Responses, temperature: float, with_entropy: bool = False) -> Scored:
     """Return log-probability, entropy (both in float32) and hidden state of each response token at a temperature."""
     logits, states = _outputs(model, batch)
-    chosen, entropy = _ChosenLogProbs.apply(logits.flatten(0, 1), batch.responses.flatten(), temperature, with_entropy)
-    return Scored(chosen.view_as(batch.responses), entropy.view_as(batch.responses), states)
+    tokens = batch.responses[batch.response_mask.bool()]
+    chosen, entropy = _ChosenLogProbs.apply(logits, tokens, temperature, with_entropy)
+    return Scored(batch.spread(chosen), batch.spread(entropy), states)
 
 
 @torch.no_grad()
@@ -248,5 +274,5 @@ def exact_kl(model: PreTrainedModel, reference: PreTrainedModel, batch: Response
     noise.
     """
     own, other = ((_outputs(each, batch)[0].float() / temperature).log_softmax(dim=-1) for each in (model, reference))
-    kl = (own.exp() * (own - other)).sum(dim=-1)  # (B, T)
-    return torch.where(batch.response_mask.bool(), kl, 0.0).sum(dim=1)
+    kl = (own.exp() * (own - other)).sum(dim=-1)  # (M,)
+    return batch.spread(kl).sum(dim=1)

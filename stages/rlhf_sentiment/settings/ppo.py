@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
+from ..engine.arithmetic import Products
 from ..engine.params import Settings
 from .counts import Count
 
@@ -29,7 +30,7 @@ class RolloutSettings(Settings):
     temperature: Annotated[float, Field(ge=1e-3, le=10)]
 
 
-class PPOSettings(Prompted, RolloutSettings):
+class PPOSettings(Products, Prompted, RolloutSettings):
     """The section `ppo`."""
 
     model_config = ConfigDict(extra="forbid")
@@ -39,7 +40,6 @@ class PPOSettings(Prompted, RolloutSettings):
     micro_batch_size: Annotated[int, Field(ge=1, le=65_536)]
     ppo_epochs: Annotated[int, Field(ge=1, le=100)]
     critic: Literal["separate", "shared"]
-    dtype: Literal["float32", "bfloat16"]
     learning_rate: Annotated[float, Field(gt=0, le=0.1)]
     max_grad_norm: Positive
     kl_coef: Annotated[float, Field(ge=0, le=100)]

@@ -4,10 +4,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ..engine.params import Settings
+from ..engine.arithmetic import Products
 
 
-class SFTSettings(Settings):
+class SFTSettings(Products):
     """The section `sft`."""
 
     epochs: Annotated[float, Field(gt=0, le=1000)]

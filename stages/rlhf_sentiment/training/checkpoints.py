@@ -2,6 +2,7 @@
 
     .checkpoints/STAGE/KEY/000000050/      everything that the run needs to resume from step 50
     .checkpoints/STAGE/KEY/000000050/checksums.json
+    .checkpoints/STAGE/KEY/NAME.json       what the run chose on this machine, such as `dtype`
     .checkpoints/STAGE/KEY/outs.json       hashes of the outputs of a finished stage, until DVC has recorded them
 
 The folder is not among DVC's outs, because DVC deletes these before a run. Queued experiments use the folder of the main
@@ -15,9 +16,9 @@ import os
 import pickle
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import portalocker
 from pydantic import BaseModel
@@ -42,7 +43,8 @@ _NO_PART_OF_KEY = {"checkpoint_every"}
 _held: dict[Path, ExitStack] = {}
 
 
-def _root() -> Path:
+def checkpoints_folder() -> Path:
+    """Return the folder of all checkpoints, which is in the main repository also for a queued experiment."""
     return repository() / ".checkpoints"
 
 
@@ -76,11 +78,11 @@ class Checkpoints:
         self.stage, self.every = stage, every
         if every is None:
             return
-        self.folder = _root().absolute() / stage / key_of(params, reads)
+        self.folder = checkpoints_folder().absolute() / stage / key_of(params, reads)
         if self.folder not in _held:
             _held[self.folder] = ExitStack()
             _held[self.folder].enter_context(_lock_of(self.folder, wait=True))
-        for half in self.folder.glob("*.part"):
+        for half in self.folder.glob("[0-9]*.part"):
             shutil.rmtree(half)
 
     def newest(self, read: Callable[[Path], T]) -> T | None:
@@ -95,6 +97,25 @@ class Checkpoints:
             print(f"{self.stage}: goes on from its checkpoint of step {int(folder.name)}", flush=True)
             return found
         return None
+
+    def choice(self, name: str, choose: Callable[[], T]) -> T:
+        """Return what the run chose when it began, so that a run that resumes keeps it. At first, call `choose`.
+
+        Args:
+            name: of the choice.
+            choose: returns plain values.
+        """
+        if self.every is None:
+            return choose()
+        file = self.folder / f"{name}.json"
+        with suppress(OSError, ValueError):
+            return cast(T, json.loads(file.read_text(encoding="utf-8")))
+        chosen = choose()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        aside = file.with_suffix(".json.part")
+        aside.write_text(json.dumps(chosen) + "\n", encoding="utf-8")
+        aside.replace(file)
+        return chosen
 
     def due(self, step: int, steps: int) -> bool:
         """Return whether to write a checkpoint after `step`: at each interval, after the last step, and before a stop."""
@@ -166,7 +187,7 @@ def forget_recorded() -> None:
         outs = {stage: run.outs for stage, run in recorded().items()}
     except StageError:  # `make repro` repairs it
         return
-    for done in _root().glob("*/*/outs.json"):
+    for done in checkpoints_folder().glob("*/*/outs.json"):
         try:
             if json.loads(done.read_text(encoding="utf-8")) == outs.get(done.parent.parent.name):
                 with _lock_of(done.parent, wait=False):
@@ -181,7 +202,7 @@ def forget_recorded() -> None:
 def _lock_of(folder: Path, wait: bool) -> AbstractContextManager[None]:
     """Hold the lock of a run's checkpoints."""
     stage, key = folder.parts[-2:]
-    return locked(stage, (), [f"checkpoints/{stage}/{key}"], _root() / "locks", wait)
+    return locked(stage, (), [f"checkpoints/{stage}/{key}"], checkpoints_folder() / "locks", wait)
 
 
 def _files(path: Path) -> list[Path]:

@@ -25,7 +25,7 @@ _POINTS = 30  # about how many points a curve has
 
 
 @contextmanager
-def arguments(device: torch.device, seed: int, rows: int, settings: Any) -> Iterator[Row]:
+def arguments(device: torch.device, seed: int, rows: int, settings: Any, dtype: str = "float32") -> Iterator[Row]:
     """Give keyword arguments for a `TrainingArguments`. Its scratch folder exists as long as the block runs.
 
     The Trainer logs every step, because its sums between two logs are not part of a checkpoint.
@@ -36,6 +36,7 @@ def arguments(device: torch.device, seed: int, rows: int, settings: Any) -> Iter
         seed: decides the order of the rows.
         settings: a section with `epochs`, `batch_size` and `learning_rate`. The rate rises over the first 5 % of the steps,
             and then falls linearly to 0.
+        dtype: of matrix products, float32 or bfloat16.
     """
     steps = math.ceil(rows / settings.batch_size * settings.epochs)
     for name in [name for name in os.environ if name.startswith("ACCELERATE_")]:  # they would change precision and batches
@@ -52,7 +53,7 @@ def arguments(device: torch.device, seed: int, rows: int, settings: Any) -> Iter
             "lr_scheduler_type": "linear",
             "warmup_steps": math.ceil(0.05 * steps),
             "max_grad_norm": 1.0,
-            "bf16": False,
+            "bf16": dtype == "bfloat16",
             "gradient_checkpointing": False,
             "logging_steps": 1,
             "logging_nan_inf_filter": False,  # otherwise the Trainer hides a loss that is not finite

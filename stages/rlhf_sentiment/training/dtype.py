@@ -1,0 +1,60 @@
+"""Choose the type of matrix products where the setting is `auto`: bfloat16 where it is clearly faster on this device.
+
+    .checkpoints/dtype/KEY.json      what a probe found on this machine, for the products of one size of model
+
+The probe runs once. Its choice is used until the file is deleted, so that two runs compute alike.
+"""
+
+import hashlib
+import json
+from typing import Any, TypeVar
+
+import torch
+from transformers import PreTrainedModel
+
+from ..engine import environment
+from ..engine.arithmetic import Products
+from ..models.probe import seconds_of, shapes_of
+from .checkpoints import Checkpoints, checkpoints_folder
+
+S = TypeVar("S", bound=Products)
+
+_CLEARLY = 1.2  # bfloat16 adds casts, and rounds more
+
+
+def settled(settings: S, arithmetic: str, model: PreTrainedModel, kept: Checkpoints) -> S:
+    """Return settings whose `dtype` is float32 or bfloat16, and print what `auto` chose.
+
+    Args:
+        settings: a section with a `dtype`.
+        arithmetic: portable arithmetic is float32.
+        model: the model to train. The sizes of its products decide.
+        kept: the checkpoints of the run. A run that resumes keeps its type.
+    """
+    if settings.dtype != "auto":
+        return settings
+    dtype = "float32"
+    if arithmetic == "fast":
+        dtype, why = kept.choice("dtype", lambda: _probed(model))
+        print(f"{kept.stage}: computes products in {dtype} ({kept.stage}.dtype: auto; {why})", flush=True)
+    return settings.model_copy(update={"dtype": dtype})
+
+
+def _probed(model: PreTrainedModel) -> tuple[str, str]:
+    """Return the faster type on this machine and the reason, from the file of an earlier probe where there is one."""
+    shapes, device = shapes_of(model), model.device
+    about = [shapes, str(device), environment.machine(), torch.__version__]
+    name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+    file = checkpoints_folder() / "dtype" / f"{name}.json"
+    try:
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        ratio = float(found["speed of bfloat16 relative to float32"])
+    except (OSError, ValueError, KeyError, TypeError):
+        seconds = seconds_of(shapes, device)
+        ratio = round(seconds["float32"] / seconds["bfloat16"], 2)
+        found = {"speed of bfloat16 relative to float32": ratio, "machine": environment.machine(), "products": shapes}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        aside = file.with_suffix(".part")
+        aside.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        aside.replace(file)
+    return "bfloat16" if ratio >= _CLEARLY else "float32", f"bfloat16 is {ratio} times as fast as float32 here"

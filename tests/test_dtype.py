@@ -1,0 +1,96 @@
+"""`dtype: auto`: the type of products is measured once, and a run keeps it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rlhf_sentiment.models import probe
+from rlhf_sentiment.training import dtype
+from rlhf_sentiment.training.checkpoints import Checkpoints
+
+from .test_ppo_step import settings
+
+FAST, SLOW = {"float32": 2.4, "bfloat16": 1.0}, {"float32": 1.19, "bfloat16": 1.0}
+
+
+@pytest.fixture
+def seconds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, float]]:
+    """Give the results of the next probes. A probe more than these fails."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    results: list[dict[str, float]] = []
+    monkeypatch.setattr(dtype, "seconds_of", lambda shapes, device: results.pop(0))
+    return results
+
+
+def kept(every: int | None = 5, **changes: Any) -> Checkpoints:
+    return Checkpoints("ppo", settings(**changes), [], every)
+
+
+def chosen(model: Any, checkpoints: Checkpoints, setting: str = "auto", arithmetic: str = "fast") -> str:
+    return dtype.settled(settings(dtype=setting), arithmetic, model, checkpoints).dtype
+
+
+@pytest.mark.parametrize(("measured", "expected"), [(FAST, "bfloat16"), (SLOW, "float32")])
+def test_bfloat16_is_used_where_it_is_clearly_faster(
+    tiny_model: Callable[..., Any],
+    seconds: list[dict[str, float]],
+    measured: dict[str, float],
+    expected: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    seconds.append(measured)
+    assert chosen(tiny_model("causal"), kept()) == expected
+    ratio = measured["float32"]
+    line = f"ppo: computes products in {expected} (ppo.dtype: auto; bfloat16 is {ratio} times as fast as float32 here)\n"
+    assert capsys.readouterr().out == line
+
+
+def test_the_probe_runs_once_for_each_size_of_model(
+    tiny_model: Callable[..., Any], seconds: list[dict[str, float]], tmp_path: Path
+) -> None:
+    seconds.append(FAST)
+    assert [chosen(tiny_model("causal"), kept(every=None)) for _ in range(3)] == ["bfloat16"] * 3
+    (file,) = (tmp_path / ".checkpoints/dtype").iterdir()
+    found = json.loads(file.read_text(encoding="utf-8"))
+    assert found["speed of bfloat16 relative to float32"] == 2.4
+    assert [16, 48] in found["products"]
+    seconds.append(SLOW)
+    assert chosen(tiny_model("causal", n_embd=32), kept(every=None)) == "float32", "another size has its own probe"
+    file.write_text("{", encoding="utf-8")
+    seconds.append(SLOW)
+    assert chosen(tiny_model("causal"), kept(every=None)) == "float32", "a damaged file is measured anew"
+    assert not seconds
+
+
+def test_a_run_that_resumes_keeps_its_type(
+    tiny_model: Callable[..., Any], seconds: list[dict[str, float]], tmp_path: Path
+) -> None:
+    seconds.append(FAST)
+    assert chosen(tiny_model("causal"), kept()) == "bfloat16"
+    for file in (tmp_path / ".checkpoints/dtype").iterdir():
+        file.unlink()
+    assert chosen(tiny_model("causal"), kept()) == "bfloat16"
+    seconds.append(SLOW)
+    assert chosen(tiny_model("causal"), kept(steps=2)) == "float32", "another run chooses for itself"
+
+
+def test_portable_arithmetic_and_a_named_type_need_no_probe(
+    tiny_model: Callable[..., Any], seconds: list[dict[str, float]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert chosen(tiny_model("causal"), kept(), arithmetic="portable") == "float32"
+    assert chosen(tiny_model("causal"), kept(), "bfloat16") == "bfloat16"
+    assert chosen(tiny_model("causal"), kept(), "float32") == "float32"
+    assert capsys.readouterr().out == ""
+
+
+def test_the_probe_times_the_products_of_the_model(tiny_model: Callable[..., Any]) -> None:
+    shapes = probe.shapes_of(tiny_model("causal", vocab_size=5000))
+    assert shapes == [(16, 16), (16, 48), (16, 64), (16, 4096), (64, 16)], "attention, MLP and the vocabulary, at most 4,096"
+    found = probe.seconds_of(shapes, torch.device("cpu"))
+    assert found.keys() == {"float32", "bfloat16"}
+    assert all(0 < one < 0.1 for one in found.values())
