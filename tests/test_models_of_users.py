@@ -447,10 +447,11 @@ def test_hidden_states_of_a_narrow_trunk_give_the_models_logits() -> None:
     assert width(model) == 8 != model.config.hidden_size
     row, mask = torch.tensor([[5, 6, 7, 8, 9]]), torch.ones(1, 5, dtype=torch.long)
     with torch.no_grad():
-        logits, states = logits_and_states(model, row, mask, torch.arange(1, 4))
+        kept = torch.tensor([[False, True, True, True, False]])
+        logits, states = logits_and_states(model, row, mask, kept)
         torch.testing.assert_close(model.lm_head(states), logits)
-        torch.testing.assert_close(model(row).logits[:, 1:4], logits)
-    assert Critic(width(model)).value(states).shape == (1, 3)
+        torch.testing.assert_close(model(row).logits[0, 1:4], logits)
+    assert Critic(width(model)).value(states).shape == (3,)
 
 
 def test_a_classifier_with_nan_weights_is_refused(tmp_path: Path) -> None:

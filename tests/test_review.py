@@ -438,7 +438,7 @@ def test_the_page_marks_figures_and_params() -> None:
     assert "computed products" not in text
     auto = [one._replace(dtypes={"sft": "float32", "ppo": dtype}) for one, dtype in ((before, "float32"), (after, "bfloat16"))]
     line = "- `ppo` computed products in float32 before, and in **bfloat16** now."
-    assert [one for one in page(*auto, noise).splitlines() if "computed products" in one] == [line]
+    assert [one for one in page(auto[0], auto[1], noise).splitlines() if "computed products" in one] == [line]
     assert "(5 seeds, `docs/results/seeds.csv`, commit `d34db33`)" in text
     assert "- **Not comparable:** the tokens for distinct_2 changed (`evaluate.distinct_tokens`)." in text
 
