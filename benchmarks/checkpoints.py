@@ -21,6 +21,9 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "stages"))
+from rlhf_sentiment.engine.arithmetic import pin_for_stage  # noqa: E402
+
+pin_for_stage(Path("params.yaml"), "ppo")  # before the next line loads numpy and torch
 import ppo  # noqa: E402
 from rlhf_sentiment.engine.params import load  # noqa: E402
 from rlhf_sentiment.engine.stage import keep_freed_memory  # noqa: E402

@@ -5,7 +5,13 @@ models/pretrained, or a hub id at a pinned revision, which is loaded without tra
 token that is not its EOS.
 """
 
-from rlhf_sentiment.engine.start import stage  # isort: split
+from rlhf_sentiment.engine.start import begin
+
+READS = ["data/prepared/corpus.jsonl", "data/hashes/base.json"]
+WRITES = ["models/base"]
+
+if __name__ == "__main__":
+    begun = begin("base", __doc__, READS, WRITES)
 
 import shutil
 from pathlib import Path
@@ -28,6 +34,7 @@ from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.engine.inputs import require
 from rlhf_sentiment.engine.messages import shown
 from rlhf_sentiment.engine.records import read_rows
+from rlhf_sentiment.engine.stage import stage
 from rlhf_sentiment.models.devices import quiet, set_up
 from rlhf_sentiment.models.loading import load_policy, load_tokenizer, save
 from rlhf_sentiment.models.tokens import encode, ending, habits, letters
@@ -36,8 +43,6 @@ from rlhf_sentiment.settings.checkpoint_every import CheckpointEvery
 from rlhf_sentiment.training.checkpoints import Checkpoints
 from rlhf_sentiment.training.trainer import ByLengthTrainer, arguments, train
 
-READS = ["data/prepared/corpus.jsonl", "data/hashes/base.json"]
-WRITES = ["models/base"]
 EOS, PAD = "<|endoftext|>", "<|pad|>"
 
 
@@ -171,4 +176,4 @@ def give_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
 
 
 if __name__ == "__main__":
-    stage("base", __doc__, Params, main, READS, WRITES, lower="base.batch_size, or base.context")
+    stage(begun, Params, main, lower="base.batch_size, or base.context")

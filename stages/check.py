@@ -4,7 +4,12 @@ The output is always the same, and `prepare` depends on it. A typo in any sectio
 change reruns only the stages that load it. For a file with the keys of an old version, it names what each key became.
 """
 
-from rlhf_sentiment.engine.start import stage  # isort: split
+from rlhf_sentiment.engine.start import begin
+
+WRITES = ["data/checked.json"]
+
+if __name__ == "__main__":
+    begun = begin("check", __doc__, (), WRITES)
 
 import os
 
@@ -12,10 +17,9 @@ from rlhf_sentiment.engine.dvc_state import will_run_alone
 from rlhf_sentiment.engine.errors import ConfigError
 from rlhf_sentiment.engine.messages import warn
 from rlhf_sentiment.engine.outputs import writing
+from rlhf_sentiment.engine.stage import stage
 from rlhf_sentiment.engine.trackers import fault_of
 from rlhf_sentiment.settings.whole import Params
-
-WRITES = ["data/checked.json"]
 
 
 def main(params: Params) -> str:
@@ -36,4 +40,4 @@ def main(params: Params) -> str:
 
 
 if __name__ == "__main__":
-    stage("check", __doc__, Params, main, (), WRITES)
+    stage(begun, Params, main)

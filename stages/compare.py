@@ -16,26 +16,14 @@ import sys
 from os.path import isdir, isfile, lexists
 from pathlib import Path
 
-import pandas as pd
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from rlhf_sentiment.data.prompts import is_utf8, read_prompts
-from rlhf_sentiment.engine.messages import Parser, shown, visible, warn
-from rlhf_sentiment.engine.params import load
-from rlhf_sentiment.engine.records import Row, write_table
-from rlhf_sentiment.engine.stopping import listen
-from rlhf_sentiment.evaluation.compare import compare
-from rlhf_sentiment.evaluation.contestants import CONTESTANTS
-from rlhf_sentiment.settings.whole import Params
+from rlhf_sentiment.data.prompts import is_utf8
+from rlhf_sentiment.engine.messages import Parser, shown
 
 MOST_SAMPLES = 1000  # the limit of evaluate.samples_per_prompt
 
 
-def main() -> None:
-    """Read the command line, and print the answers of every model."""
+def command_line() -> argparse.Namespace:
+    """Return the arguments of the command line."""
     parser = Parser(prog="python stages/compare.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompt", action="append", default=[], help="a text to continue; may be given several times")
     parser.add_argument(
@@ -56,6 +44,33 @@ def main() -> None:
     for prompt in arguments.prompt:
         if not is_utf8(prompt):
             parser.error(f"--prompt: {shown(prompt)} is not UTF-8")
+    return arguments
+
+
+if __name__ == "__main__":  # before torch is imported
+    asked = command_line()
+    from rlhf_sentiment.engine.arithmetic import pin_for_stage
+
+    pin_for_stage(asked.params, "compare")
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from rlhf_sentiment.data.prompts import read_prompts
+from rlhf_sentiment.engine.messages import visible, warn
+from rlhf_sentiment.engine.params import load
+from rlhf_sentiment.engine.records import Row, write_table
+from rlhf_sentiment.engine.stopping import listen
+from rlhf_sentiment.evaluation.compare import compare
+from rlhf_sentiment.evaluation.contestants import CONTESTANTS
+from rlhf_sentiment.settings.whole import Params
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Print the answers of every model."""
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # "?" for a letter that the terminal lacks
     console = Console()
     listen("compare")
@@ -105,4 +120,4 @@ def coloured(score: float) -> Text:
 
 
 if __name__ == "__main__":
-    main()
+    main(asked)

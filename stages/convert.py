@@ -11,15 +11,37 @@ its old content stays as NAME.old.
 from rlhf_sentiment.engine.start import one_line_errors  # isort: split
 
 import argparse
+from os.path import isdir, isfile, lexists
+from pathlib import Path
+
+from rlhf_sentiment.engine.messages import Parser
+
+
+def command_line() -> argparse.Namespace:
+    """Return the arguments of the command line."""
+    parser = Parser(prog="python stages/convert.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path, metavar="FILE", help="a file of settings: old, complete, or with `extends`")
+    parser.add_argument("--out", type=Path, required=True, metavar="NEW", help="the file to write")
+    parser.add_argument("--force", action="store_true", help="replace an existing file; its content stays as NEW.old")
+    arguments = parser.parse_args()
+    out: Path = arguments.out
+    if not isdir(out.parent) or (lexists(out) and not isfile(out)):
+        parser.error(f"--out: {out} cannot be written; name a file in a folder that exists")
+    if lexists(out) and not arguments.force:
+        parser.error(f"--out: {out} exists; name a new file, or add --force to replace it")
+    return arguments
+
+
+if __name__ == "__main__":
+    asked = command_line()
+
 import copy
 import re
 import shutil
-from os.path import isdir, isfile, lexists
-from pathlib import Path
 from typing import Any
 
 from rlhf_sentiment.engine.errors import ConfigError
-from rlhf_sentiment.engine.messages import Parser, one_line, shown, warn
+from rlhf_sentiment.engine.messages import one_line, shown, warn
 from rlhf_sentiment.engine.outputs import writing
 from rlhf_sentiment.engine.params import explained, extended, merged, read_yaml
 from rlhf_sentiment.engine.renamed import is_old
@@ -31,18 +53,9 @@ from rlhf_sentiment.settings.whole import Params
 PARAMS = Path("params.yaml")
 
 
-def main() -> None:
-    """Read the command line, and write the file."""
-    parser = Parser(prog="python stages/convert.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", type=Path, metavar="FILE", help="a file of settings: old, complete, or with `extends`")
-    parser.add_argument("--out", type=Path, required=True, metavar="NEW", help="the file to write")
-    parser.add_argument("--force", action="store_true", help="replace an existing file; its content stays as NEW.old")
-    arguments = parser.parse_args()
+def main(arguments: argparse.Namespace) -> None:
+    """Write the file."""
     out: Path = arguments.out
-    if not isdir(out.parent) or (lexists(out) and not isfile(out)):
-        parser.error(f"--out: {out} cannot be written; name a file in a folder that exists")
-    if lexists(out) and not arguments.force:
-        parser.error(f"--out: {out} exists; name a new file, or add --force to replace it")
     with one_line_errors("convert"):
         text, said = converted(arguments.file)
         for line in said:
@@ -120,4 +133,4 @@ def keep(out: Path) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    main(asked)

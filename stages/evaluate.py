@@ -7,31 +7,9 @@ repetition, and KL from the fine-tuned model. A warning says where a guard is cr
 wrote the corpus says whether an answer parses, and which polarity it has.
 """
 
-from rlhf_sentiment.engine.start import stage  # isort: split
+from rlhf_sentiment.engine.start import begin  # isort: split
 
-from typing import Any, NamedTuple
-
-import pandas as pd
-import torch
-
-from rlhf_sentiment.engine.arithmetic import Computing
-from rlhf_sentiment.engine.records import Row, read_json, read_table, write_metrics, write_table
-from rlhf_sentiment.engine.tracking import log_table
 from rlhf_sentiment.evaluation.contestants import CONTESTANTS
-from rlhf_sentiment.evaluation.exam import Exam, read_exam
-from rlhf_sentiment.evaluation.figures import about_judges, metrics_of, shares
-from rlhf_sentiment.evaluation.guards import guard
-from rlhf_sentiment.evaluation.judged_answers import table_of_answers, write_answers
-from rlhf_sentiment.evaluation.measures import figures_of_contestants, hacking_gap, plain, too_few_tokens
-from rlhf_sentiment.evaluation.panel import Judged, figures_of_judges, judge
-from rlhf_sentiment.evaluation.plot_data import make_tables, side_by_side, write_tables
-from rlhf_sentiment.evaluation.plots import draw
-from rlhf_sentiment.evaluation.report import headline, markdown, publish
-from rlhf_sentiment.evaluation.samples import Samples, read_samples
-from rlhf_sentiment.evaluation.statistics import comparisons
-from rlhf_sentiment.models.devices import quiet, set_up
-from rlhf_sentiment.settings.evaluate import EvaluateSettings
-from rlhf_sentiment.settings.ppo import RolloutSettings
 
 CURVES = {
     "sft": ("step", "loss"),
@@ -71,6 +49,33 @@ WRITES = [
     "reports/evaluation.json",
     "reports/answers.csv.gz",
 ]
+
+if __name__ == "__main__":
+    begun = begin("evaluate", __doc__, READS, WRITES)
+
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+
+from rlhf_sentiment.engine.arithmetic import Computing
+from rlhf_sentiment.engine.records import Row, read_json, read_table, write_metrics, write_table
+from rlhf_sentiment.engine.stage import stage
+from rlhf_sentiment.engine.tracking import log_table
+from rlhf_sentiment.evaluation.exam import Exam, read_exam
+from rlhf_sentiment.evaluation.figures import about_judges, metrics_of, shares
+from rlhf_sentiment.evaluation.guards import guard
+from rlhf_sentiment.evaluation.judged_answers import table_of_answers, write_answers
+from rlhf_sentiment.evaluation.measures import figures_of_contestants, hacking_gap, plain, too_few_tokens
+from rlhf_sentiment.evaluation.panel import Judged, figures_of_judges, judge
+from rlhf_sentiment.evaluation.plot_data import make_tables, side_by_side, write_tables
+from rlhf_sentiment.evaluation.plots import draw
+from rlhf_sentiment.evaluation.report import headline, markdown, publish
+from rlhf_sentiment.evaluation.samples import Samples, read_samples
+from rlhf_sentiment.evaluation.statistics import comparisons
+from rlhf_sentiment.models.devices import quiet, set_up
+from rlhf_sentiment.settings.evaluate import EvaluateSettings
+from rlhf_sentiment.settings.ppo import RolloutSettings
 
 
 class Params(Computing):
@@ -167,4 +172,4 @@ def read_inputs(settings: EvaluateSettings) -> Inputs:
 
 
 if __name__ == "__main__":
-    stage("evaluate", __doc__, Params, main, READS, WRITES, lower="evaluate.exam_texts, or evaluate.num_samples")
+    stage(begun, Params, main, lower="evaluate.exam_texts, or evaluate.num_samples")

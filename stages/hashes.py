@@ -4,20 +4,27 @@ Your files are below data/raw, models/pretrained and prompts. The stages that re
 whole folders. So a file that no setting names reruns this stage only, which takes two seconds.
 """
 
-from rlhf_sentiment.engine.start import stage  # isort: split
+from rlhf_sentiment.engine.start import begin  # isort: split
+
+from rlhf_sentiment.engine.inputs import BROUGHT, RECORDS
+
+READS = ["data/checked.json", *BROUGHT]
+WRITES = [f"{RECORDS}/{reader}.json" for reader in ("prepare", "base", "sample", "evaluate")]
+
+if __name__ == "__main__":
+    begun = begin("hashes", __doc__, READS, WRITES)
 
 import json
 
 from pydantic import ConfigDict
 
 from rlhf_sentiment.engine.dvc_state import hash_of, hashes_known
-from rlhf_sentiment.engine.inputs import BROUGHT, RECORDS, named_by
+from rlhf_sentiment.engine.inputs import named_by
 from rlhf_sentiment.engine.outputs import writing
 from rlhf_sentiment.engine.params import Settings
+from rlhf_sentiment.engine.stage import stage
 from rlhf_sentiment.settings.judge import JudgeSource
 
-READS = ["data/checked.json", *BROUGHT]
-WRITES = [f"{RECORDS}/{reader}.json" for reader in ("prepare", "base", "sample", "evaluate")]
 BELOW = tuple(f"{folder}/" for folder in BROUGHT)
 
 
@@ -77,4 +84,4 @@ def main(params: Params) -> str:
 
 
 if __name__ == "__main__":
-    stage("hashes", __doc__, Params, main, READS, WRITES)
+    stage(begun, Params, main)

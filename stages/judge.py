@@ -5,7 +5,13 @@ and logistic regression. This stage measures it on held-out texts: whole, trunca
 `evaluate` measures the other judges on such texts too.
 """
 
-from rlhf_sentiment.engine.start import stage  # isort: split
+from rlhf_sentiment.engine.start import begin
+
+READS = ["data/prepared/labelled.jsonl"]
+WRITES = ["models/judge", "reports/judge.json", "metrics/judge.json"]
+
+if __name__ == "__main__":
+    begun = begin("judge", __doc__, READS, WRITES)
 
 import numpy as np
 
@@ -13,11 +19,9 @@ from rlhf_sentiment.data.text import cut_words
 from rlhf_sentiment.engine.arithmetic import Arithmetic
 from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.engine.records import read_rows, write_metrics
+from rlhf_sentiment.engine.stage import stage
 from rlhf_sentiment.evaluation.classifier import Judge, examine, examine_both, is_negated
 from rlhf_sentiment.settings.judge import JudgeSettings
-
-READS = ["data/prepared/labelled.jsonl"]
-WRITES = ["models/judge", "reports/judge.json", "metrics/judge.json"]
 
 
 class Params(Arithmetic):
@@ -61,4 +65,4 @@ def main(params: Params) -> str:
 
 
 if __name__ == "__main__":
-    stage("judge", __doc__, Params, main, READS, WRITES, lower="data.labelled_texts, or judge.ngrams")
+    stage(begun, Params, main, lower="data.labelled_texts, or judge.ngrams")

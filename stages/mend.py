@@ -9,6 +9,12 @@ a merge is refused, too.
 from rlhf_sentiment.engine.start import one_line_errors  # isort: split
 
 import argparse
+
+if __name__ == "__main__":  # before DVC is imported
+    argparse.ArgumentParser(
+        prog="python stages/mend.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
+
 import json
 import subprocess
 from collections.abc import Callable
@@ -32,9 +38,6 @@ PARAMS = Path("params.yaml")
 
 def main() -> None:
     """Check the three files, and repair or refuse each that is damaged."""
-    argparse.ArgumentParser(
-        prog="python stages/mend.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
     with one_line_errors(NAME):
         for path in (PARAMS, PIPELINE):
             refuse_marks(path)

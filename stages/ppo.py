@@ -6,13 +6,20 @@ reference policy is a frozen copy of the fine-tuned model. The critic starts fro
 PPO trains on the prompts of the train split, and measures on those of the validation split. It reads no test prompt.
 """
 
-from rlhf_sentiment.engine.start import stage  # isort: split
+from rlhf_sentiment.engine.start import begin
+
+READS = ["models/sft", "models/reward", "data/prepared/prompts.jsonl"]
+WRITES = ["models/ppo", "reports/ppo.json", "metrics/ppo.json", "plots/ppo.csv", "plots/ppo_validation.csv"]
+
+if __name__ == "__main__":
+    begun = begin("ppo", __doc__, READS, WRITES)
 
 from rlhf_sentiment.engine import tracking
 from rlhf_sentiment.engine.arithmetic import Computing
 from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.engine.messages import mend_of
 from rlhf_sentiment.engine.records import read_rows, write_metrics, write_table
+from rlhf_sentiment.engine.stage import stage
 from rlhf_sentiment.models.devices import quiet, set_up
 from rlhf_sentiment.models.loading import load_reward_model, load_tokenizer, save
 from rlhf_sentiment.ppo.loop import actors_of, make_accelerator, prompts_of, train_policy
@@ -22,9 +29,6 @@ from rlhf_sentiment.settings.counts import number_of
 from rlhf_sentiment.settings.ppo import PPOSettings
 from rlhf_sentiment.training.checkpoints import Checkpoints
 from rlhf_sentiment.training.dtype import settled
-
-READS = ["models/sft", "models/reward", "data/prepared/prompts.jsonl"]
-WRITES = ["models/ppo", "reports/ppo.json", "metrics/ppo.json", "plots/ppo.csv", "plots/ppo_validation.csv"]
 
 
 class Params(Computing):
@@ -86,4 +90,4 @@ def main(params: Params) -> str:
 
 
 if __name__ == "__main__":
-    stage("ppo", __doc__, Params, main, READS, WRITES, lower="ppo.micro_batch_size, ppo.batch_size or ppo.max_new_tokens")
+    stage(begun, Params, main, lower="ppo.micro_batch_size, ppo.batch_size or ppo.max_new_tokens")

@@ -8,7 +8,24 @@ model: its texts have no near-duplicate among the preference pairs.
 `--preview N` shows N rows of each table and split, and writes nothing.
 """
 
-from rlhf_sentiment.engine.start import stage  # isort: split
+from rlhf_sentiment.engine.start import begin
+
+READS = ["data/hashes/prepare.json"]
+WRITES = [
+    "data/prepared/corpus.jsonl",
+    "data/prepared/sft.jsonl",
+    "data/prepared/preferences.jsonl",
+    "data/prepared/labelled.jsonl",
+    "data/prepared/prompts.jsonl",
+    "data/prepared/rejected.jsonl",
+    "data/prepared/README.md",
+    "reports/data.json",
+    "metrics/data.json",
+    "plots/rows.csv",
+]
+
+if __name__ == "__main__":
+    begun = begin("prepare", __doc__, READS, WRITES, has_preview=True)
 
 from collections import Counter
 from typing import NamedTuple
@@ -28,20 +45,13 @@ from rlhf_sentiment.engine.messages import warn
 from rlhf_sentiment.engine.outputs import writing
 from rlhf_sentiment.engine.params import Settings
 from rlhf_sentiment.engine.records import Row, write_metrics, write_rows, write_table
+from rlhf_sentiment.engine.stage import stage
 from rlhf_sentiment.settings.counts import Asked, number_of
 from rlhf_sentiment.settings.data import DataSettings
 from rlhf_sentiment.settings.evaluate import Asking
 from rlhf_sentiment.settings.judge import JudgeSource
 from rlhf_sentiment.settings.ppo import Prompted
 
-READS = ["data/hashes/prepare.json"]
-WRITES = [
-    *(f"data/prepared/{name}.jsonl" for name in (*TABLES, "rejected")),
-    "data/prepared/README.md",
-    "reports/data.json",
-    "metrics/data.json",
-    "plots/rows.csv",
-]
 OUTCOMES = {
     "rows_read": "read",
     "rows_kept": "kept",
@@ -244,4 +254,4 @@ def fates_of_files(sources: Sources, ledger: Ledger) -> dict[str, dict[str, int]
 
 
 if __name__ == "__main__":
-    stage("prepare", __doc__, Params, main, READS, WRITES, preview_source, lower="data.max_characters")
+    stage(begun, Params, main, preview_source, lower="data.max_characters")

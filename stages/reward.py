@@ -5,10 +5,17 @@ chosen response gets a higher score than the rejected one (Bradley-Terry; Ouyang
 score is read at the last token, which is EOS except in truncated texts.
 """
 
-from rlhf_sentiment.engine.start import stage  # isort: split
+from rlhf_sentiment.engine.start import begin
+
+READS = ["models/sft", "data/prepared/preferences.jsonl"]
+WRITES = ["models/reward", "reports/reward.json", "metrics/reward.json", "plots/reward.csv"]
+
+if __name__ == "__main__":
+    begun = begin("reward", __doc__, READS, WRITES)
 
 from rlhf_sentiment.engine.arithmetic import Computing
 from rlhf_sentiment.engine.records import read_rows, write_metrics, write_table
+from rlhf_sentiment.engine.stage import stage
 from rlhf_sentiment.models.devices import quiet, set_up
 from rlhf_sentiment.models.loading import load_reward_model, load_tokenizer, save
 from rlhf_sentiment.reward_model import train_reward
@@ -16,9 +23,6 @@ from rlhf_sentiment.settings.checkpoint_every import CheckpointEvery
 from rlhf_sentiment.settings.reward import RewardSettings
 from rlhf_sentiment.training.checkpoints import Checkpoints
 from rlhf_sentiment.training.dtype import settled
-
-READS = ["models/sft", "data/prepared/preferences.jsonl"]
-WRITES = ["models/reward", "reports/reward.json", "metrics/reward.json", "plots/reward.csv"]
 
 
 class Params(Computing):
@@ -49,4 +53,4 @@ def main(params: Params) -> str:
 
 
 if __name__ == "__main__":
-    stage("reward", __doc__, Params, main, READS, WRITES, lower="reward.batch_size, or reward.max_length")
+    stage(begun, Params, main, lower="reward.batch_size, or reward.max_length")

@@ -5,13 +5,22 @@ sampled with the settings of `generation`. A contestant other than the reference
 and have PPO's temperature. Its KL from the reference is measured on its rollouts.
 """
 
-from rlhf_sentiment.engine.start import stage  # isort: split
+from rlhf_sentiment.engine.start import begin  # isort: split
+
+from rlhf_sentiment.evaluation.contestants import CONTESTANTS
+
+# Of each contestant, by its name.
+READS = {name: [one.folder, "data/prepared/prompts.jsonl", "data/hashes/sample.json"] for name, one in CONTESTANTS.items()}
+WRITES = {name: [one.answers, *([one.rollouts] if one.rollouts else []), one.counts] for name, one in CONTESTANTS.items()}
+
+if __name__ == "__main__":
+    begun = begin("sample", __doc__, READS, WRITES)
 
 from rlhf_sentiment.data.prompts import read_prompts
 from rlhf_sentiment.engine.arithmetic import Computing
 from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.engine.records import read_rows, write_metrics, write_rows
-from rlhf_sentiment.evaluation.contestants import CONTESTANTS
+from rlhf_sentiment.engine.stage import stage
 from rlhf_sentiment.models.devices import quiet, set_up
 from rlhf_sentiment.models.forward import room_of
 from rlhf_sentiment.models.loading import load_policy, load_tokenizer
@@ -22,10 +31,6 @@ from rlhf_sentiment.settings.evaluate import Questions
 from rlhf_sentiment.settings.generation import GenerationSettings
 from rlhf_sentiment.settings.ppo import RolloutSettings
 from rlhf_sentiment.training.checkpoints import forget_recorded
-
-# Of each contestant, by its name.
-READS = {name: [one.folder, "data/prepared/prompts.jsonl", "data/hashes/sample.json"] for name, one in CONTESTANTS.items()}
-WRITES = {name: [one.answers, *([one.rollouts] if one.rollouts else []), one.counts] for name, one in CONTESTANTS.items()}
 
 
 class Params(Computing):
@@ -80,4 +85,4 @@ def prepared_prompts(split: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    stage("sample", __doc__, Params, main, READS, WRITES, lower="generation.batch_size")
+    stage(begun, Params, main, lower="generation.batch_size")

@@ -4,7 +4,13 @@ trl's SFTTrainer trains on rows of prompt and response. The loss includes only t
 is left out, or truncated, and then has no EOS. Dropout is that of the base model's configuration.
 """
 
-from rlhf_sentiment.engine.start import stage  # isort: split
+from rlhf_sentiment.engine.start import begin
+
+READS = ["models/base", "data/prepared/sft.jsonl"]
+WRITES = ["models/sft", "reports/sft.json", "metrics/sft.json", "plots/sft.csv"]
+
+if __name__ == "__main__":
+    begun = begin("sft", __doc__, READS, WRITES)
 
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
@@ -12,6 +18,7 @@ from trl import SFTConfig, SFTTrainer
 from rlhf_sentiment.engine.arithmetic import Computing
 from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.engine.records import read_rows, write_metrics, write_table
+from rlhf_sentiment.engine.stage import stage
 from rlhf_sentiment.models.devices import quiet, set_up
 from rlhf_sentiment.models.loading import load_policy, load_tokenizer, refuse_longer, save
 from rlhf_sentiment.models.tokens import encode_example
@@ -20,9 +27,6 @@ from rlhf_sentiment.settings.sft import SFTSettings
 from rlhf_sentiment.training.checkpoints import Checkpoints
 from rlhf_sentiment.training.dtype import settled
 from rlhf_sentiment.training.trainer import arguments, train
-
-READS = ["models/base", "data/prepared/sft.jsonl"]
-WRITES = ["models/sft", "reports/sft.json", "metrics/sft.json", "plots/sft.csv"]
 
 
 class Params(Computing):
@@ -81,4 +85,4 @@ def main(params: Params) -> str:
 
 
 if __name__ == "__main__":
-    stage("sft", __doc__, Params, main, READS, WRITES, lower="sft.batch_size, or sft.max_length")
+    stage(begun, Params, main, lower="sft.batch_size, or sft.max_length")

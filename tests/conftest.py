@@ -313,8 +313,8 @@ def run_stage(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     status.
     """
     # Changes of a stage to the whole process must not reach the process that runs the tests.
-    for name in ("listen", "keep_freed_memory"):
-        monkeypatch.setattr(f"rlhf_sentiment.engine.stage.{name}", lambda *_: None)
+    for name in ("stage.listen", "stage.keep_freed_memory", "arithmetic.pin_for_stage"):
+        monkeypatch.setattr(f"rlhf_sentiment.engine.{name}", lambda *_: None)
 
     def run(world: World, stage: str, *arguments: str, status: int | None = 0) -> Ended:
         script = f"stages/{stage}.py"

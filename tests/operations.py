@@ -38,10 +38,10 @@ def main() -> None:
     parser.add_argument("--without", choices=[*arithmetic.PINS, KERNELS], metavar="PIN")
     arguments = parser.parse_args()
     arithmetic.PINS.pop(arguments.without, None)
-    # From here on as in a stage: engine/start.py sets the variables, and then numpy and torch are loaded.
-    sys.argv[1:] = []
-    from rlhf_sentiment.engine import start  # noqa: F401 (numpy and torch follow)
-    import torch  # isort: skip
+    # From here on as in a stage: the variables are set, and then numpy and torch are loaded.
+    arithmetic.pin_for_stage(Path("params.yaml"), "operations")
+    import torch
+
     from rlhf_sentiment.engine.params import load
     from rlhf_sentiment.models import devices
 

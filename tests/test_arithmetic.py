@@ -24,21 +24,22 @@ from .conftest import ROOT, World, assert_names
 THREADS = {"OMP_NUM_THREADS": "3", "MKL_NUM_THREADS": "3"}
 OWN = (*PINS, *THREADS)
 PLAIN = {name: value for name, value in os.environ.items() if name not in (*OWN, SET_HERE)}
-# What a stage finds in its environment before it loads a library, and whether numpy was there before.
+# What a stage finds in its environment when it imports its libraries.
 PROGRAM = f"""
 import json, os, sys
 sys.path[0] = {str(STAGES)!r}
-import rlhf_sentiment.engine.arithmetic as arithmetic
+from rlhf_sentiment.engine.start import begin
+begin("sample", "", {{"base": []}}, {{"base": []}})
 assert "numpy" not in sys.modules
-import rlhf_sentiment.engine.start
-assert "numpy" in sys.modules
+import numpy
+from rlhf_sentiment.engine import arithmetic
 print(json.dumps([dict(os.environ), arithmetic._loaded_before]))
 """
 
 
 def started(folder: Path, *arguments: str, **variables: str) -> tuple[dict[str, str], str]:
-    """Start a stage in `folder` up to its first import. Return its environment and its messages."""
-    command = [sys.executable, "-c", PROGRAM, *arguments]
+    """Start a stage in `folder` up to the import of its libraries. Return its environment and its messages."""
+    command = [sys.executable, "-c", PROGRAM, "base", *arguments]
     done = subprocess.run(command, cwd=folder, env=PLAIN | variables, capture_output=True, text=True, check=True)
     found, loaded_before = json.loads(done.stdout)
     assert loaded_before == []
@@ -101,7 +102,6 @@ def test_fast_keeps_the_environment_but_for_the_threads(tmp_path: Path) -> None:
         ("--params=other.yaml",),
         ("--par", "other.yaml"),
         ("--param=other.yaml",),
-        ("base", "--params", "other.yaml"),
     ],
 )
 def test_the_file_of_the_command_line_counts(tmp_path: Path, arguments: tuple[str, ...]) -> None:

@@ -9,10 +9,10 @@ import yaml
 
 import rlhf_sentiment
 from rlhf_sentiment import ConfigError, RLHFConfig
+from rlhf_sentiment.engine.command_line import parser_of
 from rlhf_sentiment.engine.hints import command, keys_of
 from rlhf_sentiment.engine.params import load, read_yaml
 from rlhf_sentiment.engine.renamed import RENAMED, is_old
-from rlhf_sentiment.engine.stage import _parser
 from rlhf_sentiment.settings.old import RULES, modern
 from rlhf_sentiment.settings.whole import Params
 
@@ -423,7 +423,7 @@ def test_an_option_that_is_a_setting_is_answered_with_the_command(
     monkeypatch.setattr("sys.argv", [f"stages/{stage}.py", *options.split()])
     items = {"base": ["models/base"]} if stage == "sample" else ()
     with pytest.raises(SystemExit) as stopped:
-        _parser(stage, "", items, (), has_preview=stage == "prepare").parse_args()
+        parser_of(stage, "", items, (), has_preview=stage == "prepare").parse_args()
     assert stopped.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert_names(line, f"stages/{stage}.py", *said)

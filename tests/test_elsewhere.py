@@ -3,13 +3,13 @@
 import json
 import os
 import platform
-import sys
 from pathlib import Path
 
 import pytest
 
 from rlhf_sentiment.engine import elsewhere
 from rlhf_sentiment.engine.arithmetic import Arithmetic
+from rlhf_sentiment.engine.command_line import Begun
 from rlhf_sentiment.engine.elsewhere import warn_elsewhere, why_not_portable
 from rlhf_sentiment.engine.params import Settings
 from rlhf_sentiment.engine.stage import stage
@@ -156,13 +156,12 @@ def test_a_stage_says_it_before_its_first_line_if_it_depends_on_arithmetic(
     (arm / "params.yaml").write_text(json.dumps({"arithmetic": "portable", "threads": 2, "seed": 1}))
     for name in ("listen", "keep_freed_memory"):
         monkeypatch.setattr(f"rlhf_sentiment.engine.stage.{name}", lambda *_: None)
-    monkeypatch.setattr(sys, "argv", ["stages/ppo.py"])
     said: list[str] = []
 
     def main(_: Settings) -> str:
         said.append(capsys.readouterr().err)
         return "done"
 
-    stage("ppo", "", schema, main)
+    stage(Begun("ppo", None, (), (), Path("params.yaml"), None), schema, main)
     assert said == [expected]
     assert capsys.readouterr() == ("ppo: wrote ; done\n", "")

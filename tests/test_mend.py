@@ -4,7 +4,6 @@ import json
 import random
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,7 +80,6 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
     (tmp_path / "dvc.lock").write_bytes(WHOLE)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["mend.py"])
     who = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
     for command in (["init", "-q"], ["add", "."], [*who, "commit", "-qm", "whole"]):
         subprocess.run(["git", *command], check=True)

@@ -250,7 +250,7 @@ def test_compare_reports_a_wrong_command_line_in_one_line(
     monkeypatch.setattr("compare.listen", lambda name: None)  # pytest keeps its signal handlers
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO()))
     with pytest.raises(SystemExit) as stopped:
-        compare.main()
+        compare.main(compare.command_line())
     assert stopped.value.code == (1 if arguments[0] == "--prompts" else 2)
     tame(capsys.readouterr().err.removesuffix("\n"), 1050 if arguments[0] in ("--params", "--prompts") else 410)
 

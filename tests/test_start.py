@@ -1,4 +1,4 @@
-"""Checks before a stage imports anything: the Python version, and OpenMP threads that do not spin."""
+"""What a stage does before it imports its libraries: it checks them, answers its command line, and sets variables."""
 
 import ast
 import json
@@ -11,7 +11,7 @@ import pytest
 from rlhf_sentiment.engine import environment
 
 from .closure import STAGES
-from .conftest import World, assert_names, checkout, tiny_params
+from .conftest import ROOT, World, assert_names, checkout, tiny_params
 
 SCRIPTS = sorted(STAGES.glob("*.py"))
 
@@ -21,6 +21,39 @@ def test_a_script_imports_start_first(script: Path) -> None:
     first = next(node for node in ast.walk(ast.parse(script.read_text())) if isinstance(node, (ast.Import, ast.ImportFrom)))
     assert isinstance(first, ast.ImportFrom)
     assert first.module == "rlhf_sentiment.engine.start"
+
+
+def imported(*arguments: str, status: int) -> tuple[set[str], str]:
+    """Return the packages that a Python process imports, and what it says."""
+    command = [sys.executable, "-X", "importtime", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == status, done.stderr
+    lines = done.stderr.splitlines()
+    times = [line for line in lines if line.startswith("import time:")]
+    said = "\n".join(line for line in lines if line not in times)
+    return {line.rpartition("|")[2].strip().partition(".")[0] for line in times}, done.stdout + said
+
+
+SLOW = {"accelerate", "datasets", "dvc", "matplotlib", "numpy", "pandas", "scipy", "sklearn", "torch", "transformers", "trl"}
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_a_script_answers_its_command_line_before_it_imports_its_libraries(script: Path) -> None:
+    helped, said = imported(str(script), "--help", status=0)
+    assert f"python stages/{script.stem}.py" in said
+    assert helped & (SLOW | {"pydantic"}) == set()
+    assert {"argparse", "rlhf_sentiment"} <= helped, "the process tells what it imports"
+    refused, said = imported(str(script), "--bogus", status=2)
+    assert f"python stages/{script.stem}.py: " in said
+    assert refused & SLOW == set()
+
+
+@pytest.mark.parametrize("name", ["ConfigError", "RLHFConfig", "StageError"])
+def test_a_light_name_of_the_package_imports_no_slow_library(name: str) -> None:
+    program = f"import sys; sys.path[0] = {str(STAGES)!r}; from rlhf_sentiment import {name}"
+    found, _ = imported("-c", program, status=0)
+    assert "pydantic" in found
+    assert found & SLOW == set()
 
 
 @pytest.fixture

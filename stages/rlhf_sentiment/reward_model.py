@@ -1,10 +1,10 @@
 """The reward model: encode preference pairs, train with trl, and measure the accuracy on held-out pairs."""
 
-from typing import Any
+import math
+from statistics import NormalDist
 
 import torch
 from datasets import Dataset
-from scipy.stats import binomtest
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import RewardConfig, RewardTrainer
 
@@ -79,15 +79,24 @@ def measure(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, held_out
     right = int((chosen > rejected).sum())
     sides = zip(held_out["chosen_ids"], held_out["rejected_ids"], strict=True)
     by_length = [(len(one) > len(other)) + (len(one) == len(other)) / 2 for one, other in sides]
-    interval: Any = binomtest(right, len(chosen)).proportion_ci(method="wilson")
+    low, high = wilson_interval(right, len(chosen))
     return {
         "accuracy": right / len(chosen),
-        "accuracy_low": float(interval.low),
-        "accuracy_high": float(interval.high),
+        "accuracy_low": low,
+        "accuracy_high": high,
         "accuracy_of_longer": sum(by_length) / len(by_length),
         "margin": float((chosen - rejected).mean()),
         "score_std": float(torch.cat([chosen, rejected]).std()),
     }
+
+
+def wilson_interval(successes: int, count: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share (Wilson 1927). scipy.stats has it too, but takes a third of a second to import."""
+    share, z = successes / count, NormalDist().inv_cdf(0.975)
+    middle = share + z**2 / (2 * count)
+    half = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    low, high = ((middle + side) / (1 + z**2 / count) for side in (-half, half))
+    return max(low, 0.0), min(high, 1.0)
 
 
 def encode_splits(

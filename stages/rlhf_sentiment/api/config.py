@@ -8,11 +8,11 @@ from typing import Any, Self
 
 from pydantic import BaseModel
 
+from ..engine.command_line import STAGES
 from ..engine.errors import ConfigError
 from ..engine.messages import cut, shown
 from ..engine.outputs import writing
 from ..engine.params import Files, explained, extended, merged, read_yaml
-from ..engine.stage import STAGES
 from ..settings.edit import differences as differences
 from ..settings.edit import edited
 from ..settings.whole import Params

@@ -1,8 +1,9 @@
 """How a stage runs, from the command line to complete outputs. No module imports another subpackage.
 
 start        the first import of every script
+command_line the command line, which is read before torch is imported
 arithmetic   the variables that fix how numpy and torch compute
-stage        the command line, the first and last line, the exit status
+stage        the first and last line, the exit status
 errors       errors that become one line
 params       params.yaml, read and checked
 yaml_files   the YAML of a file of settings

@@ -2,15 +2,13 @@
 
 The libraries choose kernels by the vendor and the instruction set of the processor. Kernels that add in another order, or
 approximate `exp` otherwise, differ in the last bits. With `arithmetic: portable`, environment variables name one set of kernels
-for all processors. The libraries read these variables when they are loaded, so engine/start.py sets them first.
-models/kernels.py replaces the matrix products of torch. docs/reproducibility.md has the evidence.
+for all processors. The libraries read these variables when they are loaded, so engine/command_line.py sets
+them first. models/kernels.py replaces the matrix products of torch. docs/reproducibility.md has the evidence.
 """
 
 import os
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -99,21 +97,17 @@ class Computing(Arithmetic):
         return self
 
 
-def pin_for_stage(arguments: Sequence[str]) -> None:
+def pin_for_stage(params: Path, name: str) -> None:
     """Set the variables that the settings of a stage ask for, before numpy and torch are loaded.
 
     Args:
-        arguments: the command line of the stage, which may name a file of settings.
+        params: the file of settings.
+        name: the stage, for messages.
 
     Settings that cannot be read change nothing here. The stage itself reports them.
     """
-    path = Path("params.yaml")
-    for word, following in pairwise([*arguments, ""]):
-        name, _, value = word.partition("=")
-        if name.startswith("--p") and "--params".startswith(name):  # argparse takes --par too
-            path = Path(value or following)
     with suppress(ConfigError):
-        pin(load(Arithmetic, path), Path(sys.argv[0]).stem)
+        pin(load(Arithmetic, params), name)
 
 
 def pin_for_python() -> None:

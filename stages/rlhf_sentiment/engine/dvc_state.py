@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import psutil
 
 from .errors import ConfigError, StageError
-from .params import read_yaml
+from .yaml_files import read_yaml
 
 PIPELINE, LOCK, RWLOCK = Path("dvc.yaml"), Path("dvc.lock"), Path(".dvc/tmp/rwlock")
 

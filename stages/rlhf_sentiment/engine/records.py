@@ -3,13 +3,14 @@
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from .errors import StageError
 from .messages import listed, shown
 from .outputs import writing
+
+if TYPE_CHECKING:  # most stages read and write no table, and pandas takes long to import
+    import pandas as pd
 
 Row = dict[str, Any]
 
@@ -76,12 +77,14 @@ def _checked(row: Any, columns: dict[str, type], where: str) -> Row:
     return row
 
 
-def read_table(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
+def read_table(path: str | Path, columns: Sequence[str]) -> "pd.DataFrame":
     """Return a CSV as a table.
 
     Raises:
         StageError: the file is not a CSV, or lacks one of `columns`.
     """
+    import pandas as pd
+
     try:
         table = pd.read_csv(path)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
@@ -119,8 +122,10 @@ def write_metrics(path: str | Path, tree: Row) -> None:
         aside.write_text(text + "\n", encoding="utf-8", newline="\n")
 
 
-def write_table(path: str | Path, rows: Iterable[Row] | pd.DataFrame, digits: int = 5) -> None:
+def write_table(path: str | Path, rows: "Iterable[Row] | pd.DataFrame", digits: int = 5) -> None:
     """Write a CSV for `dvc plots`. An absent value is written as `nan`, because DVC draws an empty cell as 0."""
+    import pandas as pd
+
     with writing(path) as aside:
         table = pd.DataFrame(rows).round(digits)
         table.to_csv(aside, index=False, na_rep="nan", lineterminator="\n")

@@ -20,9 +20,5 @@ if absent:
 if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
     os.environ["GOMP_SPINCOUNT"] = "1000"
 
-from .arithmetic import pin_for_stage  # noqa: E402 (after the check)
-
-pin_for_stage(sys.argv[1:])
-
-from .errors import one_line_errors as one_line_errors  # noqa: E402 (numpy reads the variables that were set)
-from .stage import stage as stage  # noqa: E402
+from .command_line import begin as begin
+from .errors import one_line_errors as one_line_errors

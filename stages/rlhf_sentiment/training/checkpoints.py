@@ -24,13 +24,13 @@ import portalocker
 from pydantic import BaseModel
 
 from ..engine import environment
+from ..engine.command_line import STAGES
 from ..engine.dvc_state import hash_of, recorded
 from ..engine.elsewhere import why_not_portable
 from ..engine.errors import StageError, first_line
 from ..engine.inputs import repository
 from ..engine.locks import locked
 from ..engine.messages import warn
-from ..engine.stage import STAGES
 from ..engine.stopping import requested_stop
 
 T = TypeVar("T")

@@ -1,0 +1,115 @@
+"""The command line of a stage, which is answered before torch is imported.
+
+A stage script declares what it reads and writes, calls `begin`, and imports its libraries only then. So `--help` and a wrong
+option are answered at once, and the variables of arithmetic are set before numpy and torch read them.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+from .errors import ConfigError
+from .messages import Parser, shown, tell
+
+Paths = Sequence[str] | Mapping[str, Sequence[str]]
+
+OPTIONS = ("--help", "--params", "--preview")
+STAGES = Path(__file__).resolve().parents[2]
+
+
+class Begun(NamedTuple):
+    """A stage whose command line is read.
+
+    Attributes:
+        name: the stage's name, as in dvc.yaml.
+        item: the item of its `foreach`, or None.
+        reads, writes: the paths of the stage, or of the item.
+        params: the file of settings.
+        preview: the number of rows to show, or None to run the stage.
+    """
+
+    name: str
+    item: str | None
+    reads: Sequence[str]
+    writes: Sequence[str]
+    params: Path
+    preview: int | None
+
+
+def begin(name: str, doc: str | None, reads: Paths = (), writes: Paths = (), has_preview: bool = False) -> Begun:
+    """Parse the command line of a stage, and set the variables of arithmetic that its settings ask for.
+
+    `--help` exits with status 0, and a wrong command line with status 2.
+
+    Args:
+        name: the stage's name, as in dvc.yaml.
+        doc: the script's docstring, which `--help` prints.
+        reads: files and folders that must be there, relative to the current folder.
+        writes: files and folders that the stage writes.
+        has_preview: whether the stage has `--preview N`.
+
+    A stage that dvc.yaml runs once for each of several items (`foreach`) gives `reads` and `writes` by the item's name. The
+    first argument on its command line is this name.
+    """
+    given = parser_of(name, doc, reads, writes, has_preview).parse_args()
+    item, preview = getattr(given, "item", None), getattr(given, "preview", None)
+    from .arithmetic import pin_for_stage  # it needs pydantic, which `--help` does not
+
+    pin_for_stage(given.params, name)
+    return Begun(name, item, _of(reads, item), _of(writes, item), given.params, preview)
+
+
+class StageParser(Parser):
+    """The command line of a stage. It answers options that are settings, such as `--steps 100`, with the right command."""
+
+    stage = ""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the error on one line, and exit with status 2."""
+        from .hints import command  # it needs pydantic
+
+        words = [word for word in sys.argv[1:] if not any(option.startswith(word.partition("=")[0]) for option in OPTIONS)]
+        if any(word.startswith("--config") for word in words):
+            super().error("--params FILE names a file of settings")
+        with suppress(ConfigError):  # the repository's params.yaml is damaged
+            if (instead := command(self.stage, words, STAGES.parent / "params.yaml")) is not None:
+                tell(self.prog, f"settings are not options; {instead}")
+                sys.exit(2)
+        super().error(message)
+
+
+def parser_of(name: str, doc: str | None, reads: Paths, writes: Paths, has_preview: bool) -> StageParser:
+    """Return the command line of a stage. The arguments are those of `begin`."""
+    parser = StageParser(
+        prog=f"python stages/{name}.py",
+        description=f"{doc}\nReads   {', '.join(_all(reads)) or 'no data'}\nWrites  {', '.join(_all(writes))}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.stage = name
+    if isinstance(reads, Mapping):
+        parser.add_argument("item", choices=list(reads), metavar="NAME", help=f"one of {', '.join(reads)}")
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE", help="default: %(default)s")
+    if has_preview:
+        parser.add_argument("--preview", type=_count, metavar="N", help="show N rows of each output, and write nothing")
+    return parser
+
+
+def _of(paths: Paths, item: str | None) -> Sequence[str]:
+    """Return the paths of a stage, or of one of its items."""
+    return paths[item or ""] if isinstance(paths, Mapping) else paths
+
+
+def _all(paths: Paths) -> list[str]:
+    """Return the paths of a stage, of all its items together."""
+    each = paths.values() if isinstance(paths, Mapping) else [paths]
+    return list(dict.fromkeys(chain.from_iterable(each)))
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a positive whole number")
+    return int(text)
