@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralFo
 
 from rlhf_sentiment.models.cache import RoomyLayer, cache_of
 from rlhf_sentiment.models.forward import before_responses, logits_and_states, states
-from rlhf_sentiment.models.packing import Packed, Rows, pack, packs
+from rlhf_sentiment.models.packing import Group, Packed, pack, packs
 from rlhf_sentiment.sampling.rollout import _without, respond, uniforms
 
 EOS, PAD = 0, 1
@@ -18,21 +18,30 @@ IDS = torch.tensor([[1, 5, 6, 7, 1, 1], [2, 3, 4, 5, 6, 7], [1, 1, 1, 1, 9, 1]])
 MASK = torch.tensor([[0, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1], [0, 0, 0, 0, 1, 0]])
 
 
-def test_the_real_tokens_of_a_batch_are_one_row() -> None:
+def test_the_real_tokens_of_a_batch_are_one_row_the_longest_first() -> None:
     packed = Packed.of(IDS, MASK)
-    assert packed.ids.tolist() == [[5, 6, 7, 2, 3, 4, 5, 6, 7, 9]]
-    assert packed.places.tolist() == [[0, 1, 2, 0, 1, 2, 3, 4, 5, 0]]
-    assert packed.rows.shape == (3, 6)
-    assert packed.rows.slots is not None
-    assert packed.rows.slots.tolist() == [0, 1, 2, 6, 7, 8, 9, 10, 11, 12]
+    assert packed.ids.tolist() == [[2, 3, 4, 5, 6, 7, 5, 6, 7, 9]]
+    assert packed.places.tolist() == [[0, 1, 2, 3, 4, 5, 0, 1, 2, 0]]
+    (group,) = packed.groups
+    assert (group.shape, group.tokens) == ((3, 6), 10)
+    assert group.slots is not None
+    assert group.slots.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 12]
     kept = torch.zeros_like(MASK, dtype=torch.bool)
     kept[0, 3] = kept[1, 0] = kept[2, 4] = True
-    assert packed.at(kept).tolist() == [2, 3, 9]
-    assert Packed.of(IDS[1:2], MASK[1:2]).rows.slots is None, "a batch without padding needs no slots"
+    assert packed.at(kept).tolist() == [8, 0, 9]
+    assert Packed.of(IDS[1:2], MASK[1:2]).groups == [Group(None, (1, 6), 6)], "a batch without padding needs no slots"
+
+
+def test_groups_have_lengths_within_a_factor_of_two() -> None:
+    lengths = [40, 8, 20, 21, 9, 10, 1, 32]
+    mask = (torch.arange(40) < torch.tensor(lengths)[:, None]).long()
+    groups = Packed.of(torch.ones_like(mask), mask).groups
+    # 40, 32, 21 are above 20; 20 is above 10; 10, 9, 8 and 1 are short
+    assert [(group.shape, group.tokens) for group in groups] == [((3, 40), 93), ((1, 20), 20), ((4, 10), 28)]
 
 
 def test_rows_are_spread_and_gathered_with_their_gradients() -> None:
-    rows = Rows(torch.tensor([0, 1, 2, 4]), (2, 4))
+    rows = Group(torch.tensor([0, 1, 2, 4]), (2, 4), 4)
     x = torch.arange(8.0).view(1, 1, 4, 2).requires_grad_()  # (1, H, N, D)
     spread = rows.spread(x)
     assert spread[:, 0].tolist() == [[[0, 1], [2, 3], [4, 5], [0, 0]], [[6, 7], [0, 0], [0, 0], [0, 0]]]
@@ -48,7 +57,12 @@ def test_rows_are_spread_and_gathered_with_their_gradients() -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_packed_batch_has_the_logits_states_and_gradients_of_a_padded_one(tiny_model: Callable[..., Any], dtype: str) -> None:
-    kept = MASK.bool() & (torch.arange(6) != 5)
+    starts, ends = torch.tensor([[3], [0], [7], [11]]), torch.tensor([[15], [40], [40], [12]])
+    columns = torch.arange(40)
+    mask = ((columns >= starts) & (columns < ends)).long()
+    ids = torch.randint(2, 40, mask.shape, generator=torch.Generator().manual_seed(1))
+    kept = mask.bool() & (columns != 5)
+    assert len(Packed.of(ids, mask).groups) == 3
     near = 1e-5 if dtype == "float32" else 0.05
     found = []
     for packed in (True, False):
@@ -57,8 +71,8 @@ def test_a_packed_batch_has_the_logits_states_and_gradients_of_a_padded_one(tiny
             model.set_attn_implementation("sdpa")
         assert packs(model) == packed
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
-            logits, hidden = logits_and_states(model, IDS, MASK, kept)
-            trunk = states(model.base_model, IDS, MASK, kept)
+            logits, hidden = logits_and_states(model, ids, mask, kept)
+            trunk = states(model.base_model, ids, mask, kept)
         torch.testing.assert_close(trunk, hidden, rtol=near, atol=near)
         (logits.float().log_softmax(dim=-1)[:, 3].sum() + hidden.float().sum()).backward()
         found.append((logits.float(), hidden.float(), model.transformer.h[0].attn.c_attn.weight.grad))
@@ -97,7 +111,7 @@ def test_a_model_whose_attention_does_not_get_the_rows_does_not_pack(tiny_model:
     model.set_attn_implementation("sdpa")
     for block in model.transformer.h:
         attention = block.attn.forward
-        block.attn.forward = lambda *args, rows=None, attention=attention, **options: attention(*args, **options)
+        block.attn.forward = lambda *args, groups=None, attention=attention, **options: attention(*args, **options)
     pack(model)
     assert not packs(model)
 

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest, ttest_1samp
+from scipy.stats import ttest_1samp
 
 from rlhf_sentiment.evaluation.contestants import COMPARISONS, CONTESTANTS
 from rlhf_sentiment.evaluation.exam import agreement_with_annotators
 from rlhf_sentiment.evaluation.measures import gain
 from rlhf_sentiment.evaluation.report import markdown, verdict
 from rlhf_sentiment.evaluation.statistics import holm, improvement, interval, mcnemar_p, prompts_needed
-from rlhf_sentiment.reward_model import wilson_interval
 
 
 def test_the_interval_covers_the_mean_at_its_confidence() -> None:
@@ -239,9 +238,3 @@ def test_a_gain_is_in_standard_deviations_of_the_earlier_scores() -> None:
     assert gain(after, before) == pytest.approx(1.5)  # an increase of 3 with deviations -2, 0, 2
     assert gain(before, after) == pytest.approx(-1.5)
     assert gain(after, np.ones(3)) == 0
-
-
-@pytest.mark.parametrize(("successes", "count"), [(0, 7), (7, 7), (1, 2), (333, 500), (100_000, 100_001)])
-def test_the_interval_of_the_reward_models_accuracy_is_wilsons(successes: int, count: int) -> None:
-    expected = binomtest(successes, count).proportion_ci(method="wilson")
-    assert wilson_interval(successes, count) == pytest.approx((expected.low, expected.high), abs=1e-15)

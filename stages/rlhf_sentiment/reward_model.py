@@ -1,7 +1,6 @@
 """The reward model: encode preference pairs, train with trl, and measure the accuracy on held-out pairs."""
 
-import math
-from statistics import NormalDist
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -75,28 +74,21 @@ def measure(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, held_out
         response was the chosen one, in tokens that the model reads (a tie counts one half). margin, the mean of the chosen
         score minus the rejected score, and score_std. Scores have no unit.
     """
+    from scipy.stats import binomtest  # its import takes a third of a second, which only this measurement needs
+
     chosen, rejected = (score(model, held_out[side], tokenizer) for side in ("chosen_ids", "rejected_ids"))
     right = int((chosen > rejected).sum())
     sides = zip(held_out["chosen_ids"], held_out["rejected_ids"], strict=True)
     by_length = [(len(one) > len(other)) + (len(one) == len(other)) / 2 for one, other in sides]
-    low, high = wilson_interval(right, len(chosen))
+    interval: Any = binomtest(right, len(chosen)).proportion_ci(method="wilson")
     return {
         "accuracy": right / len(chosen),
-        "accuracy_low": low,
-        "accuracy_high": high,
+        "accuracy_low": float(interval.low),
+        "accuracy_high": float(interval.high),
         "accuracy_of_longer": sum(by_length) / len(by_length),
         "margin": float((chosen - rejected).mean()),
         "score_std": float(torch.cat([chosen, rejected]).std()),
     }
-
-
-def wilson_interval(successes: int, count: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share (Wilson 1927). scipy.stats has it too, but takes a third of a second to import."""
-    share, z = successes / count, NormalDist().inv_cdf(0.975)
-    middle = share + z**2 / (2 * count)
-    half = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
-    low, high = ((middle + side) / (1 + z**2 / count) for side in (-half, half))
-    return max(low, 0.0), min(high, 1.0)
 
 
 def encode_splits(

@@ -1,8 +1,8 @@
 """Compute the real tokens of a padded batch only.
 
 The tokens of all rows become one long row without padding. Products, norms and activations act on each token by itself, so they
-do not notice. Attention gets its rows back, and pads them on the right, where causal attention does not look. transformers
-takes a new kind of attention by name (`AttentionInterface`), and hands it the argument `rows`.
+do not notice. Attention gets its rows back, in groups of similar length, and pads them on the right, where causal attention
+does not look. transformers takes a new kind of attention by name (`AttentionInterface`), and hands it the argument `groups`.
 """
 
 from typing import Any, NamedTuple
@@ -14,28 +14,39 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 BY_ROWS = "attention_by_rows"
+_SHORT = 8  # rows of at most this length are one group
 
 
-class Rows(NamedTuple):
-    """Where each of N tokens stands in a batch of B rows that are padded on the right to L columns.
+class Group(NamedTuple):
+    """Where the N tokens of some rows stand in a batch of B rows that are padded on the right to L columns.
 
     Attributes:
         slots: row * L + column of each token. None if no row has padding. (N,)
         shape: B, L.
+        tokens: N.
     """
 
     slots: Tensor | None
     shape: tuple[int, int]
+    tokens: int
+
+    @classmethod
+    def of(cls, lengths: Tensor) -> "Group":
+        """Return the group of rows of these lengths, (B,)."""
+        longest, tokens = int(lengths.max()), int(lengths.sum())
+        filled = torch.arange(longest, device=lengths.device) < lengths[:, None]  # (B, L)
+        slots = None if tokens == filled.numel() else filled.flatten().nonzero().squeeze(1)
+        return cls(slots, (len(lengths), longest), tokens)
 
     def spread(self, x: Tensor) -> Tensor:
-        """Return the rows of a packed tensor, with zeros on padding: (1, H, N, D) -> (B, H, L, D)."""
+        """Return the rows of packed tokens, with zeros on padding: (1, H, N, D) -> (B, H, L, D)."""
         tokens = x[0].transpose(0, 1)  # (N, H, D)
         if self.slots is not None:
             tokens = _Spread.apply(tokens, self.slots, self.shape[0] * self.shape[1])
         return tokens.unflatten(0, self.shape).transpose(1, 2)
 
     def gather(self, x: Tensor) -> Tensor:
-        """Return the packed tensor of rows: (B, L, H, D) -> (1, N, H, D)."""
+        """Return the packed tokens of rows: (B, L, H, D) -> (1, N, H, D)."""
         tokens = x.flatten(0, 1)
         return (tokens if self.slots is None else _Gather.apply(tokens, self.slots))[None]
 
@@ -69,38 +80,40 @@ class _Gather(torch.autograd.Function):
 
 
 class Packed(NamedTuple):
-    """The real tokens of a batch, in one row.
+    """The N real tokens of a batch in one row, the tokens of the longest rows first.
 
     Attributes:
         ids: token ids. (1, N)
         places: position ids, from 0 in each row. (1, N)
-        rows: where the tokens stand.
-        real: True on real tokens of the padded batch. (B, L)
+        groups: the rows of similar length, as they follow each other.
+        numbers: the number of each token in the one row. It has no meaning on padding. (B, L)
     """
 
     ids: Tensor
     places: Tensor
-    rows: Rows
-    real: Tensor
+    groups: list[Group]
+    numbers: Tensor
 
     @classmethod
     def of(cls, sequences: Tensor, attention_mask: Tensor) -> "Packed":
         """Return the real tokens of a batch, which is padded on either side or both: (B, L), (B, L) -> N tokens."""
-        real = attention_mask.bool()
-        lengths = attention_mask.sum(dim=1)
-        longest = int(lengths.max())
-        filled = torch.arange(longest, device=lengths.device) < lengths[:, None]  # (B, longest)
-        slots = None if filled.all() else filled.flatten().nonzero().squeeze(1)
-        rows = Rows(slots, (len(lengths), longest))
-        return cls(sequences[real][None], positions(attention_mask)[real][None], rows, real)
+        lengths, order = attention_mask.sum(dim=1).sort(descending=True, stable=True)
+        real = attention_mask[order].bool()
+        # The lengths of the first group are above half of the longest, those of the next above a quarter, and so on.
+        doubled = lengths.clamp(min=_SHORT)[:, None] << torch.arange(1, 32, device=lengths.device)
+        halvings = (doubled <= lengths[0]).sum(dim=1)  # (B,)
+        groups = [Group.of(lengths[halvings == one]) for one in halvings.unique()]
+        numbers = torch.empty_like(sequences)
+        numbers[order] = (real.flatten().cumsum(dim=0) - 1).view_as(real)
+        return cls(sequences[order][real][None], positions(real)[real][None], groups, numbers)
 
     def at(self, kept: Tensor) -> Tensor:
-        """Return the places in the one row of the positions that a mask of the padded batch keeps: (B, L) -> (M,)."""
-        return kept[self.real].nonzero().squeeze(1)
+        """Return the numbers of the M tokens that a mask of the batch keeps, row by row: (B, L) -> (M,)."""
+        return self.numbers[kept]
 
     def inputs(self) -> dict[str, Any]:
         """Return the arguments of a model."""
-        return {"input_ids": self.ids, "position_ids": self.places, "rows": self.rows, "use_cache": False}
+        return {"input_ids": self.ids, "position_ids": self.places, "groups": self.groups, "use_cache": False}
 
 
 def positions(attention_mask: Tensor) -> Tensor:
@@ -109,13 +122,23 @@ def positions(attention_mask: Tensor) -> Tensor:
 
 
 def _attend(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, rows: Rows | None = None, **options: Any
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    groups: list[Group] | None = None,
+    **options: Any,
 ) -> tuple[Tensor, None]:
     """Compute attention within each row of a packed batch; or that of transformers, where the batch is not packed."""
-    if rows is None:
+    if groups is None:
         return sdpa_attention_forward(module, query, key, value, mask, **options)
-    spread = (rows.spread(x) for x in (query, key, value))
-    return rows.gather(sdpa_attention_forward(module, *spread, None, **options)[0]), None
+    tokens = [group.tokens for group in groups]
+    found = []
+    for group, *parts in zip(groups, *(x.split(tokens, dim=2) for x in (query, key, value)), strict=True):
+        rows = [group.spread(part) for part in parts]
+        found.append(group.gather(sdpa_attention_forward(module, *rows, None, **options)[0]))
+    return torch.cat(found, dim=1), None
 
 
 def _mask(attention_mask: Tensor | None = None, **options: Any) -> Tensor | None:
@@ -137,7 +160,7 @@ def pack(model: PreTrainedModel) -> None:
     """Let a model compute packed batches, where it can.
 
     A model cannot where its layers look back over a window, or where its attention is not transformers' own. A batch of three
-    rows is computed in both ways, because some models do not hand `rows` on.
+    rows is computed in both ways, because some models do not hand `groups` on.
     """
     config = model.config.get_text_config()
     windows = getattr(config, "sliding_window", None) or getattr(config, "attention_chunk_size", None)
@@ -150,7 +173,7 @@ def pack(model: PreTrainedModel) -> None:
     try:
         alone = [
             trunk(input_ids=packed.ids[:, start:end], use_cache=False).last_hidden_state[0]
-            for start, end in ((0, 3), (3, 7), (7, 8))
+            for start, end in ((0, 4), (4, 7), (7, 8))
         ]
         model.set_attn_implementation(BY_ROWS)
         together = trunk(**packed.inputs()).last_hidden_state[0]
