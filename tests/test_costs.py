@@ -1,9 +1,11 @@
 """The cost of positivity against values worked by hand, and the guard against a model that only repeats itself."""
 
+import random
 from typing import Any
 
 import pytest
 import yaml
+from sacrebleu.metrics.bleu import BLEU
 
 from rlhf_sentiment.engine.records import Row
 from rlhf_sentiment.evaluation.costs import distinct, duplicated, repetition, self_bleu
@@ -44,6 +46,14 @@ def test_self_bleu() -> None:
     # Unigrams 3 of 4, bigrams 2 of 3, trigrams 1 of 2, no 4-gram of 1 (smoothed to half a count): each way, equal lengths.
     expected = (3 / 4 * 2 / 3 * 1 / 2 * 1 / 2) ** (1 / 4)
     assert self_bleu(["one two three four", "one two three five"]) == pytest.approx(expected)
+
+
+def test_self_bleu_is_that_of_sacrebleu() -> None:
+    rng = random.Random(1)
+    words = ["the", "film", "was", "warm", ",", "dull", ".", "don't", "it's", "(long)"]
+    texts = [" ".join(rng.choices(words, k=rng.randint(0, 9))) for _ in range(30)]
+    each = [BLEU(effective_order=True).sentence_score(text, texts[:i] + texts[i + 1 :]).score for i, text in enumerate(texts)]
+    assert self_bleu(texts) == pytest.approx(sum(each) / len(each) / 100, rel=1e-12)
 
 
 def test_self_bleu_of_a_script_without_spaces() -> None:

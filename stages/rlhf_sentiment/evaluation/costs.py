@@ -1,10 +1,13 @@
 """Measure the cost of positivity: variety, repetition, similarity to the base model, and KL from the reference."""
 
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
 from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.text import spaced
@@ -15,7 +18,10 @@ from .samples import batches
 _COMPARED = 100  # responses that self-BLEU compares with each other
 
 
-def _grams(tokens: Sequence[int], n: int) -> list[tuple[int, ...]]:
+T = TypeVar("T")
+
+
+def _grams(tokens: Sequence[T], n: int) -> list[tuple[T, ...]]:
     return [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
 
 
@@ -52,11 +58,27 @@ def duplicated(responses: Sequence[str]) -> float:
 def self_bleu(responses: Sequence[str]) -> float:
     """Return the mean BLEU of each response against the others, from 0 to 1 (Texygen, 1802.01886).
 
-    It grows with the number of responses, so it uses the first hundred of every model.
+    It grows with the number of responses, so it uses the first hundred of every model. The scores are those of sacrebleu's
+    `sentence_score`, which would count the n-grams of all references again for each response.
     """
-    texts = [spaced(text) for text in responses[:_COMPARED]]
-    bleu = BLEU(effective_order=True)  # short responses have no 4-gram
-    scores = [bleu.sentence_score(text, texts[:i] + texts[i + 1 :]).score for i, text in enumerate(texts)]
+    bleu, tokenize = BLEU(effective_order=True), Tokenizer13a()  # short responses have no 4-gram
+    lines = [tokenize(spaced(text).rstrip()).split() for text in responses[:_COMPARED]]
+    counts = [Counter(gram for n in range(1, bleu.max_ngram_order + 1) for gram in _grams(line, n)) for line in lines]
+    # For each n-gram the two largest counts, so that the largest count in the other responses is known for each response.
+    largest: dict[tuple[str, ...], list[int]] = defaultdict(lambda: [0, 0])
+    for each in counts:
+        for gram, count in each.items():
+            largest[gram] = sorted([*largest[gram], count])[-2:]
+    scores = []
+    for number, (line, own) in enumerate(zip(lines, counts, strict=True)):
+        correct, total = ([0] * bleu.max_ngram_order for _ in range(2))
+        for gram, count in own.items():
+            total[len(gram) - 1] += count
+            second, first = largest[gram]
+            correct[len(gram) - 1] += min(count, second if count == first else first)
+        closest = min((abs(len(line) - len(other)), len(other)) for i, other in enumerate(lines) if i != number)[1]
+        bleu_of = bleu.compute_bleu(correct, total, len(line), closest, bleu.smooth_method, effective_order=True)
+        scores.append(bleu_of.score)
     return float(np.mean(scores)) / 100
 
 
