@@ -20,6 +20,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
+    Trainer,
     TrainingArguments,
 )
 
@@ -34,7 +35,7 @@ from rlhf_sentiment.models.tokens import encode, ending, habits, letters
 from rlhf_sentiment.settings.base import BaseSettings
 from rlhf_sentiment.settings.checkpoint_every import CheckpointEvery
 from rlhf_sentiment.training.checkpoints import Checkpoints
-from rlhf_sentiment.training.trainer import ByLengthTrainer, arguments, train
+from rlhf_sentiment.training.trainer import arguments, train
 
 READS = ["data/prepared/corpus.jsonl", "data/hashes/base.json"]
 WRITES = ["models/base"]
@@ -113,7 +114,7 @@ def train_model(
     # The collator pads labels with -100, so that the loss includes EOS but no padding.
     rows = Dataset.from_dict({"input_ids": blocks, "labels": blocks})
     with arguments(device, params.seed, len(rows), base) as common:
-        trainer = ByLengthTrainer(
+        trainer = Trainer(
             model=model,
             args=TrainingArguments(**common, adam_beta2=base.adam_beta2),
             train_dataset=rows,

@@ -1,4 +1,4 @@
-"""The training of base, sft and reward: no attention mask, and the loss of sft."""
+"""The training of base, sft and reward: batches of similar length, no attention mask, and the loss of sft."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from trl import SFTConfig, SFTTrainer
 
 from base import train_tokenizer
 from rlhf_sentiment.settings.sft import SFTSettings
-from rlhf_sentiment.training.trainer import _without_mask, arguments
+from rlhf_sentiment.training.trainer import ByLength, _lengths, _without_mask, arguments
 from sft import WholeLogits
 
 
@@ -24,6 +24,19 @@ def model() -> GPT2LMHeadModel:
     torch.manual_seed(1)
     size = {"vocab_size": 270, "n_positions": 32, "n_embd": 32, "n_layer": 2, "n_head": 2, "initializer_range": 0.2}
     return GPT2LMHeadModel(GPT2Config(**size, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0, bos_token_id=0, eos_token_id=0))
+
+
+def test_a_batch_has_texts_of_similar_length() -> None:
+    lengths = [row % 20 + 1 for row in range(200)]
+    order = list(ByLength(lengths, 10, seed=1))
+    assert sorted(order) == list(range(200))
+    spans = [[lengths[row] for row in order[start : start + 10]] for start in range(10, 200, 10)]
+    assert sum(max(span) - min(span) for span in spans) / len(spans) < 6  # 16 in a random order
+
+
+def test_a_pair_is_as_long_as_its_longer_side() -> None:
+    assert _lengths(Dataset.from_dict({"input_ids": [[1], [1, 2, 3]]})) == [1, 3]
+    assert _lengths(Dataset.from_dict({"chosen_ids": [[1], [1, 2]], "rejected_ids": [[1, 2, 3], [1]]})) == [3, 2]
 
 
 def test_the_padding_on_the_right_needs_no_mask(model: GPT2LMHeadModel) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import disable_progress_bars
+from datasets import Dataset, disable_progress_bars
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler, safe_globals
@@ -66,7 +66,7 @@ def arguments(device: torch.device, seed: int, rows: int, settings: Any) -> Iter
 def train(trainer: Trainer, kept: Checkpoints, columns: dict[str, str]) -> list[Row]:
     """Run `trainer` from its last checkpoint and return its curve of about thirty points.
 
-    Each point is the mean over the steps since the point before.
+    Each point is the mean over the steps since the point before. Rows of similar length share a batch.
 
     Args:
         trainer: not yet run.
@@ -79,6 +79,8 @@ def train(trainer: Trainer, kept: Checkpoints, columns: dict[str, str]) -> list[
     """
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_Watch(kept, columns))
+    args, rows = trainer.args, trainer.train_dataset
+    trainer._get_train_sampler = lambda _=None: ByLength(_lengths(rows), args.train_batch_size, args.seed)
     unmasked = trainer.model.register_forward_pre_hook(_without_mask, with_kwargs=True)
 
     def save(model: Any, trial: Any) -> None:
@@ -175,12 +177,10 @@ class ByLength(LengthGroupedSampler):
         return super().__iter__()
 
 
-class ByLengthTrainer(Trainer):
-    """A Trainer that takes its rows in the order of `ByLength`."""
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> ByLength:
-        lengths = [len(ids) for ids in self.train_dataset["input_ids"]]
-        return ByLength(lengths, self.args.train_batch_size, self.args.seed)
+def _lengths(rows: Dataset) -> list[int]:
+    """Return the tokens of each row. A row of preferences has those of its longer side."""
+    sides = [rows[name] for name in ("input_ids", "chosen_ids", "rejected_ids") if name in rows.column_names]
+    return [max(map(len, row)) for row in zip(*sides, strict=True)]
 
 
 def _without_mask(model: Any, args: Any, kwargs: Row) -> tuple[Any, Row]:
