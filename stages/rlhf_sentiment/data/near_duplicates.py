@@ -59,11 +59,13 @@ def sketched(texts: Sequence[str], title: str = "") -> Sketched:
 
     with progress_bar(total=len(texts), desc=title, unit=" texts", leave=False, shown=bool(title)) as progress:
         for number in range(len(texts)):
-            for shingle in shingles(texts[number]):
-                if len(hashed) == _AT_ONCE:
+            own = [zlib.crc32(shingle.encode()) for shingle in shingles(texts[number])]
+            for start in range(0, len(own), _AT_ONCE):
+                part = own[start : start + _AT_ONCE]
+                if len(hashed) + len(part) > _AT_ONCE:
                     take()
-                starts.setdefault(number, len(hashed))
-                hashed.append(zlib.crc32(shingle.encode()))
+                starts[number] = len(hashed)
+                hashed.extend(part)
             progress.update()
         if hashed:
             take()
