@@ -28,7 +28,7 @@ def model() -> GPT2LMHeadModel:
 
 def test_a_batch_has_texts_of_similar_length() -> None:
     lengths = [row % 20 + 1 for row in range(200)]
-    order = list(ByLength(lengths, 10, seed=1))
+    order = list(ByLength(lengths, 10, seed=1, together=5))
     assert sorted(order) == list(range(200))
     spans = [[lengths[row] for row in order[start : start + 10]] for start in range(10, 200, 10)]
     assert sum(max(span) - min(span) for span in spans) / len(spans) < 6  # 16 in a random order
