@@ -98,6 +98,8 @@ def train_model(
             n_embd=base.width,
             n_layer=base.layers,
             n_head=base.heads,
+            # GPT-2's 0.02 is for a width of 768. Weights of this size give a narrower model's layers the same scale of outputs.
+            initializer_range=0.02 * (768 / base.width) ** 0.5,
             activation_function="gelu_pytorch_tanh",  # the same function as gelu_new, in one kernel
             resid_pdrop=0.0,
             embd_pdrop=0.0,
