@@ -26,6 +26,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
+    Trainer,
     TrainingArguments,
 )
 
@@ -41,7 +42,7 @@ from rlhf_sentiment.models.tokens import encode, ending, habits, letters
 from rlhf_sentiment.settings.base import BaseSettings
 from rlhf_sentiment.settings.checkpoint_every import CheckpointEvery
 from rlhf_sentiment.training.checkpoints import Checkpoints
-from rlhf_sentiment.training.trainer import ByLengthTrainer, arguments, train
+from rlhf_sentiment.training.trainer import arguments, train
 
 EOS, PAD = "<|endoftext|>", "<|pad|>"
 
@@ -102,6 +103,8 @@ def train_model(
             n_embd=base.width,
             n_layer=base.layers,
             n_head=base.heads,
+            # GPT-2's 0.02 is for a width of 768. Weights of this size give a narrower model's layers the same scale of outputs.
+            initializer_range=0.02 * (768 / base.width) ** 0.5,
             activation_function="gelu_pytorch_tanh",  # the same function as gelu_new, in one kernel
             resid_pdrop=0.0,
             embd_pdrop=0.0,
@@ -118,7 +121,7 @@ def train_model(
     # The collator pads labels with -100, so that the loss includes EOS but no padding.
     rows = Dataset.from_dict({"input_ids": blocks, "labels": blocks})
     with arguments(device, params.seed, len(rows), base) as common:
-        trainer = ByLengthTrainer(
+        trainer = Trainer(
             model=model,
             args=TrainingArguments(**common, adam_beta2=base.adam_beta2),
             train_dataset=rows,

@@ -12,7 +12,10 @@ WRITES = ["models/sft", "reports/sft.json", "metrics/sft.json", "plots/sft.csv"]
 if __name__ == "__main__":
     begun = begin("sft", __doc__, READS, WRITES)
 
+from typing import Any
+
 from datasets import Dataset
+from torch.nn import functional
 from trl import SFTConfig, SFTTrainer
 
 from rlhf_sentiment.engine.arithmetic import Computing
@@ -20,6 +23,7 @@ from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.engine.records import read_rows, write_metrics, write_table
 from rlhf_sentiment.engine.stage import stage
 from rlhf_sentiment.models.devices import quiet, set_up
+from rlhf_sentiment.models.forward import logits_and_states
 from rlhf_sentiment.models.loading import load_policy, load_tokenizer, refuse_longer, save
 from rlhf_sentiment.models.tokens import encode_example
 from rlhf_sentiment.settings.checkpoint_every import CheckpointEvery
@@ -67,7 +71,7 @@ def main(params: Params) -> str:
 
     settings = settled(params.sft, params.arithmetic, model, kept)
     with arguments(device, params.seed, len(rows), settings, settings.dtype) as common:
-        trainer = SFTTrainer(
+        trainer = RealTokens(
             model=model,
             args=SFTConfig(**common, max_length=longest, completion_only_loss=True),
             train_dataset=rows,
@@ -82,6 +86,22 @@ def main(params: Params) -> str:
     write_metrics("metrics/sft.json", {name: last[name] for name in ("loss", "token_accuracy")})
     kept.finish(WRITES)
     return f"loss {curve[0]['loss']:.3f} -> {last['loss']:.3f} nats per token"
+
+
+class RealTokens(SFTTrainer):
+    """A trainer whose loss computes no padding, and projects only the tokens of the responses to the vocabulary.
+
+    trl's own loss saves memory in another way: it computes the logits in parts, and again for the gradient.
+    """
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+        """Return the mean loss of the response tokens, and note the accuracy."""
+        following = functional.pad(inputs["labels"], (0, 1), value=-100)[:, 1:]  # the token after each position
+        kept = following != -100
+        logits, _ = logits_and_states(model, inputs["input_ids"], inputs["attention_mask"], kept)
+        right = (logits.argmax(dim=-1) == following[kept]).float().mean()
+        self._metrics["train"]["mean_token_accuracy"].append(right.item())
+        return functional.cross_entropy(logits.float(), following[kept])
 
 
 if __name__ == "__main__":

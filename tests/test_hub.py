@@ -304,5 +304,5 @@ def test_fewer_rows_are_written_with_a_warning(capsys: pytest.CaptureFixture[str
         "corpus_texts": PROPORTIONS["corpus_texts"] // 4,
     }
     assert (few.prompts_train, few.prompts_test) == (30_000, PROPORTIONS["prompts_test"])
-    assert_names(capsys.readouterr().err, "corpus_texts 30000 to 5000")
+    assert_names(capsys.readouterr().err, "corpus_texts 30000 to 2500")
     assert all(number % 2 == 0 for name, number in for_grammar(few)[0].items() if name in ("labelled_texts", "sft_rows"))

@@ -1,8 +1,10 @@
 """The search for near-duplicates against an exact comparison of all pairs, and its cost if all texts are similar."""
 
 import random
+import zlib
 
 import pytest
+from datasketch import MinHash
 
 from rlhf_sentiment.data import near_duplicates as duplicates
 from rlhf_sentiment.data.near_duplicates import near_duplicates, shingles, sketched
@@ -91,3 +93,12 @@ def test_a_very_long_text_is_hashed_in_parts(monkeypatch: pytest.MonkeyPatch) ->
     whole = sketched([text]).sketches
     monkeypatch.setattr(duplicates, "_AT_ONCE", 7)
     assert (sketched([text]).sketches == whole).all()
+
+
+def test_the_sketches_are_those_of_datasketch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duplicates, "_AT_ONCE", 7)  # some texts are hashed in several parts
+    texts = ["", "one", "one two three four", " ".join(f"w{number}" for number in range(30)), "five six seven eight nine"]
+    for text, sketch in zip(texts, sketched(texts).sketches, strict=True):
+        one = MinHash(num_perm=128, seed=1, hashfunc=int)
+        one.update_batch([zlib.crc32(shingle.encode()) for shingle in shingles(text)])
+        assert (sketch == one.hashvalues).all()

@@ -46,7 +46,7 @@ WITHOUT = {
     KERNELS: ("products", None),
 }
 # These matter only to a library that would otherwise use fewer threads than the setting says. It does not do so here.
-NO_DIFFERENCE_HERE = {"OMP_DYNAMIC", "MKL_DYNAMIC"}
+NO_DIFFERENCE_HERE = {"OMP_DYNAMIC", "MKL_DYNAMIC", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"}
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or "AVX2" not in describe(), reason="portable arithmetic is that of x86-64 Linux with AVX2"

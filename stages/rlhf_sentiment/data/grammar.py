@@ -194,6 +194,7 @@ def polarity_of(text: str) -> int | None:
     return verdicts.pop() if len(verdicts) == 1 else 0
 
 
+@cache
 def _templates(rule: str, polarity: int) -> list[str]:
     toned = _POSITIVE if polarity == POSITIVE else _NEGATIVE
     return _NEUTRAL.get(rule) or _TONED.get(rule) or toned[rule]
@@ -201,14 +202,23 @@ def _templates(rule: str, polarity: int) -> list[str]:
 
 def _expand(template: str, polarity: int, rng: random.Random) -> str:
     """Fill the slots of `template`, again until no phrase repeats a word, as in "warm and warm"."""
+    start, slots = _pieces(template)
+    while True:
+        text = start
+        for flips, rule, following in slots:
+            inner = -polarity if flips else polarity
+            chosen = rng.choice(_templates(rule, inner))
+            text += (_expand(chosen, inner, rng) if "{" in chosen else chosen) + following
+        # The first tests are quicker than the last, and most texts fail them.
+        if not (" and " in text or " nor " in text or " but " in text) or not _REPEATED.search(text):
+            return text
 
-    def slot(match: re.Match[str]) -> str:
-        inner = -polarity if match[1] else polarity
-        return _expand(rng.choice(_templates(match[2], inner)), inner, rng)
 
-    while _REPEATED.search(text := _SLOT.sub(slot, template)):
-        pass
-    return text
+@cache
+def _pieces(template: str) -> tuple[str, list[tuple[str, str, str]]]:
+    """Return the text before the first slot. For each slot, return "~" or "", its rule, and the text after it."""
+    start, *rest = _SLOT.split(template)
+    return start, list(zip(rest[::3], rest[1::3], rest[2::3], strict=True))
 
 
 @cache

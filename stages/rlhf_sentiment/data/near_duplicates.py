@@ -13,7 +13,7 @@ from .text import normalised, terms
 
 _SHINGLE = 3  # words
 _PERMUTATIONS = 128
-_AT_ONCE = 10_000  # shingles that are hashed at once, 1 KiB each
+_AT_ONCE = 2_000  # shingles that are hashed at once, half a KiB each
 _BLOCK = 256  # candidates whose sketches are compared at once
 _LOOKED_AT = 5_000  # the most candidates of a text whose sketches are compared with it
 _COMPARED = 100  # the most candidates of a text that are compared with it exactly
@@ -41,18 +41,42 @@ def shingles(text: str) -> set[str]:
 
 
 def sketched(texts: Sequence[str], title: str = "") -> Sketched:
-    """Compute the MinHash of each text's shingles (Broder 1997, as in datasketch). `title` is that of a progress bar."""
-    sketches = np.empty((len(texts), _PERMUTATIONS), dtype=np.uint32)
-    empty = MinHash(num_perm=_PERMUTATIONS, seed=1, hashfunc=int)
+    """Compute the MinHash of each text's shingles (Broder 1997, as in datasketch). `title` is that of a progress bar.
+
+    numpy permutes the hashes of many texts at once, since datasketch's calls for each text take longer than their arithmetic.
+    """
+    sketches = np.full((len(texts), _PERMUTATIONS), np.iinfo(np.uint32).max, dtype=np.uint32)
+    factors, summands = MinHash(num_perm=_PERMUTATIONS, seed=1).permutations
+    hashed: list[int] = []  # of the shingles that wait
+    starts: dict[int, int] = {}  # text -> the place of its first shingle in `hashed`
+
+    def take() -> None:
+        values = _mixed(np.array(hashed, dtype=np.uint32))[:, None] * factors + summands
+        rows = list(starts)
+        sketches[rows] = np.minimum(sketches[rows], np.minimum.reduceat(values, list(starts.values()), axis=0))
+        hashed.clear()
+        starts.clear()
+
     with progress_bar(total=len(texts), desc=title, unit=" texts", leave=False, shown=bool(title)) as progress:
         for number in range(len(texts)):
-            hashed = [zlib.crc32(shingle.encode()) for shingle in shingles(texts[number])]
-            one = empty.copy()
-            for start in range(0, len(hashed), _AT_ONCE):
-                one.update_batch(hashed[start : start + _AT_ONCE])
-            sketches[number] = one.hashvalues
+            own = [zlib.crc32(shingle.encode()) for shingle in shingles(texts[number])]
+            for start in range(0, len(own), _AT_ONCE):
+                part = own[start : start + _AT_ONCE]
+                if len(hashed) + len(part) > _AT_ONCE:
+                    take()
+                starts[number] = len(hashed)
+                hashed.extend(part)
             progress.update()
+        if hashed:
+            take()
     return Sketched(texts, sketches)
+
+
+def _mixed(hashes: np.ndarray) -> np.ndarray:
+    """Mix the bits of hashes (MurmurHash3's finalizer), as datasketch does before it permutes them. (N,) -> (N,), uint32."""
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        hashes = (hashes ^ (hashes >> np.uint32(shift))) * np.uint32(factor)
+    return hashes ^ (hashes >> np.uint32(16))
 
 
 def near_duplicates(ours: Sketched, others: Sketched, threshold: float) -> Near:
@@ -89,9 +113,11 @@ def near_duplicates(ours: Sketched, others: Sketched, threshold: float) -> Near:
             for start in range(0, len(candidates), _BLOCK):
                 block = candidates[start : start + _BLOCK]
                 equal = others.sketches[block] == ours.sketches[number]
-                likely = equal.mean(axis=1) >= least
-                in_bands = equal[likely, : band * rows].reshape(likely.sum(), band, rows).all(axis=2)
-                new = block[likely][~in_bands.any(axis=1)]  # without candidates that were compared for an earlier band
+                likely = np.flatnonzero(np.count_nonzero(equal, axis=1) >= least * _PERMUTATIONS)
+                new = block[likely]
+                if len(new):  # without candidates that were compared for an earlier band
+                    in_bands = equal[likely, : band * rows].reshape(len(new), band, rows).all(axis=2)
+                    new = new[~in_bands.any(axis=1)]
                 few = new[: _COMPARED - compared[number]]
                 looked_at[number] += len(block)
                 compared[number] += len(few)

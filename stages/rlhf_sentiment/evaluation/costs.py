@@ -84,7 +84,7 @@ def costs(rows: list[Row], each: int, tokens: int) -> Row:
 def perplexity(base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[Row]) -> float:
     """Return the perplexity of the responses under the base model, over all their tokens."""
     nats, tokens = 0.0, 0
-    for batch in batches(rows, tokenizer, base.device):
+    for _, batch in batches(rows, tokenizer, base.device):
         log_probs = score_tokens(base, batch, 1.0).log_probs
         nats -= float(log_probs[batch.response_mask.bool()].double().sum())
         tokens += int(batch.response_mask.sum())
@@ -99,5 +99,5 @@ def kl(
     temperature: float,
 ) -> float:
     """Return KL(model || reference) in nats per response, estimated from rollouts of the model at `temperature`."""
-    nats = [exact_kl(model, reference, part, temperature).cpu() for part in batches(rollouts, tokenizer, model.device)]
-    return float(np.mean(np.concatenate(nats)))
+    parts = batches(rollouts, tokenizer, model.device)
+    return float(np.mean(np.concatenate([exact_kl(model, reference, part, temperature).cpu() for _, part in parts])))

@@ -104,8 +104,10 @@ class _Panel:
 @torch.no_grad()
 def answer_scores(reward: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[Row]) -> np.ndarray:
     """Return the reward model's score of each answer, of the tokens that were sampled. [M] -> (M,)."""
-    parts = batches(rows, tokenizer, reward.device)
-    return np.concatenate([reward_scores(reward, part.sequences, part.attention_mask).cpu().numpy() for part in parts])
+    scores = np.zeros(len(rows), dtype=np.float32)
+    for places, part in batches(rows, tokenizer, reward.device):
+        scores[places] = reward_scores(reward, part.sequences, part.attention_mask).cpu().numpy()
+    return scores
 
 
 def figures_of_judges(judged: Judged, labels: np.ndarray, confidence: float) -> Row:

@@ -54,9 +54,16 @@ def _read(path: str) -> list[Row]:
     return rows
 
 
-def batches(rows: list[Row], tokenizer: PreTrainedTokenizerBase, device: torch.device, size: int = 64) -> Iterator[Responses]:
-    """Yield the answers as tensors, `size` at a time, in their order."""
+def batches(
+    rows: list[Row], tokenizer: PreTrainedTokenizerBase, device: torch.device, size: int = 64
+) -> Iterator[tuple[list[int], Responses]]:
+    """Yield the answers as tensors, `size` at a time, with their places in `rows`.
+
+    Answers of similar lengths share a batch, so that batches have little padding.
+    """
+    prompts = [encode(tokenizer, row["prompt"]) for row in rows]
+    order = sorted(range(len(rows)), key=lambda place: (len(rows[place]["tokens"]), len(prompts[place])))
     for start in range(0, len(rows), size):
-        part = rows[start : start + size]
-        prompts = [encode(tokenizer, row["prompt"]) for row in part]
-        yield batch_of(prompts, [row["tokens"] for row in part], tokenizer.pad_token_id, device)
+        part = order[start : start + size]
+        responses = [rows[place]["tokens"] for place in part]
+        yield part, batch_of([prompts[place] for place in part], responses, tokenizer.pad_token_id, device)

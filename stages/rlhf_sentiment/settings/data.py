@@ -15,7 +15,7 @@ from .source import RAW, HubId, RawPath, inside_raw
 
 # The counts of the section, with their values in the default params.yaml. Empty counts divide a source in these proportions.
 PROPORTIONS = {
-    "corpus_texts": 20_000,
+    "corpus_texts": 10_000,
     "sft_rows": 3000,
     "pairs": 3000,
     "pairs_held_out": 500,

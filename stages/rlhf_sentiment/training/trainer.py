@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import disable_progress_bars
+from datasets import Dataset, disable_progress_bars
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
-from transformers.trainer_pt_utils import LengthGroupedSampler, safe_globals
+from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_grouped_indices, safe_globals
 
 from ..engine import tracking
 from ..engine.errors import StageError
@@ -67,7 +67,7 @@ def arguments(device: torch.device, seed: int, rows: int, settings: Any, dtype: 
 def train(trainer: Trainer, kept: Checkpoints, columns: dict[str, str]) -> list[Row]:
     """Run `trainer` from its last checkpoint and return its curve of about thirty points.
 
-    Each point is the mean over the steps since the point before.
+    Each point is the mean over the steps since the point before. Rows of similar length share a batch.
 
     Args:
         trainer: not yet run.
@@ -80,6 +80,11 @@ def train(trainer: Trainer, kept: Checkpoints, columns: dict[str, str]) -> list[
     """
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_Watch(kept, columns))
+    args, lengths = trainer.args, _lengths(trainer.train_dataset)
+    steps = math.ceil(len(lengths) / args.train_batch_size * args.num_train_epochs)
+    together = max(1, steps // _POINTS)
+    trainer._get_train_sampler = lambda _=None: ByLength(lengths, args.train_batch_size, args.seed, together)
+    unmasked = trainer.model.register_forward_pre_hook(_without_mask, with_kwargs=True)
 
     def save(model: Any, trial: Any) -> None:
         step = trainer.state.global_step
@@ -91,12 +96,12 @@ def train(trainer: Trainer, kept: Checkpoints, columns: dict[str, str]) -> list[
     trainer._save_checkpoint = save
     with patient():
         trainer.train(resume_from_checkpoint=kept.newest(_readable))
+    unmasked.remove()
     logs = [row for row in trainer.state.log_history if "loss" in row]
-    points = max(1, len(logs) // _POINTS)
     curve = []
-    for start in range(0, len(logs) - points + 1, points):
-        rows = logs[start : start + points]
-        means = {new: sum(row[old] for row in rows) / points for old, new in columns.items()}
+    for start in range(0, len(logs) - together + 1, together):
+        rows = logs[start : start + together]
+        means = {new: sum(row[old] for row in rows) / together for old, new in columns.items()}
         curve.append({"step": rows[-1]["step"], **means})
     return curve
 
@@ -157,13 +162,16 @@ class _Watch(TrainerCallback):
 class ByLength(LengthGroupedSampler):
     """Batches of texts of similar length, in an order that only seed and epoch decide.
 
+    The rows of `together` batches are sorted by length. A point of the curve is the mean of so many steps, so each point has
+    long and short texts. The loss of the two differs.
+
     A run that resumes from a checkpoint therefore takes the same batches. The Trainer's own order depends on all random
     numbers that were drawn before.
     """
 
-    def __init__(self, lengths: list[int], batch_size: int, seed: int) -> None:
+    def __init__(self, lengths: list[int], batch_size: int, seed: int, together: int) -> None:
         super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
-        self.seed, self.epoch = seed, 0
+        self.seed, self.epoch, self.together = seed, 0, together
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch. The Trainer calls this before each pass."""
@@ -171,12 +179,18 @@ class ByLength(LengthGroupedSampler):
 
     def __iter__(self) -> Iterator[int]:
         self.generator.manual_seed(self.seed + self.epoch)
-        return super().__iter__()
+        return iter(get_length_grouped_indices(self.lengths, self.batch_size, self.together, self.generator))
 
 
-class ByLengthTrainer(Trainer):
-    """A Trainer that takes its rows in the order of `ByLength`."""
+def _lengths(rows: Dataset) -> list[int]:
+    """Return the tokens of each row. A row of preferences has those of its longer side."""
+    sides = [rows[name] for name in ("input_ids", "chosen_ids", "rejected_ids") if name in rows.column_names]
+    return [max(map(len, row)) for row in zip(*sides, strict=True)]
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> ByLength:
-        lengths = [len(ids) for ids in self.train_dataset["input_ids"]]
-        return ByLength(lengths, self.args.train_batch_size, self.args.seed)
+
+def _without_mask(model: Any, args: Any, kwargs: Row) -> tuple[Any, Row]:
+    """Take the attention mask out of a call. Attention is then causal only, which takes half of the time.
+
+    The padding of a training batch is on the right. So no token reads it, and its own outputs have no part in the loss.
+    """
+    return args, {name: value for name, value in kwargs.items() if name != "attention_mask"}
