@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralFo
 
 from rlhf_sentiment.models.cache import RoomyLayer, cache_of
 from rlhf_sentiment.models.forward import before_responses, logits_and_states, states
-from rlhf_sentiment.models.packing import Group, Packed, pack, packs
+from rlhf_sentiment.models.packing import Group, Packed, _attention, pack, packs
 from rlhf_sentiment.sampling.rollout import _without, respond, uniforms
 
 EOS, PAD = 0, 1
@@ -79,6 +79,25 @@ def test_a_packed_batch_has_the_logits_states_and_gradients_of_a_padded_one(tiny
     assert found[0][0].shape == (int(kept.sum()), 40)
     for one, other in zip(*found, strict=True):
         assert (one - other).norm() < near * other.norm()
+
+
+@pytest.mark.parametrize("length", [5, 200])
+@pytest.mark.parametrize("scaling", [None, 0.2])
+def test_attention_in_bfloat16_has_the_values_and_gradients_of_float32(length: int, scaling: float | None) -> None:
+    torch.manual_seed(0)
+    module: Any = torch.nn.Module()
+    query, key, value = torch.randn(3, 4, length, 8), torch.randn(3, 2, length, 8), torch.randn(3, 2, length, 8)
+    module.num_key_value_groups = 2
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        q, k, v = parts = [x.detach().to(dtype).requires_grad_() for x in (query, key, value)]
+        output, _ = _attention(module, q, k, v, None, scaling=scaling)
+        (output.float() * torch.linspace(-1, 1, output.numel()).view_as(output)).sum().backward()
+        assert output.dtype == dtype
+        found.append([output.detach(), *(part.grad for part in parts if part.grad is not None)])
+    assert len(found[0]) == 4
+    for one, other in zip(*found, strict=True):
+        assert (other.float() - one).norm() < 0.02 * one.norm()
 
 
 def llama(**changes: Any) -> LlamaConfig:

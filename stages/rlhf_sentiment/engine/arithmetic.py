@@ -33,8 +33,8 @@ PINS = {
     # Otherwise OpenMP and MKL may use fewer threads than these variables say.
     "OMP_DYNAMIC": "FALSE",
     "MKL_DYNAMIC": "FALSE",
-    # oneDNN keeps compiled code for each shape of a product. Batches have many shapes, and 1,024, its default, take 0.3 GiB.
-    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
+    # oneDNN keeps compiled code for so many shapes of products. Batches have many, and 1,024, its default, take 0.3 GiB.
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256",
 }
 # The variables that set the number of threads of torch, MKL and oneDNN.
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")

@@ -4,12 +4,11 @@ import os
 import random
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import logging as transformers_logging
 
 from ..engine.arithmetic import Computing, why_other_kernels
@@ -117,9 +116,5 @@ def quiet() -> None:
 @contextmanager
 def precision(dtype: str, device: torch.device) -> Iterator[None]:
     """Compute matrix products in `dtype` inside the block. Weights, sums, log-probabilities and losses stay float32."""
-    half = dtype == "bfloat16"
-    with ExitStack() as stack:
-        stack.enter_context(torch.autocast(device.type, torch.bfloat16, enabled=half))
-        if half and device.type == "cpu":  # the fused attention's backward is three times slower there
-            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+    with torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
         yield
