@@ -5,10 +5,13 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
-from trl import SFTConfig, SFTTrainer
+from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel, PreTrainedTokenizerFast
+from trl import RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 
 from base import train_tokenizer
+from rlhf_sentiment import reward_model
+from rlhf_sentiment.models.loading import made_fast
+from rlhf_sentiment.settings.reward import RewardSettings
 from rlhf_sentiment.settings.sft import SFTSettings
 from rlhf_sentiment.training.trainer import ByLength, _lengths, _without_mask, arguments
 from sft import RealTokens
@@ -74,3 +77,26 @@ def test_the_loss_of_sft_is_that_of_trl(
         loss = trainer.compute_loss(model, batch)
     assert float(loss.detach()) == pytest.approx(float(nats.detach().sum() / 8), rel=1e-5)
     assert trainer._metrics["train"]["mean_token_accuracy"] == [pytest.approx(float(right))]
+
+
+def test_the_loss_of_the_reward_model_is_that_of_trl(tokenizer: PreTrainedTokenizerFast) -> None:
+    rows = Dataset.from_dict({"chosen_ids": [[5, 6, 7, 8], [5, 9, 0]], "rejected_ids": [[5, 6], [5, 9, 8, 7, 6, 5, 4]]})
+    settings = RewardSettings(epochs=1, batch_size=2, learning_rate=1e-3, dtype="float32", max_length=8, cut=False)
+    found = []
+    for kind in (RewardTrainer, reward_model.RealTokens):
+        torch.manual_seed(1)
+        size = {"vocab_size": 270, "n_positions": 32, "n_embd": 32, "n_layer": 2, "n_head": 2, "num_labels": 1}
+        ids = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}
+        model = made_fast(GPT2ForSequenceClassification(GPT2Config(**size, **ids, initializer_range=0.2)))
+        with arguments(torch.device("cpu"), 1, 2, settings) as common:
+            trainer: Any = kind(
+                model=model, args=RewardConfig(**common, max_length=8), train_dataset=rows, processing_class=tokenizer
+            )
+            (batch,) = trainer.get_train_dataloader()
+            trainer.compute_loss(model, batch).backward()
+        gradient = torch.cat([one.grad.flatten() for one in model.parameters() if one.grad is not None])
+        found.append((gradient, trainer._metrics["train"]))
+    assert found[0][0].abs().max() > 0.01
+    torch.testing.assert_close(*(gradient for gradient, _ in found), rtol=1e-4, atol=1e-6)
+    for name in ("accuracy", "margin", "mean_reward"):
+        assert found[1][1][name] == pytest.approx(found[0][1][name], rel=1e-5)

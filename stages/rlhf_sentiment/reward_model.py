@@ -5,11 +5,13 @@ from typing import Any
 import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.modeling_outputs import SequenceClassifierOutput
 from trl import RewardConfig, RewardTrainer
 
 from .engine.errors import StageError
 from .engine.messages import warn
 from .engine.records import Row
+from .models.devices import precision
 from .models.forward import reward_scores
 from .models.loading import refuse_longer
 from .models.tokens import encode_example
@@ -50,7 +52,7 @@ def train_reward(
     encoded, too_long = encode_splits(pairs, tokenizer, settings, source)
     train_rows = Dataset.from_dict(encoded["train"])
     with arguments(model.device, seed, len(train_rows), settings, settings.dtype) as common:
-        trainer = RewardTrainer(
+        trainer = RealTokens(
             model=model,
             args=RewardConfig(**common, max_length=settings.max_length),
             train_dataset=train_rows,
@@ -64,6 +66,20 @@ def train_reward(
         "pairs_too_long": too_long,
     }
     return curve, counts | measured
+
+
+class RealTokens(RewardTrainer):
+    """trl's trainer, with scores for which no padding is computed."""
+
+    def compute_loss(self, model: PreTrainedModel, inputs: Any, *others: Any, **options: Any) -> Any:
+        """Return the mean loss of the pairs, and note trl's figures."""
+        dtype = "bfloat16" if self.args.bf16 else "float32"
+
+        def scored(input_ids: torch.Tensor, attention_mask: torch.Tensor, use_cache: bool) -> SequenceClassifierOutput:
+            with precision(dtype, input_ids.device):
+                return SequenceClassifierOutput(logits=reward_scores(model, input_ids, attention_mask)[:, None])
+
+        return super().compute_loss(scored, inputs, *others, **options)
 
 
 def measure(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, held_out: Encoded) -> Row:

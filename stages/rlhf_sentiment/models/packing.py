@@ -137,8 +137,8 @@ def _attend(
     tokens = [group.tokens for group in groups]
     found = []
     for group, *parts in zip(groups, *(x.split(tokens, dim=2) for x in (query, key, value)), strict=True):
-        rows = [group.spread(part) for part in parts]
-        found.append(group.gather(_attention(module, *rows, None, **options)[0]))
+        q, k, v = (group.spread(part) for part in parts)
+        found.append(group.gather(_attention(module, q, k, v, None, **options)[0]))
     return torch.cat(found, dim=1), None
 
 
