@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerBase
 from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.models.loading import load_reward_model, save
 from rlhf_sentiment.ppo import equations
-from rlhf_sentiment.ppo.loop import make_accelerator, make_optimizer
-from rlhf_sentiment.ppo.step import Actors, Experience, assess, collect, critic_of, learn
+from rlhf_sentiment.ppo.loop import critic_of, make_accelerator, make_optimizer
+from rlhf_sentiment.ppo.step import Actors, Experience, assess, collect, learn
 from rlhf_sentiment.rewards import Reward, reward_of_model, reward_of_texts
 from rlhf_sentiment.sampling.rollout import Responses, batch_of, score_tokens, uniforms
 from rlhf_sentiment.settings.ppo import PPOSettings

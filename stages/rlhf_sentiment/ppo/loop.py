@@ -4,6 +4,7 @@ A step is `collect` and then `learn` (step.py). Each random number depends on th
 A run that resumes from a checkpoint therefore draws the same numbers as a run that was never stopped.
 """
 
+import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..engine import tracking
 from ..engine.errors import StageError
@@ -20,15 +21,16 @@ from ..engine.progress import LiveTable, progress_bar
 from ..engine.records import Row
 from ..engine.stopping import patient, requested_stop
 from ..models.devices import precision, random_states, set_random_states
-from ..models.forward import room_of
+from ..models.forward import room_of, width
 from ..models.loading import load_policy
 from ..models.tokens import encode
+from ..models.value_head import Critic
 from ..rewards import Reward
 from ..sampling.rollout import exact_kl, uniforms
 from ..settings.ppo import PPOSettings
 from ..training.checkpoints import Checkpoints
 from .equations import adapt_kl_coef
-from .step import Actors, collect, critic_of, learn, sample, score
+from .step import Actors, collect, learn, sample, score
 
 ORDER, ROLLOUT, NORMALISE, VALIDATE, SHUFFLE = range(5)  # purposes of random numbers
 
@@ -111,8 +113,7 @@ def train_policy(
     else:
         if settings.normalise_reward:
             first = [train[k] for k in order[: 4 * settings.batch_size]]
-            responses = sample(actors, first, noise(NORMALISE, 0, len(first)), settings)
-            actors.reward.fit(score(actors, responses, settings))
+            actors.reward.fit(score(actors, sample(actors, first, noise(NORMALISE, 0, len(first)), settings), settings))
             actors.critic.rescale(actors.reward.mean, actors.reward.std)
         state.validated.append(validate_at(0))
 
@@ -190,6 +191,19 @@ def actors_of(settings: PPOSettings, reward: Reward, tokenizer: PreTrainedTokeni
         eos=tokenizer.eos_token_id,
         pad=tokenizer.pad_token_id,
     )
+
+
+def critic_of(settings: PPOSettings, policy: PreTrainedModel, reward: Reward) -> Critic:
+    """Return the critic that `settings.critic` names.
+
+    A shared critic is a head on the policy's trunk. A separate critic has its own trunk, which starts as a copy of the
+    reward model's. Where the reward comes from no model, the trunk starts as a copy of the policy's.
+    """
+    if settings.critic == "shared":
+        return Critic(width(policy)).to(policy.device)
+    if reward.model is None:
+        return Critic(width(policy), copy.deepcopy(policy.base_model)).to(policy.device).eval()
+    return Critic.from_reward_model(copy.deepcopy(reward.model)).requires_grad_(True).eval()
 
 
 def make_optimizer(actors: Actors, settings: PPOSettings) -> torch.optim.Optimizer:

@@ -3,7 +3,6 @@
 The step follows Ziegler et al. 2019 (1909.08593), with the details that Huang et al. 2024 (2403.17031) list.
 """
 
-import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ from transformers import PreTrainedModel
 from ..engine.errors import StageError
 from ..engine.records import Row
 from ..models.devices import precision
-from ..models.forward import width
 from ..models.value_head import Critic
 from ..rewards import Reward
 from ..sampling.rollout import Responses, respond, score_tokens
@@ -158,27 +156,25 @@ def assess(actors: Actors, batch: Responses, settings: PPOSettings, kl_coef: flo
     """
     # 1. Score the tokens in micro-batches with the policy, the critic, the reference and the reward.
     device, mask = batch.sequences.device, batch.response_mask
-    parts: dict[str, list[Tensor]] = {name: [] for name in ("log_probs", "reference", "values", "entropy", "scores")}
+    parts: dict[str, list[Tensor]] = {name: [] for name in ("log_probs", "reference", "values", "entropy")}
     for rows in torch.arange(len(mask), device=device).split(settings.micro_batch_size):
         part = batch.take(rows)
         with precision(settings.dtype, device):
             own = score_tokens(actors.policy, part, settings.temperature, with_entropy=True)
             values = actors.values(part, own.states)
             reference = score_tokens(actors.reference, part, settings.temperature)
-            scores = actors.reward.score(part)
         parts["log_probs"].append(own.log_probs)
         parts["entropy"].append(own.entropy)
         parts["values"].append(values)
         parts["reference"].append(reference.log_probs)
-        parts["scores"].append(scores)
     own_log_probs, reference_log_probs, values, entropy = (
         _padded(parts[name], batch.length) for name in ("log_probs", "reference", "values", "entropy")
     )
-    scores = torch.cat(parts["scores"])
+    scores = score(actors, batch, settings)
 
     # 2. The reward of each token: -kl_coef * KL at every token, and the response's reward at its last real token.
-    for name, tensor in {"the reward model's score": scores, "a log-probability": own_log_probs, "a value": values}.items():
-        _finite(name, tensor)
+    _finite("a log-probability", own_log_probs)
+    _finite("a value", values)
     k1 = equations.kl_k1(own_log_probs, reference_log_probs)
     rewards = equations.token_rewards(actors.reward.shaped(scores, batch.finished), k1, mask, kl_coef)
 
@@ -295,16 +291,3 @@ def _finite(name: str, tensor: Tensor) -> Tensor:
 def _padded(parts: list[Tensor], length: int) -> Tensor:
     """Concatenate parts of different lengths, with zeros on the right: [(b, t)] -> (B, length)."""
     return torch.cat([torch.nn.functional.pad(part, (0, length - part.shape[1])) for part in parts])
-
-
-def critic_of(settings: PPOSettings, policy: PreTrainedModel, reward: Reward) -> Critic:
-    """Return the critic that `settings.critic` names.
-
-    A shared critic is a head on the policy's trunk. A separate critic has its own trunk, which starts as a copy of the
-    reward model's. Where the reward comes from no model, the trunk starts as a copy of the policy's.
-    """
-    if settings.critic == "shared":
-        return Critic(width(policy)).to(policy.device)
-    if reward.model is None:
-        return Critic(width(policy), copy.deepcopy(policy.base_model)).to(policy.device).eval()
-    return Critic.from_reward_model(copy.deepcopy(reward.model)).requires_grad_(True).eval()
