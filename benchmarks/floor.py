@@ -1,5 +1,6 @@
 """Measure the floor of a computation: the time that its matrix products take by themselves."""
 
+import math
 import time
 from collections import Counter
 from typing import Any
@@ -8,6 +9,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 _ROUNDS = 3
+# The place of the query among the arguments, and the number of products of the size of query @ key.
+_ATTENTION = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (0, 2),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (1, 5),
+}
 
 
 class Products(TorchDispatchMode):
@@ -16,11 +22,16 @@ class Products(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.counts: Counter[tuple[Any, tuple[Any, ...]]] = Counter()
+        self.attention_flop = 0.0  # floating-point operations of fused attention, which is not timed
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm, torch.ops.aten.baddbmm):
             operands = tuple((tuple(one.shape), one.stride(), one.dtype) for one in args if isinstance(one, torch.Tensor))
             self.counts[func, operands] += 1
+        elif func.overloadpacket in _ATTENTION:
+            first, products = _ATTENTION[func.overloadpacket]
+            (*rows, queries, size), keys = args[first].shape, args[first + 1].shape[2]
+            self.attention_flop += products * 2.0 * math.prod(rows) * queries * keys * size
         return func(*args, **kwargs or {})
 
     def flop(self) -> float:
@@ -47,4 +58,4 @@ class Products(TorchDispatchMode):
 
 def _flop(operands: tuple[Any, ...]) -> float:
     (*rows, inner), (*_, columns) = operands[-2][0], operands[-1][0]
-    return 2.0 * float(torch.tensor(rows).prod()) * inner * columns
+    return 2.0 * math.prod(rows) * inner * columns

@@ -174,7 +174,15 @@ def main() -> None:
         "s_scoring": round(scoring, 3),
         "s_training": round(training, 3),
         "response_tokens": round(statistics.mean(lengths[1:]), 1),
-        **({"tflop": round(products.flop() / 1e12, 3), "s_floor": round(products.seconds(device), 3)} if size.floor else {}),
+        **(
+            {
+                "tflop": round(products.flop() / 1e12, 3),
+                "tflop_attention": round(products.attention_flop / 1e12, 3),
+                "s_floor": round(products.seconds(device), 3),
+            }
+            if size.floor
+            else {}
+        ),
         "peak_rss_gib": round(peaks[-1], 3),
         "peak_growth_gib": round(peaks[-1] - peaks[0], 3),
         "millions_of_parameters": round(policy.num_parameters() / 1e6, 1),

@@ -2,7 +2,7 @@
 
     .checkpoints/dtype/KEY.json      what a probe found on this machine, for the products of one size of model
 
-The probe runs once. Its choice is used until the file is deleted, so that two runs compute alike.
+The probe runs once. Its choice is used until the file is deleted, so that two runs compute the same way.
 """
 
 import hashlib
