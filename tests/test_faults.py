@@ -103,9 +103,11 @@ def test_the_error_for_too_little_memory_names_the_settings_to_lower(world: Worl
     world.set("ppo.micro_batch_size", 32)
     world.set("ppo.max_new_tokens", 140)
     program = """
-import resource, runpy, sys
+import pathlib, resource, runpy, sys
 sys.path.insert(0, "stages")
 sys.argv = ["stages/ppo.py"]
+from rlhf_sentiment.engine.arithmetic import pin_for_stage
+pin_for_stage(pathlib.Path("params.yaml"), "ppo")
 import ppo
 pages = int(open("/proc/self/statm").read().split()[0])
 limit = pages * resource.getpagesize() + (40 << 20)

@@ -117,9 +117,8 @@ def test_base_gives_the_tokenizer_a_pad_token_that_is_not_eos(tmp_path: Path) ->
 
 
 def test_the_fused_gelu_equals_the_gelu_of_gpt2(tiny_model: Callable[..., Any], tmp_path: Path) -> None:
-    model = tiny_model("causal")
-    model.save_pretrained(tmp_path)
-    loaded = load_policy(tmp_path)
+    tiny_model("causal").save_pretrained(tmp_path)
+    model, loaded = GPT2LMHeadModel.from_pretrained(tmp_path), load_policy(tmp_path)
     assert model.config.activation_function == loaded.config.activation_function == "gelu_new"
     kinds = [type(block.mlp.act).__name__ for block in (model.transformer.h[0], loaded.transformer.h[0])]
     assert kinds == ["NewGELUActivation", "GELU"]
