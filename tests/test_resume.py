@@ -117,7 +117,7 @@ def test_a_figure_that_is_not_finite_stops_ppo_and_keeps_the_last_checkpoint(
     def poisoned(actors: Any, *rest: Any) -> Any:
         nonlocal calls
         calls += 1
-        if calls == 4:  # the scale of the reward, the first validation, step 1, step 2
+        if calls == 2:  # step 2
             score = actors.reward.score
             actors.reward.score = lambda batch: score(batch) * float("nan")
         return collect(actors, *rest)

@@ -155,6 +155,12 @@ def test_metrics_are_rounded_and_finite(tmp_path: Path) -> None:
     assert not (tmp_path / "metrics.json").exists()
 
 
+def test_a_carriage_return_does_not_end_a_row_of_a_table(tmp_path: Path) -> None:
+    write_table(tmp_path / "table.csv", [{"text": "one\rtwo", "score": 0.5}, {"text": "three", "score": 1.0}])
+    with (tmp_path / "table.csv").open(newline="") as file:
+        assert list(csv.DictReader(file)) == [{"text": "one\rtwo", "score": "0.5"}, {"text": "three", "score": "1.0"}]
+
+
 def test_an_absent_number_is_nan_in_a_table(tmp_path: Path) -> None:
     write_table(tmp_path / "table.csv", [{"step": 1, "score": 0.5}, {"step": 2}])
     assert (tmp_path / "table.csv").read_text() == "step,score\n1,0.5\n2,nan\n"

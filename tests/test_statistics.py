@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
+from statsmodels.stats.power import TTestPower
 
 from rlhf_sentiment.evaluation.contestants import COMPARISONS, CONTESTANTS
 from rlhf_sentiment.evaluation.exam import agreement_with_annotators
@@ -231,6 +232,14 @@ def test_agreement_of_the_judge_with_the_annotators(tmp_path: Path, monkeypatch:
     )
     # Wilson for 6 of 8, z = 1.96: (0.75 + 0.2401 +- 1.96 sqrt(0.75 x 0.25 / 8 + 3.8416 / 256)) / 1.4802
     assert found == pytest.approx({"pairs": 8, "agree": 0.75, "agree_ci_low": 0.4093, "agree_ci_high": 0.9285}, abs=1e-4)
+
+
+@pytest.mark.parametrize("spread", [0.006, 0.01, 0.0125, 0.02, 0.03, 0.049])
+def test_a_small_spread_needs_few_prompts(spread: float) -> None:
+    found = prompts_needed(spread, 0.05)
+    power = [TTestPower().power(0.05 / spread, n, 0.05) for n in (found, max(found - 1, 2))]
+    assert power[0] >= 0.8
+    assert found == 2 or not power[1] >= 0.8  # statsmodels has no power, NaN, for two prompts and a large effect
 
 
 def test_a_gain_is_in_standard_deviations_of_the_earlier_scores() -> None:

@@ -1,5 +1,6 @@
 """Read and write JSON lines, JSON and CSV. The same content always gives the same bytes."""
 
+import csv
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -128,4 +129,7 @@ def write_table(path: str | Path, rows: "Iterable[Row] | pd.DataFrame", digits: 
 
     with writing(path) as aside:
         table = pd.DataFrame(rows).round(digits)
-        table.to_csv(aside, index=False, na_rep="nan", lineterminator="\n")
+        # Python before 3.13 quotes no carriage return, and a reader then sees the end of a row.
+        broken = any("\r" in cell for row in table.values for cell in row if isinstance(cell, str))
+        quoting: Any = csv.QUOTE_NONNUMERIC if broken else csv.QUOTE_MINIMAL
+        table.to_csv(aside, index=False, na_rep="nan", lineterminator="\n", quoting=quoting)

@@ -5,6 +5,7 @@ means over the answers to a prompt.
 """
 
 import math
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -99,8 +100,10 @@ def prompts_needed(spread: float, alpha: float) -> int:
     Returns:
         At least 2, because one prompt has no standard deviation.
     """
-    if spread < SMALLEST / 10:  # ten standard deviations: the equation has no root above 2
+    if spread < SMALLEST / 10:  # ten standard deviations
         return 2
+    if spread < SMALLEST:  # few prompts are enough, and the solver does not always find the root
+        return next(n for n in count(2) if TTestPower().power(SMALLEST / spread, n, alpha) >= POWER)
     return max(2, math.ceil(TTestPower().solve_power(effect_size=SMALLEST / spread, alpha=alpha, power=POWER)))
 
 
