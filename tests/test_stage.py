@@ -1,5 +1,6 @@
 """Outs that are complete or absent, names of devices, and models and rows that are refused."""
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
