@@ -271,11 +271,11 @@ class Killed(BaseException):
 def test_the_live_table_of_a_stage_grows_and_goes_on_after_a_kill(
     world: World, run_stage: RunStage, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
-    """With so few steps, each point of a plot is a step. So the live table has the bytes of the plot."""
+    """With so few steps, each point of a plot is a step. So the live table is the plot, without dtype."""
     table, plot, write = world / f"runs/{stage}/live.csv", world / f"plots/{stage}.csv", Checkpoints.writing
     whole = table.read_bytes()
     if stage != "base":  # which has no plot
-        assert whole == plot.read_bytes()
+        assert whole == plot.read_bytes().replace(b",dtype\n", b"\n").replace(b",float32\n", b"\n")
     grown: list[int] = []
 
     @contextmanager
