@@ -45,8 +45,9 @@ from rlhf_sentiment.engine.params import load
 from rlhf_sentiment.engine.stage import keep_freed_memory
 from rlhf_sentiment.models.devices import quiet, set_up
 from rlhf_sentiment.models.loading import made_fast
-from rlhf_sentiment.ppo.loop import critic_of, make_accelerator, make_optimizer
-from rlhf_sentiment.ppo.step import Actors, assess, learn, sample
+from rlhf_sentiment.ppo.actors import Actors, critic_of, make_optimizer
+from rlhf_sentiment.ppo.loop import make_accelerator
+from rlhf_sentiment.ppo.step import assess, learn, sample
 from rlhf_sentiment.rewards import reward_of_model
 from rlhf_sentiment.sampling.rollout import uniforms
 from rlhf_sentiment.settings.ppo import PPOSettings

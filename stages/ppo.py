@@ -2,7 +2,8 @@
 
 ppo/loop.py runs the steps. Each step samples responses to a batch of prompts (sampling/rollout.py) and computes the advantage
 of each token. Then the step runs several epochs of clipped PPO (ppo/step.py, with the equations in ppo/equations.py). The
-reference policy is a frozen copy of the fine-tuned model. The critic starts from the reward model, or is a head on the policy.
+reference policy is a frozen copy of the fine-tuned model. The critic reads the states of the reward model, or trains a copy
+of it.
 PPO trains on the prompts of the train split, and measures on those of the validation split. It reads no test prompt.
 """
 
@@ -22,7 +23,8 @@ from rlhf_sentiment.engine.records import read_rows, write_metrics, write_table
 from rlhf_sentiment.engine.stage import stage
 from rlhf_sentiment.models.devices import quiet, set_up
 from rlhf_sentiment.models.loading import load_reward_model, load_tokenizer, save
-from rlhf_sentiment.ppo.loop import actors_of, make_accelerator, prompts_of, train_policy
+from rlhf_sentiment.ppo.actors import actors_of
+from rlhf_sentiment.ppo.loop import make_accelerator, prompts_of, train_policy
 from rlhf_sentiment.rewards import reward_of_model
 from rlhf_sentiment.settings.checkpoint_every import CheckpointEvery
 from rlhf_sentiment.settings.counts import number_of

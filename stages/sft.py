@@ -23,7 +23,7 @@ from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.engine.records import read_rows, write_metrics, write_table
 from rlhf_sentiment.engine.stage import stage
 from rlhf_sentiment.models.devices import quiet, set_up
-from rlhf_sentiment.models.forward import logits_and_states
+from rlhf_sentiment.models.forward import logits
 from rlhf_sentiment.models.loading import load_policy, load_tokenizer, refuse_longer, save
 from rlhf_sentiment.models.tokens import encode_example
 from rlhf_sentiment.settings.checkpoint_every import CheckpointEvery
@@ -71,7 +71,7 @@ def main(params: Params) -> str:
 
     settings = settled(params.sft, params.arithmetic, model, kept)
     with arguments(device, params.seed, len(rows), settings, settings.dtype) as common:
-        trainer = RealTokens(
+        trainer = PackedSFTTrainer(
             model=model,
             args=SFTConfig(**common, max_length=longest, completion_only_loss=True),
             train_dataset=rows,
@@ -88,7 +88,7 @@ def main(params: Params) -> str:
     return f"loss {curve[0]['loss']:.3f} -> {last['loss']:.3f} nats per token"
 
 
-class RealTokens(SFTTrainer):
+class PackedSFTTrainer(SFTTrainer):
     """A trainer whose loss computes no padding, and projects only the tokens of the responses to the vocabulary.
 
     trl's own loss saves memory in another way: it computes the logits in parts, and again for the gradient.
@@ -98,10 +98,10 @@ class RealTokens(SFTTrainer):
         """Return the mean loss of the response tokens, and note the accuracy."""
         following = functional.pad(inputs["labels"], (0, 1), value=-100)[:, 1:]  # the token after each position
         kept = following != -100
-        logits, _ = logits_and_states(model, inputs["input_ids"], inputs["attention_mask"], kept)
-        right = (logits.argmax(dim=-1) == following[kept]).float().mean()
+        found = logits(model, inputs["input_ids"], inputs["attention_mask"], kept)
+        right = (found.argmax(dim=-1) == following[kept]).float().mean()
         self._metrics["train"]["mean_token_accuracy"].append(right.item())
-        return functional.cross_entropy(logits.float(), following[kept])
+        return functional.cross_entropy(found.float(), following[kept])
 
 
 if __name__ == "__main__":

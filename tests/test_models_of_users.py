@@ -15,7 +15,7 @@ from base import check_saved, give_pad_token, train_tokenizer
 from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.evaluation.contestants import CONTESTANTS
 from rlhf_sentiment.models.compatibility import check_policy
-from rlhf_sentiment.models.forward import logits_and_states, reward_scores, width
+from rlhf_sentiment.models.forward import logits, reward_scores, states, width
 from rlhf_sentiment.models.loading import load_classifier, load_policy, load_reward_model, load_tokenizer, save
 from rlhf_sentiment.models.value_head import Critic
 from rlhf_sentiment.models.weights import _at_most
@@ -448,10 +448,10 @@ def test_hidden_states_of_a_narrow_trunk_give_the_models_logits() -> None:
     row, mask = torch.tensor([[5, 6, 7, 8, 9]]), torch.ones(1, 5, dtype=torch.long)
     with torch.no_grad():
         kept = torch.tensor([[False, True, True, True, False]])
-        logits, states = logits_and_states(model, row, mask, kept)
-        torch.testing.assert_close(model.lm_head(states), logits)
-        torch.testing.assert_close(model(row).logits[0, 1:4], logits)
-    assert Critic(width(model)).value(states).shape == (3,)
+        found, hidden = logits(model, row, mask, kept), states(model.base_model, row, mask, kept)
+        torch.testing.assert_close(model.lm_head(hidden), found)
+        torch.testing.assert_close(model(row).logits[0, 1:4], found)
+    assert Critic(width(model)).value(hidden).shape == (3,)
 
 
 def test_a_classifier_with_nan_weights_is_refused(tmp_path: Path) -> None:

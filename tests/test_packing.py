@@ -8,7 +8,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from rlhf_sentiment.models.cache import RoomyLayer, cache_of
-from rlhf_sentiment.models.forward import before_responses, logits_and_states, states
+from rlhf_sentiment.models.forward import before_responses, logits, states
 from rlhf_sentiment.models.packing import Group, Packed, _attention, pack, packs
 from rlhf_sentiment.sampling.rollout import _without, respond, uniforms
 
@@ -71,11 +71,10 @@ def test_a_packed_batch_has_the_logits_states_and_gradients_of_a_padded_one(tiny
             model.set_attn_implementation("sdpa")
         assert packs(model) == packed
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
-            logits, hidden = logits_and_states(model, ids, mask, kept)
-            trunk = states(model.base_model, ids, mask, kept)
-        torch.testing.assert_close(trunk, hidden, rtol=near, atol=near)
-        (logits.float().log_softmax(dim=-1)[:, 3].sum() + hidden.float().sum()).backward()
-        found.append((logits.float(), hidden.float(), model.transformer.h[0].attn.c_attn.weight.grad))
+            scores = logits(model, ids, mask, kept).float()
+            hidden = states(model.base_model, ids, mask, kept).float()
+        (scores.log_softmax(dim=-1)[:, 3].sum() + hidden.sum()).backward()
+        found.append((scores, hidden, model.transformer.h[0].attn.c_attn.weight.grad))
     assert found[0][0].shape == (int(kept.sum()), 40)
     for one, other in zip(*found, strict=True):
         assert (one - other).norm() < near * other.norm()
@@ -108,10 +107,10 @@ def llama(**changes: Any) -> LlamaConfig:
 def test_a_llama_with_grouped_queries_packs() -> None:
     torch.manual_seed(0)
     model = LlamaForCausalLM(llama()).eval()
-    padded, _ = logits_and_states(model, IDS, MASK, MASK.bool())
+    padded = logits(model, IDS, MASK, MASK.bool())
     pack(model)
     assert packs(model)
-    packed, _ = logits_and_states(model, IDS, MASK, MASK.bool())
+    packed = logits(model, IDS, MASK, MASK.bool())
     torch.testing.assert_close(packed, padded, rtol=1e-4, atol=1e-5)
 
 
@@ -120,9 +119,9 @@ def test_a_model_with_a_window_does_not_pack() -> None:
     model = MistralForCausalLM(config).eval()
     pack(model)
     assert not packs(model)
-    logits, _ = logits_and_states(model, IDS, MASK, MASK.bool())
+    padded = logits(model, IDS, MASK, MASK.bool())
     alone = model(IDS[1:2]).logits[0]
-    torch.testing.assert_close(logits[3:9], alone, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(padded[3:9], alone, rtol=1e-4, atol=1e-5)
 
 
 def test_a_model_whose_attention_does_not_get_the_rows_does_not_pack(tiny_model: Callable[..., Any]) -> None:

@@ -13,8 +13,9 @@ from transformers import PreTrainedTokenizerBase
 from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.models.loading import load_reward_model, save
 from rlhf_sentiment.ppo import equations
-from rlhf_sentiment.ppo.loop import critic_of, make_accelerator, make_optimizer
-from rlhf_sentiment.ppo.step import Actors, Experience, assess, collect, learn
+from rlhf_sentiment.ppo.actors import Actors, critic_of, make_optimizer
+from rlhf_sentiment.ppo.loop import LoopState, begin, make_accelerator, take_step
+from rlhf_sentiment.ppo.step import Experience, assess, collect, learn
 from rlhf_sentiment.rewards import Reward, reward_of_model, reward_of_texts
 from rlhf_sentiment.sampling.rollout import Responses, batch_of, score_tokens, uniforms
 from rlhf_sentiment.settings.ppo import PPOSettings
@@ -32,6 +33,7 @@ SETTINGS = PPOSettings(
     critic="separate",
     dtype="float32",
     learning_rate=1e-3,
+    critic_learning_rate=None,
     max_grad_norm=1.0,
     max_new_tokens=6,
     temperature=0.9,
@@ -73,7 +75,8 @@ def noise(step: int = 0, rows: int = 8, length: int = 6) -> torch.Tensor:
 
 def optimizer_of(actors: Actors, rate: float = 1e-3) -> torch.optim.Optimizer:
     optimizer = make_optimizer(actors, SETTINGS)
-    optimizer.param_groups[0]["lr"] = rate
+    for group in optimizer.param_groups:
+        group["lr"] = rate
     return optimizer
 
 
@@ -239,13 +242,77 @@ def test_losses_get_the_settings_and_their_figures_are_means(
     assert figures["clip_fraction"] == pytest.approx(sum(clipped for _, clipped in losses) / 3, rel=1e-5)
 
 
-def test_the_value_loss_moves_the_trunk_that_it_shares(tiny_model: Callable[..., Any]) -> None:
+def test_the_value_loss_of_a_shared_critic_moves_its_head_only(tiny_model: Callable[..., Any]) -> None:
     actors = actors_of(tiny_model, "shared")
     torch.nn.init.normal_(actors.critic.head.weight)
     experience = collect(actors, PROMPTS, noise(), SETTINGS, 0.1)
-    before = [p.detach().clone() for p in actors.policy.parameters()]
+    models: list[Any] = [actors.policy, actors.reference, actors.reward.model, actors.critic]
+    before = [copy.deepcopy(model.state_dict()) for model in models]
     learned(actors, experience._replace(advantages=torch.zeros_like(experience.advantages)), SETTINGS)
-    assert not all(torch.equal(a, b) for a, b in zip(before, actors.policy.parameters(), strict=True))
+    moved = [
+        any(not torch.equal(weight, old[name]) for name, weight in model.state_dict().items())
+        for model, old in zip(models, before, strict=True)
+    ]
+    assert moved == [False, False, False, True]
+
+
+def test_the_critics_own_learning_rate_stays_constant(tiny_model: Callable[..., Any]) -> None:
+    for own, expected in ((None, [0.004, 0.003]), (0.01, [0.01, 0.01])):
+        actors = actors_of(tiny_model, "shared")
+        with_settings = settings(steps=4, learning_rate=0.004, critic_learning_rate=own, kl_coef=0.1)
+        state = LoopState(actors, make_optimizer(actors, with_settings), last=4, kl_coef=0.1)
+        rates = []
+        for step in (1, 2):
+            take_step(state, PROMPTS, noise(step), with_settings, 1, on_cpu())
+            rates.append([group["lr"] for group in state.optimizer.param_groups])
+        assert [rate for rate, _ in rates] == pytest.approx([0.004, 0.003])
+        assert [rate for _, rate in rates] == pytest.approx(expected)
+        critics = {id(weight) for weight in state.optimizer.param_groups[1]["params"]}
+        assert critics == {id(weight) for weight in actors.critic.parameters()}
+
+
+@pytest.mark.parametrize("with_model", [True, False])
+def test_a_shared_critic_reads_the_states_of_a_frozen_model(tiny_model: Callable[..., Any], with_model: bool) -> None:
+    actors = actors_of(tiny_model, "shared")
+    actors.reference = tiny_model("causal", seed=5).requires_grad_(False)
+    actors.eos = 39  # a token that some rows sample and some do not
+    model: Any = actors.reward.model
+    if not with_model:
+        actors.reward = Reward(actors.reward.score)
+    experience = collect(actors, PROMPTS, noise(), settings(micro_batch_size=2), 0.1)
+    assert experience.states is not None
+    trunk = (model if with_model else actors.reference).base_model
+    rows = zip(PROMPTS, experience.batch.tokens(), strict=True)
+    for row, (prompt, tokens) in enumerate(rows):
+        alone = trunk(torch.tensor([prompt + tokens])).last_hidden_state[0]
+        before = alone[len(prompt) - 1 : -1]
+        torch.testing.assert_close(experience.states[row, : len(tokens)], before, rtol=1e-4, atol=1e-5)
+        assert not experience.states[row, len(tokens) :].any()
+        torch.testing.assert_close(
+            experience.scores[row],
+            model.score(model.base_model(torch.tensor([prompt + tokens])).last_hidden_state[0, -1])[0],
+            rtol=1e-4,
+            atol=1e-5,
+        )
+
+
+@pytest.mark.parametrize("normalise", [True, False])
+def test_a_shared_critic_learns_the_rewards_of_the_first_responses(tiny_model: Callable[..., Any], normalise: bool) -> None:
+    """The reward is the first token of the prompt, which each state can tell."""
+    calls = []
+
+    def first_token(batch: Responses) -> torch.Tensor:
+        calls.append(len(batch.sequences))
+        return torch.tensor([(prompt[0] - 9) / 5 for prompt in batch.prompts()])
+
+    actors = actors_of(tiny_model, "shared")
+    actors.reward = Reward(first_token)
+    with_settings = settings(normalise_reward=normalise, micro_batch_size=64)
+    begin(actors, PROMPTS * 8, noise(rows=64), with_settings, (1, 2))
+    assert calls == [64], "a reward can be expensive"
+    assert (actors.reward.std != 1.0) == normalise
+    new = collect(actors, PROMPTS * 8, noise(1, rows=64), with_settings, 0.0)
+    assert new.figures()["explained_variance"] > 0.3
 
 
 def test_gamma_and_lambda_are_not_confused(tiny_model: Callable[..., Any]) -> None:
@@ -357,25 +424,26 @@ class Saved(PreTrainedTokenizerBase):
         return ()
 
 
-def test_the_value_of_a_shared_trunk_does_not_depend_on_its_token(tiny_model: Callable[..., Any]) -> None:
+def test_the_value_of_a_shared_critic_does_not_depend_on_its_token(tiny_model: Callable[..., Any]) -> None:
     actors = actors_of(tiny_model, "shared")
     torch.nn.init.normal_(actors.critic.head.weight)
 
     def values(response: list[int]) -> torch.Tensor:
         batch = batch_of([[5, 6]], [response], PAD, "cpu")
-        return actors.values(batch, score_tokens(actors.policy, batch, 1.0).states)[0]
+        return actors.values(batch, actors.score_and_states(batch)[1])[0]
 
     one, other = values([3, 4, 5]), values([3, 9, 5])
     torch.testing.assert_close(one[:2], other[:2], rtol=0, atol=1e-6)
     assert (one[2] - other[2]).abs() > 1e-4
-    hidden = actors.policy.base_model(torch.tensor([[5, 6, 3, 4, 5]])).last_hidden_state
-    torch.testing.assert_close(one, actors.critic.head(hidden[0, 1:4]).squeeze(-1))
+    assert actors.reward.model is not None
+    hidden = actors.reward.model.base_model(torch.tensor([[5, 6, 3, 4, 5]])).last_hidden_state
+    torch.testing.assert_close(one, actors.critic.value(hidden[0, 1:4]))
 
 
 def test_experience_has_no_tensor_of_the_size_of_the_vocabulary(tiny_model: Callable[..., Any]) -> None:
     experience = collect(actors_of(tiny_model), PROMPTS, noise(), SETTINGS, 0.1)
     for name, field in experience._asdict().items():
-        for tensor in field if isinstance(field, tuple) else [field]:
+        for tensor in field if isinstance(field, tuple) else [] if field is None else [field]:
             assert torch.as_tensor(tensor).numel() <= 8 * (4 + 6), name  # rows x (prompt + response)
             assert torch.as_tensor(tensor).grad_fn is None, name
 

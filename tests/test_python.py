@@ -221,7 +221,9 @@ def test_a_constant_reward_gives_a_warning(recwarn: pytest.WarningsRecorder) -> 
         warn_if_constant(reward, 4)
         for _ in range(3):
             reward.score(batch)
-    assert_names(recwarn.pop(UserWarning).message, "3 ", "first 4 responses")
+    warned = recwarn.pop(UserWarning)
+    assert_names(warned.message, "3 ", "first 4 responses")
+    assert warned.filename == __file__, "the line of the caller"
     assert not recwarn.list, "once, and not for rewards that differ"
 
 

@@ -10,7 +10,8 @@ import torch
 
 from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.models.forward import reward_scores
-from rlhf_sentiment.ppo.loop import LoopState, make_optimizer
+from rlhf_sentiment.ppo.actors import make_optimizer
+from rlhf_sentiment.ppo.loop import LoopState
 from rlhf_sentiment.rewards import Reward, reward_of_model, reward_of_texts
 from rlhf_sentiment.sampling.rollout import batch_of
 

@@ -93,7 +93,7 @@ def test_log_probs_are_those_of_the_whole_sequence(tiny_model: Callable[..., Any
     model, temperature = tiny_model("causal"), 0.8
     responses = [[3, 4, 0], [6], [9, 9]]
     batch = batch_of(PROMPTS, responses, PAD, "cpu")
-    found, entropy, _ = score_tokens(model, batch, temperature, with_entropy=True)
+    found, entropy = score_tokens(model, batch, temperature, with_entropy=True)
     for row, (prompt, response) in enumerate(zip(PROMPTS, responses, strict=True)):
         logits = model(torch.tensor([prompt + response])).logits[0] / temperature
         everything = logits.log_softmax(-1)[len(prompt) - 1 : -1]

@@ -14,7 +14,7 @@ from rlhf_sentiment.models.loading import made_fast
 from rlhf_sentiment.settings.reward import RewardSettings
 from rlhf_sentiment.settings.sft import SFTSettings
 from rlhf_sentiment.training.trainer import ByLength, _lengths, _without_mask, arguments
-from sft import RealTokens
+from sft import PackedSFTTrainer
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_the_padding_on_the_right_needs_no_mask(model: GPT2LMHeadModel) -> None:
     assert torch.allclose(gradients[0], gradients[1], atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", [SFTTrainer, RealTokens])
+@pytest.mark.parametrize("kind", [SFTTrainer, PackedSFTTrainer])
 def test_the_loss_of_sft_is_that_of_trl(
     kind: type[SFTTrainer], model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,7 +83,7 @@ def test_the_loss_of_the_reward_model_is_that_of_trl(tokenizer: PreTrainedTokeni
     rows = Dataset.from_dict({"chosen_ids": [[5, 6, 7, 8], [5, 9, 0]], "rejected_ids": [[5, 6], [5, 9, 8, 7, 6, 5, 4]]})
     settings = RewardSettings(epochs=1, batch_size=2, learning_rate=1e-3, dtype="float32", max_length=8, cut=False)
     found = []
-    for kind in (RewardTrainer, reward_model.RealTokens):
+    for kind in (RewardTrainer, reward_model.PackedRewardTrainer):
         torch.manual_seed(1)
         size = {"vocab_size": 270, "n_positions": 32, "n_embd": 32, "n_layer": 2, "n_head": 2, "num_labels": 1}
         ids = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}

@@ -288,13 +288,14 @@ def test_ppo_takes_the_number_of_steps_in_the_settings(finished_world: World) ->
     assert float(curve[0]["kl_penalty"]) == float(curve[0]["kl_k3"]) == 0.0, "the policy is still its reference"
 
 
-def test_ppo_runs_with_a_shared_trunk_in_bfloat16(world: World, run_stage: RunStage) -> None:
+def test_ppo_runs_with_a_separate_critic_in_bfloat16(world: World, run_stage: RunStage) -> None:
     before = (world / "models/ppo/critic.safetensors").stat().st_size
-    world.set("ppo.critic", "shared")
+    world.set("ppo.critic", "separate")
+    world.set("ppo.critic_learning_rate", None)
     world.set("ppo.dtype", "bfloat16")
     world.set("arithmetic", "fast")
     run_stage(world, "ppo")
-    assert (world / "models/ppo/critic.safetensors").stat().st_size < before / 10, "the file has a head and no trunk"
+    assert (world / "models/ppo/critic.safetensors").stat().st_size > 5 * before, "a shared critic has no trunk"
     assert json.loads((world / "reports/ppo.json").read_text())["first_ratio_error"] == 0.0
 
 

@@ -52,7 +52,7 @@ def train_reward(
     encoded, too_long = encode_splits(pairs, tokenizer, settings, source)
     train_rows = Dataset.from_dict(encoded["train"])
     with arguments(model.device, seed, len(train_rows), settings, settings.dtype) as common:
-        trainer = RealTokens(
+        trainer = PackedRewardTrainer(
             model=model,
             args=RewardConfig(**common, max_length=settings.max_length),
             train_dataset=train_rows,
@@ -68,7 +68,7 @@ def train_reward(
     return curve, counts | measured
 
 
-class RealTokens(RewardTrainer):
+class PackedRewardTrainer(RewardTrainer):
     """trl's trainer, with scores for which no padding is computed."""
 
     def compute_loss(self, model: PreTrainedModel, inputs: Any, *others: Any, **options: Any) -> Any:

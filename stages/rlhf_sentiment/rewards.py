@@ -27,7 +27,7 @@ class Reward:
     Attributes:
         score: gives the raw score of each response, on any scale. `Responses` -> (B,)
         missing_eos_penalty: subtracted where EOS is missing, in units of the normalised score. None subtracts nothing.
-        model: the reward model whose weights a critic can start from. None where the score comes from no model.
+        model: the reward model that gives the score. A critic starts from it. None where the score comes from no model.
         mean, std: mean and standard deviation of the raw scores. `fit` sets them. Until then, they change nothing.
     """
 

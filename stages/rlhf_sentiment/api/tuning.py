@@ -1,5 +1,6 @@
 """PPO from Python, on any reward. It calls the same functions as the stage, in the current folder."""
 
+import inspect
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from ..engine.messages import shown
 from ..engine.records import read_rows
 from ..models.devices import quiet, set_up
 from ..models.loading import load_tokenizer, save
-from ..ppo.loop import actors_of, make_accelerator, prompts_of, train_policy
+from ..ppo.actors import actors_of
+from ..ppo.loop import make_accelerator, prompts_of, train_policy
 from ..rewards import Reward, reward_of_model, reward_of_texts
 from ..sampling.answers import answer
 from ..sampling.rollout import Responses
@@ -26,6 +28,7 @@ from .config import RLHFConfig
 from .repository import UP_TO_SFT, free_folder, require_repository, warn_of_other_settings
 from .scoring import RewardModel
 
+PACKAGE = str(Path(__file__).parents[1])
 RewardFunction = Callable[[list[str], list[str]], Sequence[float]]
 
 
@@ -142,7 +145,9 @@ def warn_if_constant(reward: Reward, count: int) -> None:
             seen.extend(scores.tolist())
             if len(seen) >= count and len(set(seen)) == 1:
                 what = f"the reward is {seen[0]:g} for each of the first {len(seen)} responses"
-                warnings.warn(f"{what}; PPO learns nothing from a constant reward", stacklevel=6)
+                ours = [frame.filename.startswith(PACKAGE) for frame in inspect.stack(context=0)]
+                caller = len(ours) - ours[::-1].index(True)  # the frame that called the package
+                warnings.warn(f"{what}; PPO learns nothing from a constant reward", stacklevel=caller + 1)
         return scores
 
     reward.score = watched

@@ -15,7 +15,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from ..engine.errors import StageError, first_line
 from ..engine.messages import mend_of
-from .forward import logits_and_states, room_of, step
+from .forward import logits, room_of, step
 from .packing import positions
 from .value_head import reward_class
 from .weights import such_as
@@ -100,8 +100,8 @@ def _wrong(model: PreTrainedModel) -> str | None:
     kept = torch.zeros_like(both_mask, dtype=torch.bool)
     kept[1, 3:] = True
 
-    plain = logits_and_states(model, row, mask, mask.bool())[0]  # (L, V)
-    padded = logits_and_states(model, both, both_mask, kept)[0]
+    plain = logits(model, row, mask, mask.bool())  # (L, V)
+    padded = logits(model, both, both_mask, kept)
     near, half = _TOLERANCE * float(plain.std()), length // 2
     if not torch.isfinite(plain).all():
         return "its logits are not finite"

@@ -49,29 +49,26 @@ def before_responses(attention_mask: Tensor, length: int) -> Tensor:
     return kept
 
 
-def logits_and_states(model: PreTrainedModel, sequences: Tensor, attention_mask: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
-    """Return logits (M, V) and the trunk's last hidden states (M, D) at M positions, row by row.
+def logits(model: PreTrainedModel, sequences: Tensor, attention_mask: Tensor, kept: Tensor) -> Tensor:
+    """Return a model's logits at M positions, row by row, (M, V).
 
     Args:
-        model: a causal language model. D is its `width`.
+        model: a causal language model.
         sequences: token ids. (B, L)
         attention_mask: 1 on real tokens. (B, L)
         kept: True at the M positions, which are real tokens. Only these are projected to the vocabulary. (B, L)
     """
     if packs(model):
         packed = Packed.of(sequences, attention_mask)
-        index = packed.at(kept)
-        output = model(**packed.inputs(), logits_to_keep=index, output_hidden_states=True)
-        return output.logits[0], output.hidden_states[-1][0, index]
+        return model(**packed.inputs(), logits_to_keep=packed.at(kept)).logits[0]
     columns = kept.any(dim=0).nonzero().squeeze(1)
-    output = model(**_padded(sequences, attention_mask), logits_to_keep=columns, output_hidden_states=True)
-    return output.logits[kept[:, columns]], output.hidden_states[-1][kept]
+    return model(**_padded(sequences, attention_mask), logits_to_keep=columns).logits[kept[:, columns]]
 
 
 def states(trunk: nn.Module, sequences: Tensor, attention_mask: Tensor, kept: Tensor) -> Tensor:
     """Return the last hidden states of a transformer without a head at M positions, row by row, (M, D).
 
-    The arguments are those of `logits_and_states`.
+    The arguments are those of `logits`. D is the model's `width`.
     """
     if packs(trunk):
         packed = Packed.of(sequences, attention_mask)
@@ -96,9 +93,34 @@ def reward_scores(model: PreTrainedModel, sequences: Tensor, attention_mask: Ten
     Returns:
         scores. (B,)
     """
-    places = torch.arange(sequences.shape[1], device=sequences.device)
-    last = (places * attention_mask).argmax(dim=1)  # (B,)
-    hidden = states(model.base_model, sequences, attention_mask, places == last[:, None])  # (B, D)
+    return _scores(model, states(model.base_model, sequences, attention_mask, _last(attention_mask)))
+
+
+def reward_scores_and_states(
+    model: PreTrainedModel, sequences: Tensor, attention_mask: Tensor, length: int
+) -> tuple[Tensor, Tensor]:
+    """Return the scores of `reward_scores`, and the trunk's hidden state before each of the M response tokens, in one pass.
+
+    Args:
+        model, sequences, attention_mask: as in `reward_scores`.
+        length: the number of columns of responses. They are the last ones.
+
+    Returns:
+        scores and states, the latter row by row. (B,), (M, D)
+    """
+    last = _last(attention_mask)
+    kept = before_responses(attention_mask, length) | last
+    hidden, is_last = states(model.base_model, sequences, attention_mask, kept), last[kept]
+    return _scores(model, hidden[is_last]), hidden[~is_last]
+
+
+def _last(attention_mask: Tensor) -> Tensor:
+    """Return a mask of each row's last real token: (B, L) -> (B, L)."""
+    places = torch.arange(attention_mask.shape[1], device=attention_mask.device)
+    return places == (places * attention_mask).argmax(dim=1)[:, None]
+
+
+def _scores(model: PreTrainedModel, hidden: Tensor) -> Tensor:
     with torch.autocast(hidden.device.type, enabled=False):
         return model.score(hidden.float()).squeeze(-1)
 

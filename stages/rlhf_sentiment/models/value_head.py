@@ -1,13 +1,16 @@
-"""Linear heads on a transformer's trunk: the reward model's score and the critic's value.
+"""Heads on a transformer's trunk: the reward model's score and the critic's value.
 
 A reward model is a sequence classifier with one output, of transformers' own class. Some causal models have no such class
 (Granite, Cohere). For these, `reward_class` makes a class of the same form: the trunk, and a linear head `score`.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
@@ -18,6 +21,8 @@ from transformers.modeling_layers import GenericForSequenceClassification
 
 from ..engine.errors import StageError
 from .forward import before_responses, states
+
+_FIT_STEPS, _FIT_BATCH, _FIT_RATE = 200, 512, 1e-3  # how a shared critic learns before the first step
 
 
 def reward_class(config: PretrainedConfig) -> type[PreTrainedModel]:
@@ -42,24 +47,29 @@ def reward_class(config: PretrainedConfig) -> type[PreTrainedModel]:
 
 
 class Critic(nn.Module):
-    """The value of each state: a linear head on the hidden states of a trunk, its own or the policy's.
+    """The value of each state, from the hidden states of a trunk.
 
-    A critic with its own trunk starts from the reward model's trunk and head. The score of a whole review is a good first
-    estimate for the score of an unfinished one (Stiennon et al. 2020, 2009.01325, section 3.4). A head on the
-    policy's trunk starts from zero and costs almost no time (Ziegler et al. 2019, 1909.08593, section 2.1).
+    A separate critic trains a trunk of its own, which starts as a copy of the reward model's. The score of a whole review is a
+    good first estimate for the score of an unfinished one (Stiennon et al. 2020, 2009.01325, section 3.4).
+
+    A shared critic has no trunk. Its head reads states that are computed in any case, from a model that does not change: the
+    reward model's, or the reference policy's where the reward comes from no model. It costs almost no time. The states of the
+    policy explain the returns less well, and change under the head while it learns (docs/performance.md).
 
     Attributes:
-        trunk: the critic's own. None where the critic reads the policy's hidden states.
+        trunk: the critic's own, or None.
+        hidden: a layer of D units where there is no trunk.
         head: from D numbers to one.
     """
 
     def __init__(self, width: int, trunk: PreTrainedModel | None = None) -> None:
-        """Make a head of zeros on hidden states of `width`. Without `trunk`, these are the policy's."""
+        """Make a head on hidden states of `width`. Its value is 0 until it learns."""
         super().__init__()
         self.trunk = trunk
         self.head = nn.Linear(width, 1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
+        self.hidden = nn.Sequential(nn.Linear(width, width), nn.Tanh()) if trunk is None else nn.Identity()
 
     @classmethod
     def from_reward_model(cls, model: PreTrainedModel) -> "Critic":
@@ -77,10 +87,26 @@ class Critic(nn.Module):
             self.head.weight.div_(std)
             self.head.bias.sub_(mean).div_(std)
 
-    def value(self, hidden: Tensor) -> Tensor:
+    def fit(self, states: Tensor, returns: Tensor, seed: Sequence[int]) -> None:
+        """Learn to predict the returns of states, with AdamW on random parts of them.
+
+        Args:
+            states: hidden states. (M, D)
+            returns: (M,)
+            seed: decides the parts.
+        """
+        random = np.random.default_rng(seed)
+        optimizer = torch.optim.AdamW(self.parameters(), lr=_FIT_RATE, weight_decay=0.0)
+        for _ in range(_FIT_STEPS):
+            part = torch.from_numpy(random.integers(len(returns), size=_FIT_BATCH)).to(returns.device)
+            functional.mse_loss(self.value(states[part]), returns[part]).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    def value(self, states: Tensor) -> Tensor:
         """Return V of each hidden state, always computed in float32: (M, D) -> (M,)."""
-        with torch.autocast(hidden.device.type, enabled=False):
-            return self.head(hidden.float()).squeeze(-1)
+        with torch.autocast(states.device.type, enabled=False):
+            return self.head(self.hidden(states.float())).squeeze(-1)
 
     def forward(self, sequences: Tensor, attention_mask: Tensor, response: int) -> Tensor:
         """Return V of the state before each of the last `response` tokens, from the critic's own trunk.
@@ -99,7 +125,7 @@ class Critic(nn.Module):
             ValueError: the critic has no trunk of its own.
         """
         if self.trunk is None:
-            raise ValueError("a critic on the policy's trunk reads the policy's states: call `value`")
+            raise ValueError("a critic without a trunk reads the states of another model: call `value`")
         real = attention_mask[:, -response:].bool()
         values = self.value(states(self.trunk, sequences, attention_mask, before_responses(attention_mask, response)))
         return values.new_zeros(real.shape).masked_scatter(real, values)

@@ -4,7 +4,6 @@ A step is `collect` and then `learn` (step.py). Each random number depends on th
 A run that resumes from a checkpoint therefore draws the same numbers as a run that was never stopped.
 """
 
-import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from ..engine import tracking
 from ..engine.errors import StageError
@@ -21,18 +20,16 @@ from ..engine.progress import LiveTable, progress_bar
 from ..engine.records import Row
 from ..engine.stopping import patient, requested_stop
 from ..models.devices import precision, random_states, set_random_states
-from ..models.forward import room_of, width
-from ..models.loading import load_policy
+from ..models.forward import room_of
 from ..models.tokens import encode
-from ..models.value_head import Critic
-from ..rewards import Reward
 from ..sampling.rollout import exact_kl, uniforms
 from ..settings.ppo import PPOSettings
 from ..training.checkpoints import Checkpoints
-from .equations import adapt_kl_coef
-from .step import Actors, collect, learn, sample, score
+from . import equations
+from .actors import Actors, make_optimizer
+from .step import assess, collect, learn, sample, score
 
-ORDER, ROLLOUT, NORMALISE, VALIDATE, SHUFFLE = range(5)  # purposes of random numbers
+ORDER, ROLLOUT, NORMALISE, VALIDATE, SHUFFLE, FIT = range(6)  # purposes of random numbers
 
 
 @dataclass
@@ -106,15 +103,13 @@ def train_policy(
         measured = validate(actors, validation, noise(VALIDATE, 0, len(validation)), settings)
         return reported("validation", {"step": step, **measured})
 
-    # Without a checkpoint, the run begins. It scales the rewards to mean 0 and variance 1, and measures once.
+    # Without a checkpoint, the run begins, and measures once.
     state = LoopState(actors, make_optimizer(actors, settings), last=settings.steps, kl_coef=settings.kl_coef)
     if (saved := kept.newest(read_state)) is not None:
         state.restore(saved)
     else:
-        if settings.normalise_reward:
-            first = [train[k] for k in order[: 4 * settings.batch_size]]
-            actors.reward.fit(score(actors, sample(actors, first, noise(NORMALISE, 0, len(first)), settings), settings))
-            actors.critic.rescale(actors.reward.mean, actors.reward.std)
+        first = [train[k] for k in order[: 4 * settings.batch_size]]
+        begin(actors, first, noise(NORMALISE, 0, len(first)), settings, (seed, FIT))
         state.validated.append(validate_at(0))
 
     live = LiveTable(kept.stage, state.curve)
@@ -139,6 +134,35 @@ def train_policy(
     return state
 
 
+def begin(
+    actors: Actors, prompts: list[list[int]], noise: torch.Tensor, settings: PPOSettings, coordinates: tuple[int, ...]
+) -> None:
+    """Scale the rewards of the first responses to mean 0 and variance 1, and let the critic predict them.
+
+    A separate critic predicts scores already, so that only their scale changes. A shared critic learns from these responses.
+
+    Args:
+        prompts: as token ids. [B]
+        noise: one uniform random number for each token. (B, T)
+        coordinates: decide what the critic learns from first.
+    """
+    if actors.critic.trunk is not None:
+        if settings.normalise_reward:
+            actors.reward.fit(score(actors, sample(actors, prompts, noise, settings), settings))
+            actors.critic.rescale(actors.reward.mean, actors.reward.std)
+        return
+    batch = sample(actors, prompts, noise, settings)
+    experience = assess(actors, batch, settings, kl_coef=0.0)
+    if settings.normalise_reward:
+        actors.reward.fit(experience.scores)
+    # The return of each state is the discounted reward. There is no KL yet, and lambda is 1.
+    mask, nothing = batch.response_mask, torch.zeros_like(experience.values)
+    rewards = equations.token_rewards(actors.reward.shaped(experience.scores, batch.finished), nothing, mask, kl_coef=0.0)
+    _, returns = equations.gae(rewards, nothing, mask, settings.gamma, lam=1.0)
+    if experience.states is not None:
+        actors.critic.fit(experience.states[mask.bool()], returns[mask.bool()], coordinates)
+
+
 def take_step(
     state: LoopState,
     batch: list[list[int]],
@@ -159,7 +183,9 @@ def take_step(
         StageError: a figure is not finite. The message names figure and step.
     """
     step = state.step + 1
-    state.optimizer.param_groups[0]["lr"] = settings.learning_rate * (1 - (step - 1) / settings.steps)
+    for group in state.optimizer.param_groups:
+        if group["falls"]:
+            group["lr"] = settings.learning_rate * (1 - (step - 1) / settings.steps)
     try:
         experience = collect(state.actors, batch, noise, settings, state.kl_coef)
         learned = learn(state.actors, state.optimizer, accelerator, experience, settings, (seed, SHUFFLE, step))
@@ -170,7 +196,7 @@ def take_step(
     state.step = step
     if settings.kl_target is not None:
         kl, horizon = row["kl_penalty"], settings.kl_horizon
-        state.kl_coef = adapt_kl_coef(state.kl_coef, kl, settings.kl_target, horizon, settings.batch_size)
+        state.kl_coef = equations.adapt_kl_coef(state.kl_coef, kl, settings.kl_target, horizon, settings.batch_size)
     return row
 
 
@@ -178,37 +204,6 @@ def reported(kind: str, row: Row) -> Row:
     """Report the figures of a step to the trackers, and return them."""
     tracking.log({f"{kind}/{name}": value for name, value in row.items() if name != "step"}, row["step"])
     return row
-
-
-def actors_of(settings: PPOSettings, reward: Reward, tokenizer: PreTrainedTokenizerBase, device: torch.device) -> Actors:
-    """Return the four models of PPO. The policy and the reference start as models/sft."""
-    policy = load_policy("models/sft", device)
-    return Actors(
-        policy=policy,
-        reference=load_policy("models/sft", device).requires_grad_(False),
-        reward=reward,
-        critic=critic_of(settings, policy, reward),
-        eos=tokenizer.eos_token_id,
-        pad=tokenizer.pad_token_id,
-    )
-
-
-def critic_of(settings: PPOSettings, policy: PreTrainedModel, reward: Reward) -> Critic:
-    """Return the critic that `settings.critic` names.
-
-    A shared critic is a head on the policy's trunk. A separate critic has its own trunk, which starts as a copy of the
-    reward model's. Where the reward comes from no model, the trunk starts as a copy of the policy's.
-    """
-    if settings.critic == "shared":
-        return Critic(width(policy)).to(policy.device)
-    if reward.model is None:
-        return Critic(width(policy), copy.deepcopy(policy.base_model)).to(policy.device).eval()
-    return Critic.from_reward_model(copy.deepcopy(reward.model)).requires_grad_(True).eval()
-
-
-def make_optimizer(actors: Actors, settings: PPOSettings) -> torch.optim.Optimizer:
-    """Return AdamW with the epsilon of Ziegler et al. 2019 (1909.08593) and without weight decay."""
-    return torch.optim.AdamW(actors.parameters(), lr=settings.learning_rate, eps=1e-5, weight_decay=0.0, fused=True)
 
 
 def make_accelerator(device: torch.device) -> Accelerator:

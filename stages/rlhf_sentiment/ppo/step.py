@@ -4,88 +4,47 @@ The step follows Ziegler et al. 2019 (1909.08593), with the details that Huang e
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
-from transformers import PreTrainedModel
+from torch import Tensor
+from torch.nn.functional import pad
 
 from ..engine.errors import StageError
 from ..engine.records import Row
 from ..models.devices import precision
-from ..models.value_head import Critic
-from ..rewards import Reward
 from ..sampling.rollout import Responses, respond, score_tokens
 from ..settings.ppo import PPOSettings
 from . import equations
-
-
-@dataclass
-class Actors:
-    """The four models of PPO, on one device, with dropout off. Only the policy and the critic learn."""
-
-    policy: PreTrainedModel
-    critic: Critic
-    reference: PreTrainedModel
-    reward: Reward
-    eos: int
-    pad: int
-
-    def parameters(self) -> list[nn.Parameter]:
-        """Return the weights that learn: those of the policy and the critic's own."""
-        return [*self.policy.parameters(), *self.critic.parameters()]
-
-    def values(self, part: Responses, states: Tensor) -> Tensor:
-        """Return the critic's value V of the state before each response token, 0 on padding, (B, T).
-
-        Args:
-            part: a batch or a part of it.
-            states: the policy's hidden states before the M real tokens, for a critic without its own trunk. (M, D)
-        """
-        if self.critic.trunk is None:
-            return part.spread(self.critic.value(states))
-        return self.critic(part.sequences, part.attention_mask, part.length)
-
-    def state(self) -> dict[str, Any]:
-        """Return everything that a run changes: the weights that learn, and the scale of the reward."""
-        return {
-            "policy": self.policy.state_dict(),
-            "critic": self.critic.state_dict(),
-            "score_mean": self.reward.mean,
-            "score_std": self.reward.std,
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Set all that `state` returned."""
-        self.policy.load_state_dict(state["policy"])
-        self.critic.load_state_dict(state["critic"])
-        self.reward.mean, self.reward.std = state["score_mean"], state["score_std"]
+from .actors import Actors
 
 
 class Experience(NamedTuple):
     """A batch of B responses of at most T tokens, with their rewards and values. No tensor has the vocabulary's width.
 
-    | field          | shape  | content                                                               |
-    |----------------|--------|-----------------------------------------------------------------------|
-    | batch          |        | the responses (`rollout.Responses`)                                   |
-    | log_probs      | (B, T) | under the policy that sampled the tokens, in nats                     |
-    | values         | (B, T) | the critic's V of the state before each token                         |
-    | advantages     | (B, T) | whitened over the whole batch                                         |
-    | returns        | (B, T) | the critic's target                                                   |
-    | scores         | (B,)   | raw scores of the reward, before normalisation                        |
-    | rewards        | (B,)   | what PPO maximises: the reward minus kl_coef * KL                     |
-    | kl_k1, kl_k3   | (B,)   | two estimates of the KL from the reference, in nats per response      |
-    | kl_coef        | float  | the KL coefficient of this batch                                      |
-    | entropy        | ()     | the mean over tokens, in nats                                         |
+    | field          | shape     | content                                                            |
+    |----------------|-----------|--------------------------------------------------------------------|
+    | batch          |           | the responses (`rollout.Responses`)                                |
+    | log_probs      | (B, T)    | under the policy that sampled the tokens, in nats                  |
+    | values         | (B, T)    | the critic's V of the state before each token                      |
+    | states         | (B, T, D) | what a critic without a trunk reads, else None                     |
+    | advantages     | (B, T)    | whitened over the whole batch                                      |
+    | returns        | (B, T)    | the critic's target                                                |
+    | scores         | (B,)      | raw scores of the reward, before normalisation                     |
+    | rewards        | (B,)      | what PPO maximises: the reward minus kl_coef * KL                  |
+    | kl_k1, kl_k3   | (B,)      | two estimates of the KL from the reference, in nats per response   |
+    | kl_coef        | float     | the KL coefficient of this batch                                   |
+    | entropy        | ()        | the mean over tokens, in nats                                      |
     """
 
     batch: Responses
     log_probs: Tensor
     values: Tensor
+    states: Tensor | None
     advantages: Tensor
     returns: Tensor
     scores: Tensor
@@ -154,28 +113,29 @@ def assess(actors: Actors, batch: Responses, settings: PPOSettings, kl_coef: flo
     Raises:
         StageError: a score, a log-probability or a value is not finite.
     """
-    # 1. Score the tokens in micro-batches with the policy, the critic, the reference and the reward.
+    # 1. Score the tokens in micro-batches with the policy, the reference, the reward and the critic.
     device, mask = batch.sequences.device, batch.response_mask
-    parts: dict[str, list[Tensor]] = {name: [] for name in ("log_probs", "reference", "values", "entropy")}
+    parts: dict[str, list[Tensor]] = defaultdict(list)
     for rows in torch.arange(len(mask), device=device).split(settings.micro_batch_size):
         part = batch.take(rows)
         with precision(settings.dtype, device):
             own = score_tokens(actors.policy, part, settings.temperature, with_entropy=True)
-            values = actors.values(part, own.states)
             reference = score_tokens(actors.reference, part, settings.temperature)
+            score, read = actors.score_and_states(part)
+            values = actors.values(part, read)
         parts["log_probs"].append(own.log_probs)
         parts["entropy"].append(own.entropy)
-        parts["values"].append(values)
         parts["reference"].append(reference.log_probs)
-    own_log_probs, reference_log_probs, values, entropy = (
-        _padded(parts[name], batch.length) for name in ("log_probs", "reference", "values", "entropy")
-    )
-    scores = score(actors, batch, settings)
+        parts["scores"].append(score)
+        parts["values"].append(values)
+        if read is not None:
+            parts["states"].append(read)
+    scores = _finite("the reward model's score", torch.cat(parts.pop("scores")))
+    whole = {name: _padded(each, batch.length) for name, each in parts.items()}
+    own_log_probs, values = _finite("a log-probability", whole["log_probs"]), _finite("a value", whole["values"])
 
     # 2. The reward of each token: -kl_coef * KL at every token, and the response's reward at its last real token.
-    _finite("a log-probability", own_log_probs)
-    _finite("a value", values)
-    k1 = equations.kl_k1(own_log_probs, reference_log_probs)
+    k1 = equations.kl_k1(own_log_probs, whole["reference"])
     rewards = equations.token_rewards(actors.reward.shaped(scores, batch.finished), k1, mask, kl_coef)
 
     # 3. Advantages by GAE, whitened over the whole batch.
@@ -185,14 +145,15 @@ def assess(actors: Actors, batch: Responses, settings: PPOSettings, kl_coef: flo
         batch=batch,
         log_probs=own_log_probs,
         values=values,
+        states=whole.get("states"),
         advantages=equations.whiten(advantages, mask),
         returns=returns,
         scores=scores,
         rewards=rewards.sum(dim=1),
         kl_k1=torch.where(real, k1, 0.0).sum(dim=1),
-        kl_k3=torch.where(real, equations.kl_k3(own_log_probs, reference_log_probs), 0.0).sum(dim=1),
+        kl_k3=torch.where(real, equations.kl_k3(own_log_probs, whole["reference"]), 0.0).sum(dim=1),
         kl_coef=kl_coef,
-        entropy=equations.masked_mean(entropy, mask),
+        entropy=equations.masked_mean(whole["entropy"], mask),
     )
 
 
@@ -267,16 +228,14 @@ def _gradients(
             mask,
             settings.clip_range,
         )
-        loss = policy.loss / tokens
-        if actors.critic.trunk is not None:  # two graphs: the policy's memory is freed before the critic's is needed
-            accelerator.backward(loss)
-            loss = loss.detach()
+        accelerator.backward(policy.loss / tokens)  # the memory of the policy's graph is freed before the critic's is needed
+        read = None if experience.states is None else experience.states[rows, :length]
         with precision(settings.dtype, device):
-            values = actors.values(part, own.states)
+            values = actors.values(part, read)
         value = equations.value_loss(
             values, experience.values[rows, :length], experience.returns[rows, :length], mask, settings.clip_range_value
         )
-        accelerator.backward(loss + settings.vf_coef * value / tokens)
+        accelerator.backward(settings.vf_coef * value / tokens)
         sums += torch.stack([policy.loss, value, policy.approx_kl, policy.clipped]).detach() / tokens
         ratio_error = max(ratio_error, float(policy.ratio_error))
     return sums, ratio_error
@@ -289,5 +248,5 @@ def _finite(name: str, tensor: Tensor) -> Tensor:
 
 
 def _padded(parts: list[Tensor], length: int) -> Tensor:
-    """Concatenate parts of different lengths, with zeros on the right: [(b, t)] -> (B, length)."""
-    return torch.cat([torch.nn.functional.pad(part, (0, length - part.shape[1])) for part in parts])
+    """Concatenate parts of different lengths, with zeros on the right: [(b, t, ...)] -> (B, length, ...)."""
+    return torch.cat([pad(part, (0, 0) * (part.dim() - 2) + (0, length - part.shape[1])) for part in parts])

@@ -23,7 +23,7 @@ from transformers import (
 
 from ..engine.errors import StageError
 from ..models.cache import cache_of
-from ..models.forward import before_responses, logits_and_states, step
+from ..models.forward import before_responses, logits, step
 from ..models.packing import positions
 
 
@@ -65,8 +65,8 @@ class Responses(NamedTuple):
         return [row[:length] for row, length in zip(self.responses.tolist(), lengths, strict=True)]
 
     def spread(self, x: Tensor) -> Tensor:
-        """Return numbers of the M real response tokens in their places, with 0 on padding: (M,) -> (B, T)."""
-        return x.new_zeros(self.response_mask.shape).masked_scatter(self.response_mask.bool(), x)
+        """Return what belongs to the M real response tokens in its place, with 0 on padding: (M, ...) -> (B, T, ...)."""
+        return x.new_zeros(*self.response_mask.shape, *x.shape[1:]).index_put((self.response_mask.bool(),), x)
 
     def take(self, rows: Tensor) -> "Responses":
         """Return some rows of the batch, without the columns that hold only padding. `rows` is an index of rows."""
@@ -196,10 +196,9 @@ def _draw(probabilities: Tensor, noise: Tensor) -> Tensor:
     return torch.searchsorted(cumulative, noise[:, None] * cumulative[:, -1:], right=True).squeeze(1)
 
 
-def _outputs(model: PreTrainedModel, batch: Responses) -> tuple[Tensor, Tensor]:
-    """Return logits (M, V) and the trunk's last hidden states (M, D) before each of the M response tokens, row by row."""
-    kept = before_responses(batch.attention_mask, batch.length)
-    return logits_and_states(model, batch.sequences, batch.attention_mask, kept)
+def _logits(model: PreTrainedModel, batch: Responses) -> Tensor:
+    """Return the logits before each of the M response tokens, row by row, (M, V)."""
+    return logits(model, batch.sequences, batch.attention_mask, before_responses(batch.attention_mask, batch.length))
 
 
 class _ChosenLogProbs(torch.autograd.Function):
@@ -249,20 +248,17 @@ class Scored(NamedTuple):
     Attributes:
         log_probs: log-probability of the token, in nats, with gradient. (B, T)
         entropy: of the distribution at this token, in nats. 0 where it was not asked for. (B, T)
-        states: the trunk's last hidden state before each of the M real tokens, row by row. (M, D)
     """
 
     log_probs: Tensor
     entropy: Tensor
-    states: Tensor
 
 
 def score_tokens(model: PreTrainedModel, batch: Responses, temperature: float, with_entropy: bool = False) -> Scored:
-    """Return log-probability, entropy (both in float32) and hidden state of each response token at a temperature."""
-    logits, states = _outputs(model, batch)
+    """Return log-probability and entropy of each response token at a temperature, in float32."""
     tokens = batch.responses[batch.response_mask.bool()]
-    chosen, entropy = _ChosenLogProbs.apply(logits, tokens, temperature, with_entropy)
-    return Scored(batch.spread(chosen), batch.spread(entropy), states)
+    chosen, entropy = _ChosenLogProbs.apply(_logits(model, batch), tokens, temperature, with_entropy)
+    return Scored(batch.spread(chosen), batch.spread(entropy))
 
 
 @torch.no_grad()
@@ -273,6 +269,6 @@ def exact_kl(model: PreTrainedModel, reference: PreTrainedModel, batch: Response
     estimates the KL between the two models' distributions of responses. The mean log-ratio estimates the same KL with more
     noise.
     """
-    own, other = ((_outputs(each, batch)[0].float() / temperature).log_softmax(dim=-1) for each in (model, reference))
+    own, other = ((_logits(each, batch).float() / temperature).log_softmax(dim=-1) for each in (model, reference))
     kl = (own.exp() * (own - other)).sum(dim=-1)  # (M,)
     return batch.spread(kl).sum(dim=1)

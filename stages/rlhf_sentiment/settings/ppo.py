@@ -9,6 +9,7 @@ from ..engine.params import Settings
 from .counts import Count
 
 Positive = Annotated[float, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0, le=0.1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -40,7 +41,8 @@ class PPOSettings(Products, Prompted, RolloutSettings):
     micro_batch_size: Annotated[int, Field(ge=1, le=65_536)]
     ppo_epochs: Annotated[int, Field(ge=1, le=100)]
     critic: Literal["separate", "shared"]
-    learning_rate: Annotated[float, Field(gt=0, le=0.1)]
+    learning_rate: Rate
+    critic_learning_rate: Rate | None
     max_grad_norm: Positive
     kl_coef: Annotated[float, Field(ge=0, le=100)]
     kl_target: Positive | None
