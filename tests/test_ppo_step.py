@@ -257,15 +257,21 @@ def test_the_value_loss_of_a_shared_critic_moves_its_head_only(tiny_model: Calla
 
 
 def test_the_critics_own_learning_rate_stays_constant(tiny_model: Callable[..., Any]) -> None:
-    for own, expected in ((None, [0.004, 0.003]), (0.01, [0.01, 0.01])):
-        actors = actors_of(tiny_model, "shared")
+    falling = [0.004, 0.003]
+    for critic, own, expected in (
+        ("separate", None, falling),
+        ("separate", 0.01, [0.01, 0.01]),
+        ("shared", None, [0.003, 0.003]),
+        ("shared", 0.01, [0.01, 0.01]),
+    ):
+        actors = actors_of(tiny_model, critic)
         with_settings = settings(steps=4, learning_rate=0.004, critic_learning_rate=own, kl_coef=0.1)
         state = LoopState(actors, make_optimizer(actors, with_settings), last=4, kl_coef=0.1)
         rates = []
         for step in (1, 2):
             take_step(state, PROMPTS, noise(step), with_settings, 1, on_cpu())
             rates.append([group["lr"] for group in state.optimizer.param_groups])
-        assert [rate for rate, _ in rates] == pytest.approx([0.004, 0.003])
+        assert [rate for rate, _ in rates] == pytest.approx(falling)
         assert [rate for _, rate in rates] == pytest.approx(expected)
         critics = {id(weight) for weight in state.optimizer.param_groups[1]["params"]}
         assert critics == {id(weight) for weight in actors.critic.parameters()}

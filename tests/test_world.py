@@ -291,7 +291,6 @@ def test_ppo_takes_the_number_of_steps_in_the_settings(finished_world: World) ->
 def test_ppo_runs_with_a_separate_critic_in_bfloat16(world: World, run_stage: RunStage) -> None:
     before = (world / "models/ppo/critic.safetensors").stat().st_size
     world.set("ppo.critic", "separate")
-    world.set("ppo.critic_learning_rate", None)
     world.set("ppo.dtype", "bfloat16")
     world.set("arithmetic", "fast")
     run_stage(world, "ppo")

@@ -90,8 +90,8 @@ class TunedPolicy:
 def train_ppo(config: RLHFConfig, reward: RewardFunction | RewardModel) -> TunedPolicy:
     """Train a policy with PPO from models/sft, with the settings of `config.ppo`, on your own reward.
 
-    The reward is normalised, and the KL from models/sft is subtracted, as in the pipeline. The critic starts from the trunk of
-    the fine-tuned model, or of the RewardModel.
+    The reward is normalised, and the KL from models/sft is subtracted, as in the pipeline. The critic reads, or
+    starts from, the trunk of the RewardModel; for a function, that of the fine-tuned model.
 
     Args:
         config: the settings.

@@ -15,6 +15,8 @@ from ..rewards import Reward
 from ..sampling.rollout import Responses
 from ..settings.ppo import PPOSettings
 
+_SHARED_RATE = 3e-3  # of a shared critic: a small network needs a larger rate than a trunk
+
 
 @dataclass
 class Actors:
@@ -97,10 +99,13 @@ def critic_of(settings: PPOSettings, policy: PreTrainedModel, reward: Reward) ->
 
 
 def make_optimizer(actors: Actors, settings: PPOSettings) -> torch.optim.Optimizer:
-    """Return AdamW with the epsilon of Ziegler et al. 2019 (1909.08593) and without weight decay."""
-    own = settings.critic_learning_rate
+    """Return AdamW with the epsilon of Ziegler et al. 2019 (1909.08593) and without weight decay.
+
+    A group of weights has `falls`: whether its learning rate is that of the policy, which falls during the run.
+    """
+    rate = settings.critic_learning_rate or (_SHARED_RATE if actors.critic.trunk is None else None)
     groups = [
         {"params": list(actors.policy.parameters()), "lr": settings.learning_rate, "falls": True},
-        {"params": list(actors.critic.parameters()), "lr": own or settings.learning_rate, "falls": own is None},
+        {"params": list(actors.critic.parameters()), "lr": rate or settings.learning_rate, "falls": rate is None},
     ]
     return torch.optim.AdamW(groups, eps=1e-5, weight_decay=0.0, fused=True)
