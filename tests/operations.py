@@ -308,6 +308,7 @@ def _model(name: str, model: Any) -> Results:
     """Start, train, sample from and score with a causal language model."""
     import torch
 
+    from rlhf_sentiment.models.forward import before_responses, states
     from rlhf_sentiment.models.loading import made_fast
     from rlhf_sentiment.sampling.rollout import batch_of, respond, score_tokens, uniforms
 
@@ -330,9 +331,12 @@ def _model(name: str, model: Any) -> Results:
     prompts, responses = ([row[: 3 + k] for k, row in enumerate(rows)], [row[20 : 25 + k] for k, row in enumerate(rows)])
     noise = torch.stack([uniforms(9, k) for k in range(len(rows))])
     yield f"{name}, sampled responses", list(respond(model, prompts, noise, eos=0, pad=1, temperature=0.7, top_p=0.9))
-    scored = score_tokens(model, batch_of(prompts, responses, 1, "cpu"), 0.7, with_entropy=True)
+    batch = batch_of(prompts, responses, 1, "cpu")
+    scored = score_tokens(model, batch, 0.7, with_entropy=True)
     scored.log_probs.sum().backward()
-    yield f"{name}, scores of tokens", [*scored, *(weight.grad for weight in model.parameters())]
+    before = before_responses(batch.attention_mask, batch.length)
+    hidden = states(model.base_model, batch.sequences, batch.attention_mask, before)
+    yield f"{name}, scores of tokens", [*scored, hidden, *(weight.grad for weight in model.parameters())]
 
 
 def arrays() -> Results:
