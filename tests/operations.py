@@ -260,6 +260,20 @@ def optimizers() -> Results:
         yield f"AdamW with weight decay {decay}", [*weights, *norms]
 
 
+def critic() -> Results:
+    """Fit a critic without a trunk, and compute its values and their gradients."""
+    import torch
+
+    from rlhf_sentiment.models.value_head import Critic
+
+    for width in (16, 128):
+        of, hidden = Critic(width), uniform(900, width)
+        of.fit(hidden, hidden.mean(1).sin(), (1, 2))
+        values = with_gradients(of.value, hidden)
+        yield f"critic of width {width}", [*of.parameters(), *(weight.grad for weight in of.parameters()), *values]
+        assert torch.stack([weight.abs().max() for weight in of.parameters()]).all()
+
+
 def step() -> Results:
     """Train a small transformer for two steps. It needs no library but torch, and therefore starts fast under qemu."""
     import torch
@@ -463,6 +477,7 @@ GROUPS: dict[str, Callable[[], Results]] = {
     "indices": indices,
     "draws": draws,
     "optimizers": optimizers,
+    "critic": critic,
     "step": step,
     "gpt2": gpt2,
     "llama": llama,

@@ -116,9 +116,10 @@ def test_every_pin_is_taken_away_once() -> None:
 @emulated
 @pytest.mark.slow
 def test_a_training_step_has_the_recorded_hash_on_another_processor(tmp_path: Path) -> None:
-    first, *found = operations(tmp_path, "step", "optimizers", variables=emulating("Haswell", tmp_path / "bin"))
+    groups = "step", "optimizers", "critic"
+    first, *found = operations(tmp_path, *groups, variables=emulating("Haswell", tmp_path / "bin"))
     assert first == PROCESSORS["Haswell"] != describe()
-    assert different(found, recorded("step", "optimizers")) == []
+    assert different(found, recorded(*groups)) == []
 
 
 @emulated
@@ -144,7 +145,7 @@ def test_the_pipeline_writes_the_same_bytes_on_other_processors(finished_world: 
 
 
 @emulated
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_killed_run_goes_on_on_another_processor_to_the_same_bytes(world: World, tmp_path: Path) -> None:
     whole = outs(world, *FOLDERS)
     process = start(world, "exec python stages/ppo.py", tmp_path / "log")

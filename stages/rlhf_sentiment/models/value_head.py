@@ -96,7 +96,7 @@ class Critic(nn.Module):
             seed: decides the parts.
         """
         random = np.random.default_rng(seed)
-        optimizer = torch.optim.AdamW(self.parameters(), lr=_FIT_RATE, weight_decay=0.0)
+        optimizer = torch.optim.AdamW(self.parameters(), lr=_FIT_RATE, weight_decay=0.0, fused=True)
         for _ in range(_FIT_STEPS):
             part = torch.from_numpy(random.integers(len(returns), size=_FIT_BATCH)).to(returns.device)
             functional.mse_loss(self.value(states[part]), returns[part]).backward()
