@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, pipeline
 
-from rlhf_sentiment.engine.errors import StageError
+from rlhf_sentiment.engine.errors import StageError, one_line_errors
 from rlhf_sentiment.engine.inputs import require
 from rlhf_sentiment.engine.outputs import writing
 from rlhf_sentiment.engine.records import read_rows, rounded, write_metrics, write_rows, write_table
@@ -72,6 +72,25 @@ def test_a_device_name_gives_its_device(
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     assert resolve_device(name) == torch.device(expected)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_of_memory"),
+    [
+        (MemoryError(), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), True),
+        (RuntimeError("std::bad_alloc"), True),
+        (RuntimeError("could not create a primitive descriptor"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+    ],
+)
+def test_too_little_memory_is_one_line_and_a_bug_is_a_traceback(
+    error: Exception, is_of_memory: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit if is_of_memory else RuntimeError), one_line_errors("ppo", "ppo.batch_size"):
+        raise error
+    said = "ppo: memory is not enough; lower ppo.batch_size\n"
+    assert capsys.readouterr().err.endswith(said) == is_of_memory
 
 
 @pytest.mark.parametrize("name", ["cuda", "mps", "cuda:2"])

@@ -104,8 +104,8 @@ def first_line(error: Exception) -> str:
 def _is_of_memory(error: Exception) -> bool:
     """Return whether memory was short.
 
-    numpy and Python raise MemoryError. torch raises OutOfMemoryError on a GPU, and a RuntimeError on a CPU. The error of
-    oneDNN's products does not name memory.
+    numpy and Python raise MemoryError. torch raises OutOfMemoryError on a GPU, and a RuntimeError on a CPU. The errors of
+    C++ and of oneDNN's products do not name memory.
     """
-    said = any(words in str(error) for words in ("allocate memory", "could not create a primitive"))
+    said = any(words in str(error) for words in ("allocate memory", "bad_alloc", "could not create a primitive"))
     return said or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
