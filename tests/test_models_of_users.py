@@ -462,21 +462,43 @@ def test_a_classifier_with_nan_weights_is_refused(tmp_path: Path) -> None:
     assert_names(error.value, str(tmp_path), "score.weight", "NaN")
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize(("kind", "critic"), [("granite", "separate"), ("opt", "shared")])
-def test_a_model_without_a_class_for_scores_runs_every_stage(tmp_path: Path, kind: str, critic: str) -> None:
-    """Granite has no class for sequence classification. The trunk of OPT-350m narrows the states that a shared critic reads."""
+# Architectures that run through every stage, with what is unusual in each.
+EVERY_STAGE: dict[str, dict[str, Any]] = {
+    "gpt2": {"n_positions": 400},
+    "llama": {"vocab_size": 128_256, "num_key_value_heads": 1},  # the vocabulary of Llama 3, and heads that share keys
+    "qwen3": {"head_dim": 8, "tie_word_embeddings": True},
+    "gemma3_text": {"head_dim": 8, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]},
+    "gpt_neox": {"vocab_size": 320},  # wider than the tokenizer, as Pythia's
+    "opt": OPT350,  # positions start at 2, and the trunk narrows the states that a shared critic reads
+    "mistral": {"head_dim": 8, "sliding_window": 8},
+    "phi": {},  # the projection to the vocabulary has a bias
+    "bloom": {},  # ALiBi
+    "granite": {},  # no class for sequence classification
+}
+USUAL = ("gemma3_text", "gpt_neox", "qwen3")  # those that `make test` runs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "kind", [kind if kind in USUAL else pytest.param(kind, marks=pytest.mark.thorough) for kind in EVERY_STAGE]
+)
+def test_an_architecture_runs_through_every_stage(tmp_path: Path, kind: str) -> None:
     tree = tiny_params()
     tree["base"].update(model="models/pretrained/mine", revision=None)
     tree["sft"]["max_length"] = tree["reward"]["max_length"] = 300
-    tree["ppo"]["critic"] = critic
+    tree["ppo"]["critic"] = "separate" if kind in ("granite", "gpt_neox") else "shared"
     world: World = checkout(tmp_path / "repository", tree)
     tokenizer = train_tokenizer(["a warm film was seen, and the plot felt dull"] * 5, 300)
-    shape = {"vocab_size": len(tokenizer), "max_position_embeddings": 400}
-    make(kind, **(OPT350 if kind == "opt" else {}) | shape).save_pretrained(world / "models/pretrained/mine")
-    tokenizer.save_pretrained(world / "models/pretrained/mine")
+    room = {} if kind in ("gpt2", "bloom") else {"max_position_embeddings": 400}
+    model = make(kind, **{"vocab_size": len(tokenizer)} | room | EVERY_STAGE[kind])
+    mine = world / "models/pretrained/mine"
+    model.save_pretrained(mine, max_shard_size="20KB" if kind in ("gpt_neox", "qwen3") else "5GB")
+    assert (mine / "model.safetensors.index.json").is_file() == (kind in ("gpt_neox", "qwen3"))
+    tokenizer.save_pretrained(mine)
     world.run("dvc", "repro")
     result = json.loads((world / "metrics/evaluation.json").read_text())
     assert CONTESTANTS.keys() <= result.keys()
     assert json.loads((world / "reports/ppo.json").read_text())["first_ratio_error"] < 1e-4
     assert type(load_reward_model(world / "models/reward")).__name__.endswith("ForSequenceClassification")
+    weights = [load_policy(world / f"models/{name}").state_dict() for name in ("sft", "ppo")]
+    assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
