@@ -11,7 +11,7 @@ READS = ["data/prepared/corpus.jsonl", "data/hashes/base.json"]
 WRITES = ["models/base"]
 
 if __name__ == "__main__":
-    begun = begin("base", __doc__, READS, WRITES)
+    begun = begin("base", __doc__, READS, WRITES, has_ranks=True)
 
 import shutil
 from pathlib import Path
@@ -34,6 +34,7 @@ from rlhf_sentiment.engine.arithmetic import Computing
 from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.engine.inputs import require
 from rlhf_sentiment.engine.messages import shown
+from rlhf_sentiment.engine.ranks import is_main
 from rlhf_sentiment.engine.records import read_rows
 from rlhf_sentiment.engine.stage import stage
 from rlhf_sentiment.models.devices import quiet, set_up
@@ -69,6 +70,8 @@ def main(params: Params) -> str:
         name, revision = params.base.model, params.base.revision
         model, tokenizer = load_policy(name, revision=revision), load_tokenizer(name, revision)
         result = f"{params.base.model} unchanged"
+    if not is_main():
+        return ""
     give_pad_token(model, tokenizer)
     save(model, tokenizer, "models/base")
     if params.base.model != "scratch":

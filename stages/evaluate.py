@@ -51,7 +51,7 @@ WRITES = [
 ]
 
 if __name__ == "__main__":
-    begun = begin("evaluate", __doc__, READS, WRITES)
+    begun = begin("evaluate", __doc__, READS, WRITES, has_ranks=True)
 
 from typing import Any, NamedTuple
 
@@ -59,6 +59,7 @@ import pandas as pd
 import torch
 
 from rlhf_sentiment.engine.arithmetic import Computing
+from rlhf_sentiment.engine.ranks import is_main
 from rlhf_sentiment.engine.records import Row, read_json, read_table, write_metrics, write_table
 from rlhf_sentiment.engine.stage import stage
 from rlhf_sentiment.engine.tracking import log_table
@@ -115,7 +116,10 @@ def main(params: Params) -> str:
     device = set_up(params, "evaluate")
     inputs = read_inputs(params.evaluate)
     judged = judge(params.evaluate, inputs.exam, inputs.samples, device)
-    result, warnings = measure(params, inputs, judged, device)
+    models = costs_of_models(params, inputs, judged, device)
+    if not is_main():
+        return ""
+    result, warnings = measure(params, inputs, judged, models)
     write_figures(result)
     write_answers("reports/answers.csv.gz", table_of_answers(inputs.samples, judged.answers))
     log_table("evaluation", [{"model": name, **result[name]} for name in CONTESTANTS])
@@ -128,13 +132,16 @@ def main(params: Params) -> str:
     return headline(result) + ("" if split == "test" else f" on {split} prompts")
 
 
-def measure(params: Params, inputs: Inputs, judged: Judged, device: torch.device) -> tuple[Row, list[str]]:
+def costs_of_models(params: Params, inputs: Inputs, judged: Judged, device: torch.device) -> dict[str, Row]:
+    """Return the figures of each contestant."""
+    tokens, synthetic = params.evaluate.distinct_tokens, inputs.source == "synthetic"
+    return figures_of_contestants(inputs.samples, judged.answers, params.ppo.temperature, tokens, synthetic, device)
+
+
+def measure(params: Params, inputs: Inputs, judged: Judged, models: dict[str, Row]) -> tuple[Row, list[str]]:
     """Return the tree of reports/evaluation.json, and a line for each warning."""
-    samples, settings, synthetic = inputs.samples, params.evaluate, inputs.source == "synthetic"
+    samples, settings = inputs.samples, params.evaluate
     few = too_few_tokens(samples, settings.distinct_tokens)
-    models = figures_of_contestants(
-        samples, judged.answers, params.ppo.temperature, settings.distinct_tokens, synthetic, device
-    )
     warnings = few + guard(models, settings.guards)
     result: Row = {"prompts": len(samples.prompts)} | models | comparisons(judged.positive, **params.certainty)
     result["reward_hacking_gap"] = hacking_gap(judged.answers)

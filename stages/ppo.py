@@ -13,12 +13,13 @@ READS = ["models/sft", "models/reward", "data/prepared/prompts.jsonl"]
 WRITES = ["models/ppo", "reports/ppo.json", "metrics/ppo.json", "plots/ppo.csv", "plots/ppo_validation.csv"]
 
 if __name__ == "__main__":
-    begun = begin("ppo", __doc__, READS, WRITES)
+    begun = begin("ppo", __doc__, READS, WRITES, has_ranks=True)
 
 from rlhf_sentiment.engine import tracking
 from rlhf_sentiment.engine.arithmetic import Computing
 from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.engine.messages import mend_of
+from rlhf_sentiment.engine.ranks import is_main, size
 from rlhf_sentiment.engine.records import read_rows, write_metrics, write_table
 from rlhf_sentiment.engine.stage import stage
 from rlhf_sentiment.models.devices import quiet, set_up
@@ -45,8 +46,8 @@ def main(params: Params) -> str:
     quiet()
     settings, device = params.ppo, set_up(params, "ppo")
     accelerator = make_accelerator(device)
-    if accelerator.num_processes > 1:
-        raise StageError(f"started as {accelerator.num_processes} processes, but PPO needs one; use `python stages/ppo.py`")
+    if (rows := settings.batch_size // settings.minibatches) < size():
+        raise StageError(f"a minibatch has {rows} rows for {size()} processes; raise ppo.batch_size, or lower launcher")
 
     kept = Checkpoints("ppo", params, READS, params.checkpoint_every.ppo)
 
@@ -57,13 +58,15 @@ def main(params: Params) -> str:
     actors = actors_of(settings, reward, tokenizer, device)
     settings = settled(settings, params.arithmetic, actors.policy, kept)
 
-    rows = read_rows("data/prepared/prompts.jsonl", {"prompt": str, "split": str})
-    train, too_long = prompts_of(rows, "train", tokenizer, settings, actors)
-    validation, more = prompts_of(rows, "validation", tokenizer, settings, actors)
+    table = read_rows("data/prepared/prompts.jsonl", {"prompt": str, "split": str})
+    train, too_long = prompts_of(table, "train", tokenizer, settings, actors)
+    validation, more = prompts_of(table, "validation", tokenizer, settings, actors)
 
     validation = validation[: number_of(settings.validation_prompts, len(validation))]
     tracking.begin()
     run = train_policy(actors, train, validation, settings, params.seed, accelerator, kept)
+    if not is_main():
+        return ""
 
     # The critic has its own file in the folder, so that the policy loads with plain `from_pretrained`.
     save(actors.policy, tokenizer, "models/ppo", actors.critic)

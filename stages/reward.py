@@ -11,9 +11,10 @@ READS = ["models/sft", "data/prepared/preferences.jsonl"]
 WRITES = ["models/reward", "reports/reward.json", "metrics/reward.json", "plots/reward.csv"]
 
 if __name__ == "__main__":
-    begun = begin("reward", __doc__, READS, WRITES)
+    begun = begin("reward", __doc__, READS, WRITES, has_ranks=True)
 
 from rlhf_sentiment.engine.arithmetic import Computing
+from rlhf_sentiment.engine.ranks import is_main
 from rlhf_sentiment.engine.records import read_rows, write_metrics, write_table
 from rlhf_sentiment.engine.stage import stage
 from rlhf_sentiment.models.devices import quiet, set_up
@@ -42,6 +43,8 @@ def main(params: Params) -> str:
     pairs = read_rows(READS[1], dict.fromkeys(("prompt", "chosen", "rejected", "split"), str))
     settings = settled(params.reward, params.arithmetic, model, kept)
     curve, figures = train_reward(model, tokenizer, pairs, settings, params.seed, kept, READS[1])
+    if not is_main():
+        return ""
     save(model, tokenizer, "models/reward")
     write_table("plots/reward.csv", [row | {"dtype": settings.dtype} for row in curve])
     write_metrics("reports/reward.json", figures)

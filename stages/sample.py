@@ -14,11 +14,12 @@ READS = {name: [one.folder, "data/prepared/prompts.jsonl", "data/hashes/sample.j
 WRITES = {name: [one.answers, *([one.rollouts] if one.rollouts else []), one.counts] for name, one in CONTESTANTS.items()}
 
 if __name__ == "__main__":
-    begun = begin("sample", __doc__, READS, WRITES)
+    begun = begin("sample", __doc__, READS, WRITES, has_ranks=True)
 
 from rlhf_sentiment.data.prompts import read_prompts
 from rlhf_sentiment.engine.arithmetic import Computing
 from rlhf_sentiment.engine.errors import StageError
+from rlhf_sentiment.engine.ranks import is_main
 from rlhf_sentiment.engine.records import read_rows, write_metrics, write_rows
 from rlhf_sentiment.engine.stage import stage
 from rlhf_sentiment.models.devices import quiet, set_up
@@ -44,7 +45,8 @@ class Params(Computing):
 def main(params: Params, name: str) -> str:
     """Let one contestant answer the prompts."""
     quiet()
-    forget_recorded()  # PPO's checkpoints, once DVC has recorded its outs
+    if is_main():
+        forget_recorded()  # PPO's checkpoints, once DVC has recorded its outs
     contestant, device, asked = CONTESTANTS[name], set_up(params, "sample"), params.evaluate
     model, tokenizer = load_policy(contestant.folder, device), load_tokenizer(contestant.folder)
 
@@ -67,8 +69,11 @@ def main(params: Params, name: str) -> str:
     for file, how in ((contestant.answers, usual), (contestant.rollouts, rollout)):
         if file is not None:
             answers = answer(model, tokenizer, prompts, params.seed, **how, title=f"sample@{name}")
-            write_rows(file, (one._asdict() for one in answers))
+            if is_main():
+                write_rows(file, (one._asdict() for one in answers))
             finished.append(sum(one.finished for one in answers) / len(answers))
+    if not is_main():
+        return ""
     write_metrics(contestant.counts, {"prompts": len(prompts), "prompts_too_long": len(given) - len(fitting)})
     each = f"{len(prompts)} prompts" + (f" x {asked.samples_per_prompt}" if asked.samples_per_prompt > 1 else "")
     rollouts = f" and {finished[1]:.0%} of the rollouts" if finished[1:] else ""

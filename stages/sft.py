@@ -10,7 +10,7 @@ READS = ["models/base", "data/prepared/sft.jsonl"]
 WRITES = ["models/sft", "reports/sft.json", "metrics/sft.json", "plots/sft.csv"]
 
 if __name__ == "__main__":
-    begun = begin("sft", __doc__, READS, WRITES)
+    begun = begin("sft", __doc__, READS, WRITES, has_ranks=True)
 
 from typing import Any
 
@@ -20,6 +20,7 @@ from trl import SFTConfig, SFTTrainer
 
 from rlhf_sentiment.engine.arithmetic import Computing
 from rlhf_sentiment.engine.errors import StageError
+from rlhf_sentiment.engine.ranks import is_main
 from rlhf_sentiment.engine.records import read_rows, write_metrics, write_table
 from rlhf_sentiment.engine.stage import stage
 from rlhf_sentiment.models.devices import quiet, set_up
@@ -30,6 +31,7 @@ from rlhf_sentiment.settings.checkpoint_every import CheckpointEvery
 from rlhf_sentiment.settings.sft import SFTSettings
 from rlhf_sentiment.training.checkpoints import Checkpoints
 from rlhf_sentiment.training.dtype import settled
+from rlhf_sentiment.training.shares import mean_of, through, weight_of
 from rlhf_sentiment.training.trainer import arguments, train
 
 
@@ -79,6 +81,8 @@ def main(params: Params) -> str:
         )
         curve = train(trainer, kept, {"loss": "loss", "mean_token_accuracy": "token_accuracy"})
 
+    if not is_main():
+        return ""
     save(model, tokenizer, "models/sft")
     write_table("plots/sft.csv", [row | {"dtype": settings.dtype} for row in curve])
     last = curve[-1]
@@ -98,10 +102,11 @@ class PackedSFTTrainer(SFTTrainer):
         """Return the mean loss of the response tokens, and note the accuracy."""
         following = functional.pad(inputs["labels"], (0, 1), value=-100)[:, 1:]  # the token after each position
         kept = following != -100
-        found = logits(model, inputs["input_ids"], inputs["attention_mask"], kept)
+        found = through(model, logits, inputs["input_ids"], inputs["attention_mask"], kept)
+        weight = weight_of(len(found))
         right = (found.argmax(dim=-1) == following[kept]).float().mean()
-        self._metrics["train"]["mean_token_accuracy"].append(right.item())
-        return functional.cross_entropy(found.float(), following[kept])
+        self._metrics["train"]["mean_token_accuracy"].append(mean_of(right.item() * weight))
+        return functional.cross_entropy(found.float(), following[kept]) * weight
 
 
 if __name__ == "__main__":

@@ -121,7 +121,7 @@ def test_settings_that_cannot_be_read_are_left_to_the_stage(tmp_path: Path, text
 
 
 def settings(**changes: Any) -> dict[str, Any]:
-    return {"arithmetic": "portable", "threads": 2, "seed": 1, "device": "auto"} | changes
+    return {"arithmetic": "portable", "threads": 2, "launcher": None, "seed": 1, "device": "auto"} | changes
 
 
 @pytest.mark.parametrize(

@@ -4,19 +4,22 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.modeling_outputs import SequenceClassifierOutput
 from trl import RewardConfig, RewardTrainer
 
 from .engine.errors import StageError
 from .engine.messages import warn
+from .engine.ranks import working
 from .engine.records import Row
 from .models.devices import precision
 from .models.forward import reward_scores
 from .models.loading import refuse_longer
+from .models.sharing import own_rows, whole
 from .models.tokens import encode_example
 from .settings.reward import RewardSettings
 from .training.checkpoints import Checkpoints
+from .training.shares import mean_of, through, weight_of
 from .training.trainer import arguments, train
 
 Encoded = dict[str, list[list[int]]]
@@ -71,15 +74,17 @@ def train_reward(
 class PackedRewardTrainer(RewardTrainer):
     """trl's trainer, with scores for which no padding is computed."""
 
-    def compute_loss(self, model: PreTrainedModel, inputs: Any, *others: Any, **options: Any) -> Any:
-        """Return the mean loss of the pairs, and note trl's figures."""
-        dtype = "bfloat16" if self.args.bf16 else "float32"
-
-        def scored(input_ids: torch.Tensor, attention_mask: torch.Tensor, use_cache: bool) -> SequenceClassifierOutput:
-            with precision(dtype, input_ids.device):
-                return SequenceClassifierOutput(logits=reward_scores(model, input_ids, attention_mask)[:, None])
-
-        return super().compute_loss(scored, inputs, *others, **options)
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """Return the mean loss of the pairs, -log sigmoid(chosen - rejected), and note accuracy and margin."""
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]  # the chosen sides, then the rejected ones
+        with precision("bfloat16" if self.args.bf16 else "float32", ids.device):
+            chosen, rejected = through(model, reward_scores, ids, mask).chunk(2)
+        weight = weight_of(len(chosen))
+        for name, figure in (("accuracy", (chosen > rejected).float()), ("margin", chosen - rejected)):
+            self._metrics["train"][name].append(mean_of(figure.mean().item() * weight))
+        return -functional.logsigmoid(chosen - rejected).mean() * weight
 
 
 def measure(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, held_out: Encoded) -> Row:
@@ -165,7 +170,10 @@ def score(model: PreTrainedModel, sequences: list[list[int]], tokenizer: PreTrai
     """Return the model's score of each sequence of token ids: [N] -> (N,)."""
     model.eval()
     scores = []
-    for start in range(0, len(sequences), 64):
-        batch = tokenizer.pad({"input_ids": sequences[start : start + 64]}, return_tensors="pt").to(model.device)
+    own = own_rows(len(sequences)).tolist()
+    for start in range(0, len(own), 64):
+        part = [sequences[row] for row in own[start : start + 64]]
+        batch = tokenizer.pad({"input_ids": part}, return_tensors="pt").to(model.device)
         scores.append(reward_scores(model, batch["input_ids"], batch["attention_mask"]).cpu())
-    return torch.cat(scores)
+        working()
+    return whole(torch.cat(scores) if scores else torch.empty(0), len(sequences))

@@ -77,7 +77,32 @@ class Products(Settings):
     dtype: Literal["auto", "float32", "bfloat16"]
 
 
-class Computing(Arithmetic):
+def _ranks_or_file(value: object) -> object:
+    if value is None or (type(value) is int and 2 <= value <= _MOST_THREADS):
+        return value
+    if isinstance(value, str) and value.endswith((".yaml", ".yml", ".json")):
+        return value
+    raise ValueError(
+        f"should be empty, a number of processes from 2, or a configuration file of accelerate (got {shown(value)})"
+    )
+
+
+class Launching(Arithmetic):
+    """The settings that decide in how many processes a stage runs."""
+
+    launcher: Annotated[int | str | None, BeforeValidator(_ranks_or_file)]
+
+    @model_validator(mode="after")
+    def _portable_is_one_process(self) -> Self:
+        if self.arithmetic == "portable" and self.launcher is not None:
+            raise ValueError(
+                f"launcher: {self.launcher} needs `arithmetic: fast`, because several processes add in another order; or leave "
+                "it empty"
+            )
+        return self
+
+
+class Computing(Launching):
     """The settings of a stage that computes with torch."""
 
     seed: Seed
@@ -85,6 +110,8 @@ class Computing(Arithmetic):
 
     @model_validator(mode="after")
     def _portable_is_float32_on_the_cpu(self) -> Self:
+        if self.launcher is not None and self.device.startswith("cuda:"):
+            raise ValueError(f"device: {self.device} is one GPU, and launcher asks for several processes; set `device: cuda`")
         if self.arithmetic == "fast":
             return self
         if self.device not in ("auto", "cpu"):

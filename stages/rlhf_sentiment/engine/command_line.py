@@ -12,8 +12,10 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from .errors import ConfigError
+from .errors import ConfigError, StageError, one_line_errors
+from .launch import run
 from .messages import Parser, shown, tell
+from .ranks import size
 
 Paths = Sequence[str] | Mapping[str, Sequence[str]]
 
@@ -40,8 +42,12 @@ class Begun(NamedTuple):
     preview: int | None
 
 
-def begin(name: str, doc: str | None, reads: Paths = (), writes: Paths = (), has_preview: bool = False) -> Begun:
+def begin(
+    name: str, doc: str | None, reads: Paths = (), writes: Paths = (), has_preview: bool = False, has_ranks: bool = False
+) -> Begun:
     """Parse the command line of a stage, and set the variables of arithmetic that its settings ask for.
+
+    Where `launcher` asks for several processes, this process starts them, waits for their end, and exits.
 
     `--help` exits with status 0, and a wrong command line with status 2.
 
@@ -51,6 +57,7 @@ def begin(name: str, doc: str | None, reads: Paths = (), writes: Paths = (), has
         reads: files and folders that must be there, relative to the current folder.
         writes: files and folders that the stage writes.
         has_preview: whether the stage has `--preview N`.
+        has_ranks: whether the stage can run in several processes.
 
     A stage that dvc.yaml runs once for each of several items (`foreach`) gives `reads` and `writes` by the item's name. The
     first argument on its command line is this name.
@@ -60,7 +67,28 @@ def begin(name: str, doc: str | None, reads: Paths = (), writes: Paths = (), has
     from .arithmetic import pin_for_stage  # it needs pydantic, which `--help` does not
 
     pin_for_stage(given.params, name)
+    if has_ranks:
+        _launch(f"{name}@{item}" if item else name, given.params)
     return Begun(name, item, _of(reads, item), _of(writes, item), given.params, preview)
+
+
+def _launch(stage: str, params: Path) -> None:
+    """Run the stage in several ranks, and exit with its status, where `launcher` asks for them and this is not a rank.
+
+    Settings that cannot be read start no ranks. The stage itself reports them.
+    """
+    from .arithmetic import Launching
+    from .params import load
+
+    try:
+        launcher = load(Launching, params).launcher
+    except ConfigError:
+        return
+    with one_line_errors(stage):
+        if launcher is None and size() > 1:
+            raise StageError(f"started as {size()} processes, but launcher in {params} is empty; set it to {size()}")
+        if launcher is not None and size() == 1:
+            sys.exit(run(stage, launcher))
 
 
 class StageParser(Parser):

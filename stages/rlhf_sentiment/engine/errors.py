@@ -5,6 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from .messages import cut, one_line, tell
+from .ranks import LOST, size
+
+# In the errors of gloo and of NCCL, where another rank has ended.
+_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL", "recvValue failed", "gloo/transport")
 
 
 class ConfigError(ValueError):
@@ -82,6 +86,8 @@ def one_line_errors(name: str, lower: str = "") -> Iterator[None]:
         tell(name, f"{error.filename or 'input/output'}: {error.strerror}")
         sys.exit(1)
     except (MemoryError, RuntimeError) as error:
+        if size() > 1 and any(words in str(error) for words in _LOST):
+            sys.exit(LOST)  # another rank has ended, and the launcher says why
         if not _is_of_memory(error):
             raise
         tell(name, f"memory is not enough; lower {lower or 'the sizes in params.yaml'}")

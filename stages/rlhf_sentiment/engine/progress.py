@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from .inputs import in_copy, repository
 from .messages import one_line, warn
+from .ranks import is_main
 from .records import Row, rounded
 
 # Set for a stage whose output a notebook shows. Such a stage has no terminal, but needs its bars.
@@ -36,7 +37,7 @@ def progress_bar(*args: Any, shown: bool = True, **options: Any) -> Any:
         args, options: arguments of tqdm.
         shown: whether to show progress at all.
     """
-    if not shown:
+    if not shown or not is_main():
         return tqdm(*args, **options, disable=True)
     if in_notebook() or WATCHED in os.environ or sys.stderr.isatty():
         return tqdm(*args, **options)

@@ -24,6 +24,7 @@ from .messages import one_line, warn
 from .outputs import remove_halves
 from .params import load
 from .progress import live_tables
+from .ranks import end_with_parent, is_main, named
 from .stopping import listen, requested_stop
 
 S = TypeVar("S", bound=BaseModel)
@@ -57,7 +58,11 @@ def stage(
     keep_freed_memory()
     listen(name, writes)
     environment.code(STAGES)
-    with one_line_errors(name, lower):
+    end_with_parent()
+    with one_line_errors(named(name), lower):
+        if not is_main():  # rank 0 does all else
+            main(load(schema, begun.params))
+            return
         settings = load(schema, begun.params, whole=name == "check")
         if preview is not None and begun.preview is not None:
             print(one_line(f"{name}: wrote nothing; {preview(settings, begun.preview)}"), flush=True)

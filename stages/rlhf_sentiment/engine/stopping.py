@@ -15,6 +15,7 @@ import psutil
 
 from .dvc_state import is_running, writer_of
 from .errors import Stopped
+from .ranks import is_main
 
 _dvc: int | None = None  # the process id of the dvc that started the stage
 _patient = False
@@ -25,7 +26,7 @@ _when = 0.0
 def listen(stage: str, writes: Sequence[str] = ()) -> None:
     """Turn SIGINT and SIGTERM into `Stopped`, and note which dvc started the stage.
 
-    A signal that was ignored when the process started stays ignored.
+    A signal that was ignored when the process started stays ignored. A rank other than 0 stops when rank 0 does.
 
     Args:
         stage: the name for messages.
@@ -45,7 +46,9 @@ def listen(stage: str, writes: Sequence[str] = ()) -> None:
         print(f"{stage}: {signal.Signals(number).name}: finishes this step; send the signal again to stop now", file=sys.stderr)
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) != signal.SIG_IGN:  # ignored: `trap '' INT`, or `&` in a script
+        if not is_main():
+            signal.signal(number, signal.SIG_IGN)
+        elif signal.getsignal(number) != signal.SIG_IGN:  # ignored: `trap '' INT`, or `&` in a script
             signal.signal(number, stop)
 
 
@@ -71,3 +74,9 @@ def requested_stop() -> Stopped | None:
     if _requested is None and _dvc is not None and not is_running(_dvc, psutil.Process().create_time()):
         return Stopped(signal.SIGTERM, "the dvc that started it has ended")
     return _requested
+
+
+def ask_to_stop(number: int) -> None:
+    """Let this process stop as if the signal `number` had come, because rank 0 stops."""
+    global _requested
+    _requested = _requested or Stopped(number, f"stopped by {signal.Signals(number).name}")

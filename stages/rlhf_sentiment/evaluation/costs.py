@@ -1,6 +1,7 @@
 """Measure the cost of positivity: variety, repetition, similarity to the base model, and KL from the reference."""
 
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.text import spaced
 from ..engine.records import Row
+from ..models.sharing import of_each_rank, summed
 from ..sampling.rollout import exact_kl, score_tokens
 from .samples import batches
 
@@ -88,7 +90,7 @@ def perplexity(base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: 
         log_probs = score_tokens(base, batch, 1.0).log_probs
         nats -= float(log_probs[batch.response_mask.bool()].double().sum())
         tokens += int(batch.response_mask.sum())
-    return float(np.exp(nats / tokens))
+    return float(np.exp(summed(nats) / summed(tokens)))
 
 
 def kl(
@@ -100,4 +102,5 @@ def kl(
 ) -> float:
     """Return KL(model || reference) in nats per response, estimated from rollouts of the model at `temperature`."""
     parts = batches(rollouts, tokenizer, model.device)
-    return float(np.mean(np.concatenate([exact_kl(model, reference, part, temperature).cpu() for _, part in parts])))
+    own = [exact_kl(model, reference, part, temperature).cpu() for _, part in parts]
+    return float(np.mean(np.concatenate([*chain.from_iterable(of_each_rank(own))])))

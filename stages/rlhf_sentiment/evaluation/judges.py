@@ -22,6 +22,7 @@ from ..engine.inputs import require
 from ..engine.messages import listed
 from ..models.forward import reward_scores, room_of
 from ..models.loading import load_classifier
+from ..models.sharing import own_share, summed
 from ..models.tokens import encode, encode_whole, ending
 from ..sampling.rollout import pad_prompts
 from ..settings.evaluate import LOCAL
@@ -66,7 +67,7 @@ def text_scores(reward: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tex
         for numbers in _batches([len(row) for row in rows]):
             ids, mask = (part.to(reward.device) for part in pad_prompts([rows[i] for i in numbers], tokenizer.pad_token_id))
             scores[numbers] = reward_scores(reward, ids, mask).cpu().numpy()
-    return scores
+    return summed(scores)
 
 
 def platt(scores: np.ndarray, labels: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
@@ -114,15 +115,15 @@ def classifier_of(judge: str, device: torch.device) -> Opinion:
             inputs = tokenizer.pad({"input_ids": rows}, return_tensors="pt")
             logits = model(**inputs.to(device)).logits[:, both].float()
             positive[numbers] = logits.softmax(dim=-1)[:, 0].cpu().numpy()
-        return positive
+        return summed(positive)
 
     return opinion
 
 
-def _batches(lengths: Sequence[int], size: int = 64) -> list[list[int]]:
-    """Group the indices of texts by length, so that batches have little padding."""
+def _batches(lengths: Sequence[int], size: int = 64) -> Sequence[list[int]]:
+    """Group the indices of texts by length, so that batches have little padding. Return the groups of this rank."""
     order = sorted(range(len(lengths)), key=lambda i: lengths[i])
-    return [order[start : start + size] for start in range(0, len(order), size)]
+    return own_share([order[start : start + size] for start in range(0, len(order), size)])
 
 
 def agreement(opinions: dict[str, np.ndarray]) -> dict[str, float]:

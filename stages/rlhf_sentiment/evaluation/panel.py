@@ -11,6 +11,7 @@ from ..engine.progress import progress_bar
 from ..engine.records import Row
 from ..models.forward import reward_scores
 from ..models.loading import load_reward_model, load_tokenizer
+from ..models.sharing import summed
 from ..settings.evaluate import EvaluateSettings, short_name
 from .classifier import examine_both
 from .contestants import REFERENCE
@@ -107,7 +108,7 @@ def answer_scores(reward: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, r
     scores = np.zeros(len(rows), dtype=np.float32)
     for places, part in batches(rows, tokenizer, reward.device):
         scores[places] = reward_scores(reward, part.sequences, part.attention_mask).cpu().numpy()
-    return scores
+    return summed(scores)
 
 
 def figures_of_judges(judged: Judged, labels: np.ndarray, confidence: float) -> Row:

@@ -7,7 +7,9 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from ..engine.errors import StageError
+from ..engine.ranks import working
 from ..engine.records import Row, read_rows
+from ..models.sharing import own_share
 from ..models.tokens import encode
 from ..sampling.rollout import Responses, batch_of
 from .contestants import CONTESTANTS
@@ -59,11 +61,13 @@ def batches(
 ) -> Iterator[tuple[list[int], Responses]]:
     """Yield the answers as tensors, `size` at a time, with their places in `rows`.
 
-    Answers of similar lengths share a batch, so that batches have little padding.
+    Answers of similar lengths share a batch, so that batches have little padding. Each of several ranks gets its share of
+    the batches.
     """
     prompts = [encode(tokenizer, row["prompt"]) for row in rows]
     order = sorted(range(len(rows)), key=lambda place: (len(rows[place]["tokens"]), len(prompts[place])))
-    for start in range(0, len(rows), size):
+    for start in own_share(range(0, len(rows), size)):
         part = order[start : start + size]
+        working()
         responses = [rows[place]["tokens"] for place in part]
         yield part, batch_of([prompts[place] for place in part], responses, tokenizer.pad_token_id, device)

@@ -16,14 +16,17 @@ from ..engine.elsewhere import why_not_portable
 from ..engine.errors import StageError
 from ..engine.messages import warn
 from .kernels import use_portable_products
+from .sharing import join
 
 _warned: set[str] = set()
 
 
 def set_up(settings: Computing, name: str) -> torch.device:
-    """Seed every random generator, and return the device of `prepare_device`."""
+    """Seed every random generator, and return the device of `prepare_device`. Where there are several ranks, join them."""
     make_deterministic(settings.seed)
-    return prepare_device(settings, name)
+    device = prepare_device(settings, name)
+    join(device)
+    return device
 
 
 def prepare_device(settings: Computing, name: str) -> torch.device:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from ..engine.ranks import working
 from .packing import Packed, packs, positions
 
 
@@ -26,6 +27,7 @@ def step(model: PreTrainedModel, ids: Tensor, attention_mask: Tensor | None, pla
     Returns:
         logits. (B, V)
     """
+    working()
     output = model(
         input_ids=ids,
         attention_mask=attention_mask,

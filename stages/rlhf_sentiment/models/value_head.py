@@ -108,24 +108,27 @@ class Critic(nn.Module):
         with torch.autocast(states.device.type, enabled=False):
             return self.head(self.hidden(states.float())).squeeze(-1)
 
-    def forward(self, sequences: Tensor, attention_mask: Tensor, response: int) -> Tensor:
-        """Return V of the state before each of the last `response` tokens, from the critic's own trunk.
-
-        V at position t does not depend on token t.
+    def forward(self, sequences: Tensor, attention_mask: Tensor, response: int, read: Tensor | None = None) -> Tensor:
+        """Return V of the state before each of the last `response` tokens. V at position t does not depend on token t.
 
         Args:
             sequences: token ids. (B, P + T)
             attention_mask: 1 on real tokens. (B, P + T)
             response: T.
+            read: the states, for a critic without a trunk. (B, T, D)
 
         Returns:
             values, 0 on padding. (B, T)
 
         Raises:
-            ValueError: the critic has no trunk of its own.
+            ValueError: the critic has no trunk of its own, and gets no states.
         """
-        if self.trunk is None:
-            raise ValueError("a critic without a trunk reads the states of another model: call `value`")
         real = attention_mask[:, -response:].bool()
-        values = self.value(states(self.trunk, sequences, attention_mask, before_responses(attention_mask, response)))
+        if self.trunk is not None:
+            found = states(self.trunk, sequences, attention_mask, before_responses(attention_mask, response))
+        elif read is not None:
+            found = read[real]
+        else:
+            raise ValueError("a critic without a trunk needs the states of another model")
+        values = self.value(found)
         return values.new_zeros(real.shape).masked_scatter(real, values)

@@ -1,10 +1,11 @@
 """The models of PPO, and the optimizer of those that learn."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -12,15 +13,32 @@ from ..models.forward import before_responses, reward_scores_and_states, states,
 from ..models.loading import load_policy
 from ..models.value_head import Critic
 from ..rewards import Reward
-from ..sampling.rollout import Responses
+from ..sampling.rollout import Responses, score_tokens
 from ..settings.ppo import PPOSettings
 
 _SHARED_RATE = 3e-3  # of a shared critic: a small network needs a larger rate than a trunk
 
 
+class TokenLogProbs(nn.Module):
+    """The log-probability of each response token under a policy, as a module, because DDP wraps modules."""
+
+    def __init__(self, policy: PreTrainedModel) -> None:
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, part: Responses, temperature: float) -> Tensor:
+        """Return the log-probabilities in nats, (B, T)."""
+        return score_tokens(self.policy, part, temperature).log_probs
+
+
 @dataclass
 class Actors:
-    """The four models of PPO, on one device, with dropout off. Only the policy and the critic learn."""
+    """The four models of PPO, on one device, with dropout off. Only the policy and the critic learn.
+
+    Attributes:
+        learners: the policy's log-probabilities and the critic, for the passes that need gradients. With several ranks, DDP
+            adds the gradients of all ranks.
+    """
 
     policy: PreTrainedModel
     critic: Critic
@@ -28,6 +46,16 @@ class Actors:
     reward: Reward
     eos: int
     pad: int
+    learners: tuple[nn.Module, nn.Module] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.learners = TokenLogProbs(self.policy), self.critic
+
+    def share(self, accelerator: Accelerator) -> None:
+        """Let the ranks learn together. Their weights become those of rank 0."""
+        if accelerator.num_processes > 1:
+            log_probs, critic = self.learners
+            self.learners = accelerator.prepare_model(log_probs), accelerator.prepare_model(critic)
 
     def parameters(self) -> list[nn.Parameter]:
         """Return the weights that learn: those of the policy and the critic's own."""
@@ -52,9 +80,8 @@ class Actors:
             part: a batch or a part of it.
             read: the hidden state before each token, for a critic without a trunk. (B, T, D)
         """
-        if read is None:
-            return self.critic(part.sequences, part.attention_mask, part.length)
-        return part.spread(self.critic.value(read[part.response_mask.bool()]))
+        values: Tensor = self.learners[1](part.sequences, part.attention_mask, part.length, read)
+        return values
 
     def state(self) -> dict[str, Any]:
         """Return everything that a run changes: the weights that learn, and the scale of the reward."""

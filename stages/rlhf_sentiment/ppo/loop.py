@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import GradientAccumulationPlugin
+from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin
 from transformers import PreTrainedTokenizerBase
 
 from ..engine import tracking
 from ..engine.errors import StageError
 from ..engine.progress import LiveTable, progress_bar
 from ..engine.records import Row
-from ..engine.stopping import patient, requested_stop
+from ..engine.stopping import patient
 from ..models.devices import precision, random_states, set_random_states
 from ..models.forward import room_of
+from ..models.sharing import own_rows, stops, whole
 from ..models.tokens import encode
 from ..sampling.rollout import exact_kl, uniforms
 from ..settings.ppo import PPOSettings
@@ -111,10 +112,11 @@ def train_policy(
         first = [train[k] for k in order[: 4 * settings.batch_size]]
         begin(actors, first, noise(NORMALISE, 0, len(first)), settings, (seed, FIT))
         state.validated.append(validate_at(0))
+    actors.share(accelerator)
 
     live = LiveTable(kept.stage, state.curve)
     with patient(), progress_bar(total=settings.steps, initial=state.step, desc="ppo", unit=" steps") as progress:
-        while state.step < state.last and not requested_stop():
+        while state.step < state.last and not stops():
             step = state.step + 1
             batch = [train[k] for k in order[(step - 1) * settings.batch_size : step * settings.batch_size]]
             row = take_step(state, batch, noise(ROLLOUT, step, len(batch)), settings, seed, accelerator)
@@ -208,8 +210,10 @@ def reported(kind: str, row: Row) -> Row:
 
 def make_accelerator(device: torch.device) -> Accelerator:
     """Return an accelerator that changes neither losses nor precision, whatever accelerate's environment variables say."""
-    whole = GradientAccumulationPlugin(num_steps=1)  # the environment overrides the argument gradient_accumulation_steps
-    return Accelerator(cpu=device.type == "cpu", gradient_accumulation_plugin=whole, mixed_precision="no")
+    once = GradientAccumulationPlugin(num_steps=1)  # the environment overrides the argument gradient_accumulation_steps
+    # A model's buffers do not change. DDP would send them before each pass, and the ranks have unequal numbers of passes.
+    ddp = DistributedDataParallelKwargs(broadcast_buffers=False)
+    return Accelerator(cpu=device.type == "cpu", gradient_accumulation_plugin=once, mixed_precision="no", kwargs_handlers=[ddp])
 
 
 def prompts_of(
@@ -235,10 +239,11 @@ def prompts_of(
 
 def validate(actors: Actors, prompts: list[list[int]], noise: torch.Tensor, settings: PPOSettings) -> Row:
     """Return the mean score and the mean KL (nats per response) on validation prompts, with the same noise each time."""
-    batch, device = sample(actors, prompts, noise, settings), actors.policy.device
+    batch, device = sample(actors, prompts, noise, settings, blocks=1), actors.policy.device
     with precision(settings.dtype, device):
         kl = [
             exact_kl(actors.policy, actors.reference, batch.take(rows), settings.temperature)
-            for rows in torch.arange(len(prompts), device=device).split(settings.micro_batch_size)
+            for rows in own_rows(len(prompts)).to(device).split(settings.micro_batch_size)
         ]
-    return {"score": float(score(actors, batch, settings).mean()), "kl": float(torch.cat(kl).mean())}
+    kls = whole(torch.cat(kl), len(prompts))
+    return {"score": float(score(actors, batch, settings).mean()), "kl": float(kls.mean())}

@@ -6,18 +6,21 @@ The step follows Ziegler et al. 2019 (1909.08593), with the details that Huang e
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from ..engine.errors import StageError
+from ..engine.ranks import alive, rank, size, working
 from ..engine.records import Row
 from ..models.devices import precision
-from ..sampling.rollout import Responses, respond, score_tokens
+from ..models.sharing import of_each_rank, own_rows, whole, whole_list
+from ..sampling.rollout import Responses, batch_of, respond, score_tokens
 from ..settings.ppo import PPOSettings
 from . import equations
 from .actors import Actors
@@ -82,14 +85,27 @@ def collect(
     return assess(actors, sample(actors, prompts, noise, settings), settings, kl_coef)
 
 
-def sample(actors: Actors, prompts: Sequence[Sequence[int]], noise: Tensor, settings: PPOSettings) -> Responses:
+def sample(
+    actors: Actors, prompts: Sequence[Sequence[int]], noise: Tensor, settings: PPOSettings, blocks: int | None = None
+) -> Responses:
     """Sample a response to each prompt. The arguments are those of `collect`.
+
+    With several ranks, each samples the responses to its prompts, and gets those of the others.
 
     Every token of the vocabulary can be sampled, at `ppo.temperature`. Top-k or top-p would change the policy, and the KL would
     then be the KL of the changed policy.
     """
+    blocks = blocks or settings.minibatches
+    own = own_rows(len(prompts), blocks).tolist()
     with precision(settings.dtype, actors.policy.device):
-        return respond(actors.policy, prompts, noise, actors.eos, actors.pad, settings.temperature)
+        batch = respond(actors.policy, [prompts[row] for row in own], noise[own], actors.eos, actors.pad, settings.temperature)
+    if size() == 1:
+        return batch
+    # Every rank gets the responses of all ranks, in the order of the prompts.
+    sampled = list(zip(batch.tokens(), batch.finished.tolist(), strict=True))
+    tokens, finished = zip(*whole_list(sampled, len(prompts), blocks), strict=True)
+    device = batch.sequences.device
+    return batch_of(prompts, tokens, actors.pad, device)._replace(finished=torch.tensor(finished, device=device))
 
 
 @torch.no_grad()
@@ -99,11 +115,12 @@ def score(actors: Actors, batch: Responses, settings: PPOSettings) -> Tensor:
     Raises:
         StageError: a score is not finite.
     """
-    scores = []
-    for rows in torch.arange(len(batch.finished), device=batch.finished.device).split(settings.micro_batch_size):
+    scores, count = [], len(batch.finished)
+    for rows in own_rows(count).to(batch.finished.device).split(settings.micro_batch_size):
         with precision(settings.dtype, rows.device):
             scores.append(actors.reward.score(batch.take(rows)))
-    return _finite("the reward model's score", torch.cat(scores))
+        working()
+    return whole(_finite("the reward model's score", torch.cat(scores)), count)
 
 
 @torch.no_grad()
@@ -113,10 +130,10 @@ def assess(actors: Actors, batch: Responses, settings: PPOSettings, kl_coef: flo
     Raises:
         StageError: a score, a log-probability or a value is not finite.
     """
-    # 1. Score the tokens in micro-batches with the policy, the reference, the reward and the critic.
+    # 1. Score the tokens in micro-batches with the policy, the reference, the reward and the critic. Each rank scores its rows.
     device, mask = batch.sequences.device, batch.response_mask
     parts: dict[str, list[Tensor]] = defaultdict(list)
-    for rows in torch.arange(len(mask), device=device).split(settings.micro_batch_size):
+    for rows in own_rows(len(mask), settings.minibatches).to(device).split(settings.micro_batch_size):
         part = batch.take(rows)
         with precision(settings.dtype, device):
             own = score_tokens(actors.policy, part, settings.temperature, with_entropy=True)
@@ -130,12 +147,15 @@ def assess(actors: Actors, batch: Responses, settings: PPOSettings, kl_coef: flo
         parts["values"].append(values)
         if read is not None:
             parts["states"].append(read)
-    scores = _finite("the reward model's score", torch.cat(parts.pop("scores")))
-    whole = {name: _padded(each, batch.length) for name, each in parts.items()}
-    own_log_probs, values = _finite("a log-probability", whole["log_probs"]), _finite("a value", whole["values"])
+        working()
+    found = {name: torch.cat(each) if name == "scores" else _padded(each, batch.length) for name, each in parts.items()}
+    for name, what in (("scores", "the reward model's score"), ("log_probs", "a log-probability"), ("values", "a value")):
+        _finite(what, found[name])
+    every = {name: whole(each, len(mask), settings.minibatches) for name, each in found.items()}
+    scores, own_log_probs, values = every["scores"], every["log_probs"], every["values"]
 
     # 2. The reward of each token: -kl_coef * KL at every token, and the response's reward at its last real token.
-    k1 = equations.kl_k1(own_log_probs, whole["reference"])
+    k1 = equations.kl_k1(own_log_probs, every["reference"])
     rewards = equations.token_rewards(actors.reward.shaped(scores, batch.finished), k1, mask, kl_coef)
 
     # 3. Advantages by GAE, whitened over the whole batch.
@@ -145,15 +165,15 @@ def assess(actors: Actors, batch: Responses, settings: PPOSettings, kl_coef: flo
         batch=batch,
         log_probs=own_log_probs,
         values=values,
-        states=whole.get("states"),
+        states=every.get("states"),
         advantages=equations.whiten(advantages, mask),
         returns=returns,
         scores=scores,
         rewards=rewards.sum(dim=1),
         kl_k1=torch.where(real, k1, 0.0).sum(dim=1),
-        kl_k3=torch.where(real, equations.kl_k3(own_log_probs, whole["reference"]), 0.0).sum(dim=1),
+        kl_k3=torch.where(real, equations.kl_k3(own_log_probs, every["reference"]), 0.0).sum(dim=1),
         kl_coef=kl_coef,
-        entropy=equations.masked_mean(whole["entropy"], mask),
+        entropy=equations.masked_mean(every["entropy"], mask),
     )
 
 
@@ -177,7 +197,6 @@ def learn(
     Raises:
         StageError: a loss or a gradient is not finite. The policy then stays as the last good optimizer step left it.
     """
-    size = settings.batch_size // settings.minibatches
     totals = dict.fromkeys(("policy_loss", "value_loss", "approx_kl", "clip_fraction", "grad_norm"), 0.0)
     first_ratio_error = 0.0
     optimizer_steps = settings.ppo_epochs * settings.minibatches
@@ -186,15 +205,16 @@ def learn(
         # of `assess` (where they fit into a minibatch), so that the first ratios are exactly 1, also in bfloat16.
         order = np.random.default_rng((*coordinates, epoch)).permutation(settings.batch_size)
         order = order if epoch else np.arange(settings.batch_size)
-        for number, minibatch in enumerate(torch.from_numpy(order).to(experience.log_probs.device).split(size)):
+        for number, minibatch in enumerate(torch.from_numpy(order).to(experience.log_probs.device).chunk(settings.minibatches)):
             sums, ratio_error = _gradients(actors, accelerator, experience, minibatch, settings)
+            _refuse_infinite(dict(zip(totals, sums, strict=False)), epoch)  # here, so that the rank of the fault says so
+            *shares, ratio_errors = zip(*of_each_rank([*sums, ratio_error]), strict=True)
             if epoch == number == 0:
-                first_ratio_error = ratio_error
-            norm = accelerator.clip_grad_norm_(actors.parameters(), settings.max_grad_norm)
-            figures = dict(zip(totals, [*sums.tolist(), float(norm)], strict=True))
+                first_ratio_error = max(ratio_errors)
+            norm = float(accelerator.clip_grad_norm_(actors.parameters(), settings.max_grad_norm))
+            figures = dict(zip(totals, [*map(sum, shares), norm], strict=True))
+            _refuse_infinite(figures, epoch)
             for name, figure in figures.items():
-                if not math.isfinite(figure):
-                    raise StageError(f"{name} is {figure} in epoch {epoch + 1}; lower ppo.learning_rate")
                 totals[name] += figure / optimizer_steps
             optimizer.step()
             optimizer.zero_grad()
@@ -203,42 +223,62 @@ def learn(
 
 def _gradients(
     actors: Actors, accelerator: Accelerator, experience: Experience, minibatch: Tensor, settings: PPOSettings
-) -> tuple[Tensor, float]:
+) -> tuple[list[float], float]:
     """Add the gradients of one minibatch (an index of rows) to the weights that learn, one micro-batch at a time.
 
     Each loss is a sum over real tokens, divided by the tokens of the whole minibatch. The size of the micro-batches therefore
-    changes nothing.
+    changes nothing. Each rank computes its share of the rows. DDP averages the gradients of the ranks, so each is multiplied
+    by their number.
 
     Returns:
-        policy loss, value loss, approximate KL and share of clipped tokens, each a mean over real tokens, (4,); and the
-        maximum of |ratio - 1|.
+        policy loss, value loss, approximate KL and share of clipped tokens, each the share of this rank in the mean over real
+        tokens; and the maximum of |ratio - 1|.
     """
     device = experience.log_probs.device
+    log_probs, critic = actors.learners
     tokens = experience.batch.response_mask[minibatch].sum()
     sums, ratio_error = torch.zeros(4, device=device), 0.0
-    for rows in minibatch.split(settings.micro_batch_size):
+    parts = minibatch.tensor_split(size())[rank()].split(settings.micro_batch_size)
+    for number, rows in enumerate(parts, start=1):
         part = experience.batch.take(rows)
         mask, length = part.response_mask, part.length
-        with precision(settings.dtype, device):
-            own = score_tokens(actors.policy, part, settings.temperature)
-        policy = equations.policy_loss(
-            own.log_probs,
-            experience.log_probs[rows, :length],
-            experience.advantages[rows, :length],
-            mask,
-            settings.clip_range,
-        )
-        accelerator.backward(policy.loss / tokens)  # the memory of the policy's graph is freed before the critic's is needed
+        with _synchronised(accelerator, log_probs, number == len(parts)):
+            with precision(settings.dtype, device):
+                own = log_probs(part, settings.temperature)
+            policy = equations.policy_loss(
+                own,
+                experience.log_probs[rows, :length],
+                experience.advantages[rows, :length],
+                mask,
+                settings.clip_range,
+            )
+            if number == len(parts):
+                alive()  # before the ranks wait for each other
+            # The memory of the policy's graph is freed before the critic's is needed.
+            accelerator.backward(policy.loss * size() / tokens)
         read = None if experience.states is None else experience.states[rows, :length]
-        with precision(settings.dtype, device):
-            values = actors.values(part, read)
-        value = equations.value_loss(
-            values, experience.values[rows, :length], experience.returns[rows, :length], mask, settings.clip_range_value
-        )
-        accelerator.backward(settings.vf_coef * value / tokens)
+        with _synchronised(accelerator, critic, number == len(parts)):
+            with precision(settings.dtype, device):
+                values = actors.values(part, read)
+            value = equations.value_loss(
+                values, experience.values[rows, :length], experience.returns[rows, :length], mask, settings.clip_range_value
+            )
+            accelerator.backward(settings.vf_coef * value * size() / tokens)
         sums += torch.stack([policy.loss, value, policy.approx_kl, policy.clipped]).detach() / tokens
         ratio_error = max(ratio_error, float(policy.ratio_error))
-    return sums, ratio_error
+        working()
+    return sums.tolist(), ratio_error
+
+
+def _synchronised(accelerator: Accelerator, module: nn.Module, is_last: bool) -> AbstractContextManager[None]:
+    """Let the ranks add their gradients after the last micro-batch only."""
+    return nullcontext() if is_last else accelerator.no_sync(module)
+
+
+def _refuse_infinite(figures: dict[str, float], epoch: int) -> None:
+    for name, figure in figures.items():
+        if not math.isfinite(figure):
+            raise StageError(f"{name} is {figure} in epoch {epoch + 1}; lower ppo.learning_rate")
 
 
 def _finite(name: str, tensor: Tensor) -> Tensor:

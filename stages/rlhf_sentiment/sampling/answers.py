@@ -14,7 +14,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..engine.errors import StageError
 from ..engine.messages import shown
 from ..engine.progress import progress_bar
+from ..engine.ranks import rank, size, working
 from ..models.forward import room_of
+from ..models.sharing import of_each_rank
 from ..models.tokens import decode_response, encode
 from .rollout import respond, uniforms
 
@@ -70,7 +72,8 @@ def answer(
     encoded = _encode_all(model, tokenizer, prompts, max_new_tokens)
     answers: dict[tuple[int, int], Answer] = {}
     by_length = sorted(range(len(prompts)), key=lambda row: len(encoded[row]))  # little padding
-    wanted = [(row, sample) for row in by_length for sample in range(samples)]
+    every = [(row, sample) for row in by_length for sample in range(samples)]
+    wanted = every[rank() :: size()]  # each rank has long and short prompts
     with progress_bar(total=len(wanted), desc=title, unit=" answers", shown=bool(title)) as progress:
         for start in range(0, len(wanted), batch_size):
             part = wanted[start : start + batch_size]
@@ -88,6 +91,9 @@ def answer(
                 response = decode_response(tokenizer, encoded[row], tokens)
                 answers[row, sample] = Answer(prompts[row], sample, response, tokens, finished)
             progress.update(len(part))
+            working()
+    for others in of_each_rank(answers):
+        answers |= others
     return [answers[key] for key in sorted(answers)]
 
 

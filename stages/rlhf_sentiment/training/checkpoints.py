@@ -31,12 +31,14 @@ from ..engine.errors import StageError, first_line
 from ..engine.inputs import repository
 from ..engine.locks import locked
 from ..engine.messages import warn
+from ..engine.ranks import busy, is_main
 from ..engine.stopping import requested_stop
+from ..models.sharing import of_main
 
 T = TypeVar("T")
 
-# Settings that change no byte of a run.
-_NO_PART_OF_KEY = {"checkpoint_every"}
+# Settings that do not decide from which checkpoint a run resumes. `launcher` changes only last bits.
+_NO_PART_OF_KEY = {"checkpoint_every", "launcher"}
 
 
 # The locks of this process. In a notebook, a run that failed and is started again must not wait for itself.
@@ -74,11 +76,14 @@ class Checkpoints:
             reads: the files and folders that the stage reads.
             every: the number of steps between checkpoints. None means no checkpoints.
         """
-        forget_recorded()
+        if is_main():
+            forget_recorded()
         self.stage, self.every = stage, every
         if every is None:
             return
-        self.folder = checkpoints_folder().absolute() / stage / key_of(params, reads)
+        self.folder = of_main(lambda: checkpoints_folder().absolute() / stage / key_of(params, reads))
+        if not is_main():
+            return
         if self.folder not in _held:
             _held[self.folder] = ExitStack()
             _held[self.folder].enter_context(_lock_of(self.folder, wait=True))
@@ -105,6 +110,9 @@ class Checkpoints:
             name: of the choice.
             choose: returns plain values.
         """
+        return of_main(lambda: self._choice(name, choose))
+
+    def _choice(self, name: str, choose: Callable[[], T]) -> T:
         if self.every is None:
             return choose()
         file = self.folder / f"{name}.json"
@@ -118,8 +126,13 @@ class Checkpoints:
         return chosen
 
     def due(self, step: int, steps: int) -> bool:
-        """Return whether to write a checkpoint after `step`: at each interval, after the last step, and before a stop."""
-        return self.every is not None and (step % self.every == 0 or step == steps or requested_stop() is not None)
+        """Return whether to write a checkpoint after `step`: at each interval, after the last step, and before a stop.
+
+        Of several ranks, only the main one writes.
+        """
+        if self.every is None or not is_main():
+            return False
+        return step % self.every == 0 or step == steps or requested_stop() is not None
 
     @contextmanager
     def writing(self, step: int) -> Iterator[Path]:
@@ -134,8 +147,9 @@ class Checkpoints:
         try:
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir(parents=True)
-            yield aside
-            _seal(aside)
+            with busy():
+                yield aside
+                _seal(aside)
             whole = aside.with_suffix("")
             shutil.rmtree(whole, ignore_errors=True)  # a damaged checkpoint of this step
             aside.replace(whole)
@@ -154,7 +168,7 @@ class Checkpoints:
 
     def finish(self, outs: Sequence[str]) -> None:
         """Note that the stage's outputs are written. The checkpoints are removed after DVC has recorded these outputs."""
-        if self.every is not None:
+        if self.every is not None and is_main():
             if self.folder.exists():  # it does not exist where the stage trained nothing
                 _write(self.folder / "outs.json", {out: hash_of(Path(out)) for out in outs})
             _held.pop(self.folder, ExitStack()).close()

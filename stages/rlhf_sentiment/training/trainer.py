@@ -18,8 +18,10 @@ from ..engine import tracking
 from ..engine.errors import StageError
 from ..engine.progress import LiveTable, progress_bar
 from ..engine.records import Row
-from ..engine.stopping import patient, requested_stop
+from ..engine.stopping import patient
+from ..models.sharing import stops
 from .checkpoints import Checkpoints
+from .shares import share_batches
 
 _POINTS = 30  # about how many points a curve has
 
@@ -47,7 +49,7 @@ def arguments(device: torch.device, seed: int, rows: int, settings: Any, dtype: 
             "output_dir": scratch,
             "use_cpu": device.type == "cpu",
             "seed": seed,
-            "per_device_train_batch_size": settings.batch_size,
+            "per_device_train_batch_size": settings.batch_size,  # of all ranks together (shares.py)
             "num_train_epochs": settings.epochs,
             "learning_rate": settings.learning_rate,
             "lr_scheduler_type": "linear",
@@ -60,6 +62,8 @@ def arguments(device: torch.device, seed: int, rows: int, settings: Any, dtype: 
             "report_to": "none",  # `_Watch` reports
             "save_strategy": "no",
             "disable_tqdm": True,
+            "ddp_find_unused_parameters": False,
+            "ddp_broadcast_buffers": False,
             "dataloader_pin_memory": device.type == "cuda",
         }
 
@@ -83,7 +87,9 @@ def train(trainer: Trainer, kept: Checkpoints, columns: dict[str, str]) -> list[
     args, lengths = trainer.args, _lengths(trainer.train_dataset)
     steps = math.ceil(len(lengths) / args.train_batch_size * args.num_train_epochs)
     together = max(1, steps // _POINTS)
-    trainer._get_train_sampler = lambda _=None: ByLength(lengths, args.train_batch_size, args.seed, together)
+    sampler = ByLength(lengths, args.train_batch_size, args.seed, together)
+    trainer._get_train_sampler = lambda _=None: sampler
+    share_batches(trainer, sampler)
     unmasked = trainer.model.register_forward_pre_hook(_without_mask, with_kwargs=True)
 
     def save(model: Any, trial: Any) -> None:
@@ -91,7 +97,10 @@ def train(trainer: Trainer, kept: Checkpoints, columns: dict[str, str]) -> list[
         with kept.writing(step) as folder:
             trainer.args.output_dir = str(folder)
             Trainer._save_checkpoint(trainer, model, trial)  # trl's own method also writes a model card
-            (folder / f"checkpoint-{step}" / "training_args.bin").unlink()  # a pickle that no program here reads
+            inner = folder / f"checkpoint-{step}"
+            (inner / "training_args.bin").unlink()  # a pickle that no program here reads
+            for own in inner.glob("rng_state_*.pth"):  # of rank 0; another number of ranks may resume
+                own.rename(inner / "rng_state.pth")
 
     trainer._save_checkpoint = save
     with patient():
@@ -148,7 +157,7 @@ class _Watch(TrainerCallback):
         self.bar.set_postfix({new: f"{logs[old]:.3f}" for old, new in self.columns.items()}, refresh=False)
         self.bar.update()
         control.should_save = self.kept.due(state.global_step, state.max_steps)
-        control.should_training_stop |= requested_stop() is not None
+        control.should_training_stop |= stops()
 
     def _row(self, logs: Row) -> Row:
         """Return the figures of a step under their names in the curve."""

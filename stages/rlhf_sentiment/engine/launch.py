@@ -1,0 +1,221 @@
+"""Start the ranks of a stage, watch them, and end all of them where one fails.
+
+The process that `python stages/ppo.py` or DVC started becomes the launcher. It loads no library, computes nothing, and runs the
+same command once more for each rank. The launcher of torch, torchrun, ends all ranks at once when a signal comes. Here rank 0
+first writes a checkpoint, a rank that hangs is noticed, and one line says which rank failed and why.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import FrameType
+
+import psutil
+
+from .errors import ConfigError, first_line
+from .messages import tell
+from .ranks import LAUNCHER, LOST, SIGNS
+
+_POLL = 0.2  # seconds
+_GRACE = 10.0  # seconds for other ranks to end by themselves, once one has ended
+_PATIENCE, _FACTOR = 60.0, 10.0  # a rank hangs after so many seconds without a sign of life, or so many times the longest gap
+
+
+class Rank:
+    """A process of the stage.
+
+    Attributes:
+        number: among the ranks of all machines, from 0.
+        process: the process.
+        errors: what it wrote on stderr. None for rank 0, which writes to the terminal.
+        signs: the file of its signs of life.
+    """
+
+    def __init__(self, command: Sequence[str], environment: dict[str, str], folder: Path) -> None:
+        self.number = int(environment["RANK"])
+        self.signs = folder / str(self.number)
+        self.signs.touch()
+        self.errors = folder / f"{self.number}.txt" if self.number else None
+        out = None if self.errors is None else subprocess.DEVNULL
+        err = None if self.errors is None else self.errors.open("wb")
+        self.process = psutil.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+        if err is not None:
+            err.close()
+
+    @property
+    def status(self) -> int | None:
+        """The exit status, or None while the process runs."""
+        return self.process.poll()
+
+    def count(self) -> int:
+        """Return the number of signs of life."""
+        return self.signs.stat().st_size
+
+    def said(self) -> str:
+        """Return the last line on stderr, empty where there is none."""
+        lines = self.errors.read_text(errors="replace").splitlines() if self.errors else []
+        return lines[-1] if lines else ""
+
+
+def run(stage: str, launcher: int | str) -> int:
+    """Run this command in several ranks, and return the exit status of the stage.
+
+    Args:
+        stage: the name for messages.
+        launcher: the number of ranks, or a configuration file of accelerate.
+
+    Raises:
+        ConfigError: the configuration file is absent or wrong.
+    """
+    environments = [os.environ | each for each in environments_of(launcher)]
+    command = [sys.executable, *sys.orig_argv[1:]]
+    ranks: list[Rank] = []
+    with TemporaryDirectory() as folder, forwarded(ranks):
+        about = {SIGNS: folder, LAUNCHER: str(os.getpid())}
+        try:
+            for each in environments:
+                ranks.append(Rank(command, each | about, Path(folder)))
+            return watch(stage, ranks)
+        finally:
+            end(ranks)
+
+
+def watch(stage: str, ranks: list[Rank]) -> int:
+    """Wait for the end of all ranks, or of the first that fails or hangs. Return the exit status of the stage.
+
+    Prints one line where rank 0 has not printed the reason itself.
+    """
+    if (culprits := hanging(ranks)) is not None:
+        tell(stage, f"{culprits}; all ranks were ended")
+        return 1
+    deadline = time.monotonic() + _GRACE
+    while any(rank.status is None for rank in ranks) and time.monotonic() < deadline:
+        time.sleep(_POLL)
+    first = ranks[0].status
+    if first == 0 or (ranks[0].number == 0 and first is not None and first > 0 and first != LOST):
+        return first  # rank 0 has printed the reason
+    failed = next((rank for rank in ranks if rank.status not in (None, 0, LOST)), None)
+    if failed is None or failed.status is None:
+        tell(stage, "the ranks lost each other; all ranks were ended")
+        return 1
+    if failed.status < 0:
+        tell(stage, f"rank {failed.number} was ended by {signal.Signals(-failed.status).name}; all ranks were ended")
+        return 1
+    name = f"rank {failed.number}"
+    said = failed.said().removeprefix(f"{stage}: ").removeprefix(f"{name}: ") or f"ended with status {failed.status}"
+    tell(stage, f"{name}: {said}")
+    return 1
+
+
+def hanging(ranks: list[Rank]) -> str | None:
+    """Wait until rank 0 ends, or another rank fails or hangs. Return what to say of ranks that hang, or None."""
+    signs, since, longest = None, time.monotonic(), 0.0
+    while ranks[0].status is None and all(rank.status in (None, 0) for rank in ranks):
+        time.sleep(_POLL)
+        now = [(rank.count(), rank.signs.stat().st_mtime_ns) for rank in ranks]
+        if now != signs:
+            longest = max(longest, time.monotonic() - since)
+            signs, since = now, time.monotonic()
+        limit = max(_PATIENCE, _FACTOR * longest)
+        others = [rank for rank in ranks[1:] if rank.status is None]
+        # Rank 0 may wait for a lock at first. On other machines, the ranks may wait for what rank 0 writes.
+        if others and ranks[0].number == 0 and ranks[0].count() > 0 and time.monotonic() - since > limit:
+            return f"{_culprits(ranks)} gave no sign of life for {limit:.0f} seconds"
+    return None
+
+
+def _culprits(ranks: list[Rank]) -> str:
+    """Return the names of the ranks for which the others wait."""
+    stopped = [rank for rank in ranks if rank.process.status() == psutil.STATUS_STOPPED]
+    fewest = min(rank.count() for rank in ranks)
+    waited_for = stopped or [rank for rank in ranks if rank.count() == fewest]
+    return " or ".join(f"rank {rank.number}" for rank in waited_for)
+
+
+def end(ranks: list[Rank]) -> None:
+    """End the ranks that still run, and all processes that they started."""
+    for rank in ranks:
+        if rank.status is None:
+            with suppress(psutil.NoSuchProcess):
+                for process in [*rank.process.children(recursive=True), rank.process]:
+                    process.kill()
+            rank.process.wait()
+
+
+@contextmanager
+def forwarded(ranks: list[Rank]) -> Iterator[None]:
+    """Hand SIGINT and SIGTERM to rank 0, which stops the others after a checkpoint. On other machines, end the ranks.
+
+    A terminal sends SIGINT to all processes at once. Rank 0 counts two within a second as one.
+    """
+
+    def forward(number: int, _: FrameType | None) -> None:
+        if not ranks:
+            sys.exit(128 + number)
+        if ranks[0].status is None:
+            ranks[0].process.send_signal(number if ranks[0].number == 0 else signal.SIGKILL)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(number, forward)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def environments_of(launcher: int | str) -> list[dict[str, str]]:
+    """Return the variables of each rank of this machine, as torchrun and `accelerate launch` set them.
+
+    SLURM says which of several machines this is (SLURM_NODEID). Otherwise, the file says it.
+
+    Raises:
+        ConfigError: the configuration file of accelerate is absent or wrong.
+    """
+    if isinstance(launcher, int):
+        port = _free_port()
+        return [_variables(rank, rank, launcher, launcher, "127.0.0.1", port) for rank in range(launcher)]
+    from accelerate.commands import launch  # it loads torch
+    from accelerate.utils import DistributedType
+    from accelerate.utils.launch import prepare_multi_gpu_env
+
+    try:
+        kind = launch.load_config_from_file(launcher).distributed_type
+        if kind not in (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU):
+            raise ValueError(f"it asks for {kind.value}, but only DDP is supported; set distributed_type: MULTI_GPU")
+        parser = launch.launch_command_parser()
+        arguments, _, _ = launch._validate_launch_command(parser.parse_args(["--config_file", launcher, "the stage"]))
+        machines = int(arguments.num_machines or 1)
+        machine = arguments.machine_rank = int(os.environ.get("SLURM_NODEID") or arguments.machine_rank or 0)
+        address = arguments.main_process_ip or "127.0.0.1"
+        if machines == 1:
+            machine = arguments.machine_rank = 0
+            arguments.main_process_port = 0
+        everything = prepare_multi_gpu_env(arguments)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"launcher: {launcher}: {first_line(error)}") from error
+    common = {name: value for name, value in everything.items() if os.environ.get(name) != value}
+    common.pop("OMP_NUM_THREADS", None)  # `threads` in params.yaml says it
+    total, port = int(arguments.num_processes), int(arguments.main_process_port)
+    here = total // machines
+    return [common | _variables(machine * here + local, local, total, here, address, port) for local in range(here)]
+
+
+def _variables(rank: int, local: int, total: int, here: int, address: str, port: int) -> dict[str, str]:
+    names = {"RANK": rank, "LOCAL_RANK": local, "WORLD_SIZE": total, "LOCAL_WORLD_SIZE": here}
+    return {name: str(value) for name, value in names.items()} | {"MASTER_ADDR": address, "MASTER_PORT": str(port)}
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
