@@ -172,6 +172,29 @@ def test_a_file_of_accelerate_that_asks_for_another_engine_is_refused(tmp_path: 
         environments_of(str(file))
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("[1, 2]", ""),
+        ("a: [", ""),
+        ("", ""),
+        ({"num_processes": 1}, "num_processes should be 2 or more"),
+        ({"num_processes": 0}, "num_processes should be 2 or more"),
+        ({"num_processes": "abc"}, "num_processes should be 2 or more"),
+        ({"num_processes": 2.5}, "num_processes should be 2 or more"),
+        ({"num_processes": 3, "num_machines": 2}, "a multiple of num_machines"),
+        ({"num_processes": 4, "num_machines": 2, "machine_rank": 5}, "machine_rank should be from 0 to 1"),
+    ],
+)
+def test_a_wrong_file_of_accelerate_is_one_line(tmp_path: Path, content: object, said: str) -> None:
+    file = tmp_path / "wrong.yaml"
+    usual = yaml.safe_load((ROOT / "docs/scaling/ddp.yaml").read_text())
+    file.write_text(content if isinstance(content, str) else yaml.safe_dump(usual | content))
+    with pytest.raises(ConfigError, match=f"launcher: {re.escape(str(file))}: .*{said}") as error:
+        environments_of(str(file))
+    assert len(str(error.value).splitlines()) == 1
+
+
 def test_a_file_of_accelerate_says_the_number_of_ranks() -> None:
     found = environments_of(str(ROOT / "docs/scaling/ddp.yaml"))
     assert [one["RANK"] for one in found] == ["0", "1"]
@@ -193,6 +216,17 @@ def test_the_second_machine_has_the_later_ranks(tmp_path: Path, monkeypatch: pyt
 def test_processes_that_another_launcher_started_are_refused_where_the_setting_is_empty(ranks: World) -> None:
     done = World(ranks.folder, {"RANK": "0", "WORLD_SIZE": "2"}).run("python", "stages/ppo.py", status=1)
     assert_names(done, "started as 2 processes", "launcher in params.yaml is empty")
+    done = World(ranks.folder, {"RANK": "1", "WORLD_SIZE": "2"}).run("python", "stages/check.py", status=1)
+    assert_names(done, "started as 2 processes", "this stage runs in one")
+    ranks.set("launcher", 2)
+    done = World(ranks.folder, {"RANK": "0", "WORLD_SIZE": "3"}).run("python", "stages/ppo.py", status=1)
+    assert_names(done, "started as 3 processes", "launcher in params.yaml is 2")
+
+
+def test_a_leftover_rank_is_ignored(ranks: World) -> None:
+    """The variable RANK alone says nothing. torchrun sets WORLD_SIZE too."""
+    done = World(ranks.folder, {"RANK": "1"}).run("python", "stages/check.py")
+    assert "check: wrote" in done
 
 
 # Two processes and one
@@ -277,6 +311,25 @@ def test_two_processes_write_what_one_writes(ranks: World, stage: str) -> None:
     assert changed(ranks, before) == []
 
 
+@pytest.mark.slow
+def test_unequal_numbers_of_micro_batches_and_few_validation_prompts(ranks: World, tmp_path: Path) -> None:
+    """One rank has two micro-batches and no validation prompt, the other one micro-batch and the prompt."""
+    for name, value in {
+        "batch_size": 3,
+        "micro_batch_size": 1,
+        "minibatches": 1,
+        "ppo_epochs": 2,
+        "validation_prompts": 1,
+    }.items():
+        ranks.set(f"ppo.{name}", value)
+    files = ["plots/ppo.csv", "plots/ppo_validation.csv", "models/ppo/model.safetensors"]
+    run(ranks, "ppo.py", None)
+    one = kept(ranks, tmp_path / "one", *files)
+    run(ranks, "ppo.py", 2)
+    for file in files:
+        assert_close(one / file, ranks / file)
+
+
 # Faults
 
 FAULT = """
@@ -356,9 +409,14 @@ def test_the_watch_on_writes_sees_those_of_rank_0(ranks: World) -> None:
 def test_a_rank_that_hangs_ends_all(ranks: World, rank: int, fault: str) -> None:
     add(ranks, "ppo/step.py", FAULT.format(rank=rank, fault=fault))
     launch = ranks / "stages/rlhf_sentiment/engine/launch.py"
-    patience = "_PATIENCE, _FACTOR = 60.0, 10.0"
-    assert patience in launch.read_text()
-    launch.write_text(launch.read_text().replace(patience, "_PATIENCE, _FACTOR = 3.0, 0.1"))
+    source = launch.read_text()
+    for before, after in (
+        ("_START, _PATIENCE = 600.0, 60.0", "_START, _PATIENCE = 600.0, 3.0"),
+        ("_FACTOR = 10.0", "_FACTOR = 0.1"),
+    ):
+        assert before in source
+        source = source.replace(before, after)
+    launch.write_text(source)
     said = run(ranks, "ppo.py", 2, status=1)
     assert_names(said.splitlines()[-1], f"rank {rank} gave no sign of life")
 
@@ -392,6 +450,47 @@ def test_ctrl_c_stops_all_ranks_after_a_checkpoint_and_one_process_resumes(ranks
     assert f"goes on from its checkpoint of step {reached}" in ranks.run("python", "stages/ppo.py")
     for file in files:
         assert_close(one / file, ranks / file)
+
+
+SLOW_DISK = """
+_own_seal = _seal
+
+def _seal(folder):
+    import time
+    time.sleep(12)
+    _own_seal(folder)
+"""
+NAN_LOSS = """
+_own_through = through
+
+def through(*inputs):
+    found = _own_through(*inputs)
+    return found * float("nan") if rank() == 1 else found
+"""
+
+
+@pytest.mark.slow
+def test_ctrl_c_waits_for_a_checkpoint_that_takes_long(ranks: World, tmp_path: Path) -> None:
+    add(ranks, "training/checkpoints.py", SLOW_DISK)
+    ranks.set("checkpoint_every.sft", 1000)
+    ranks.set("sft.epochs", 500)
+    shutil.rmtree(ranks / ".checkpoints", ignore_errors=True)
+    ranks.set("launcher", 2)
+    process = start(ranks, "exec python stages/sft.py", tmp_path / "log")
+    live = ranks / "runs/sft/live.csv"
+    begun = time.time()
+    until(lambda: live.is_file() and live.stat().st_mtime > begun and live.read_text().count("\n") > 3, process)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(90) == 130
+    assert ranks.newest("sft") > 0
+    assert_names((tmp_path / "log").read_text().splitlines()[-1], "rank 0", "stopped by SIGINT")
+
+
+@pytest.mark.slow
+def test_the_rank_whose_loss_is_not_finite_says_so(ranks: World) -> None:
+    add(ranks, "training/shares.py", NAN_LOSS)
+    lines = [line for line in run(ranks, "sft.py", 2, status=1).splitlines() if not line.startswith("sft: reads")]
+    assert_names(lines[-1], "sft: rank 1: step 1: loss is nan", "sft.learning_rate")
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from .engine.records import Row
 from .models.devices import precision
 from .models.forward import reward_scores
 from .models.loading import refuse_longer
-from .models.sharing import own_rows, whole
+from .models.sharing import joined, own_rows, whole
 from .models.tokens import encode_example
 from .settings.reward import RewardSettings
 from .training.checkpoints import Checkpoints
@@ -176,4 +176,4 @@ def score(model: PreTrainedModel, sequences: list[list[int]], tokenizer: PreTrai
         batch = tokenizer.pad({"input_ids": part}, return_tensors="pt").to(model.device)
         scores.append(reward_scores(model, batch["input_ids"], batch["attention_mask"]).cpu())
         working()
-    return whole(torch.cat(scores) if scores else torch.empty(0), len(sequences))
+    return whole(joined(scores), len(sequences))

@@ -15,7 +15,7 @@ from typing import NamedTuple, NoReturn
 from .errors import ConfigError, StageError, one_line_errors
 from .launch import run
 from .messages import Parser, shown, tell
-from .ranks import size
+from .ranks import end_with_parent, size
 
 Paths = Sequence[str] | Mapping[str, Sequence[str]]
 
@@ -67,12 +67,11 @@ def begin(
     from .arithmetic import pin_for_stage  # it needs pydantic, which `--help` does not
 
     pin_for_stage(given.params, name)
-    if has_ranks:
-        _launch(f"{name}@{item}" if item else name, given.params)
+    _launch(f"{name}@{item}" if item else name, given.params, has_ranks)
     return Begun(name, item, _of(reads, item), _of(writes, item), given.params, preview)
 
 
-def _launch(stage: str, params: Path) -> None:
+def _launch(stage: str, params: Path, has_ranks: bool) -> None:
     """Run the stage in several ranks, and exit with its status, where `launcher` asks for them and this is not a rank.
 
     Settings that cannot be read start no ranks. The stage itself reports them.
@@ -80,13 +79,20 @@ def _launch(stage: str, params: Path) -> None:
     from .arithmetic import Launching
     from .params import load
 
-    try:
-        launcher = load(Launching, params).launcher
-    except ConfigError:
-        return
+    end_with_parent()
     with one_line_errors(stage):
-        if launcher is None and size() > 1:
-            raise StageError(f"started as {size()} processes, but launcher in {params} is empty; set it to {size()}")
+        if not has_ranks:
+            if size() > 1:
+                raise StageError(f"started as {size()} processes, but this stage runs in one; use `python stages/{stage}.py`")
+            return
+        try:
+            launcher = load(Launching, params).launcher
+        except ConfigError:
+            return
+        if size() > 1 and (launcher is None or (isinstance(launcher, int) and launcher != size())):
+            raise StageError(
+                f"started as {size()} processes, but launcher in {params} is {launcher or 'empty'}; set it to {size()}"
+            )
         if launcher is not None and size() == 1:
             sys.exit(run(stage, launcher))
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from .messages import cut, one_line, tell
-from .ranks import LOST, size
+from .ranks import LOST, note_loss, size
 
 # In the errors of gloo and of NCCL, where another rank has ended.
-_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL", "recvValue failed", "gloo/transport")
+_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "ncclRemoteError", "recvValue failed")
 
 
 class ConfigError(ValueError):
@@ -87,6 +87,7 @@ def one_line_errors(name: str, lower: str = "") -> Iterator[None]:
         sys.exit(1)
     except (MemoryError, RuntimeError) as error:
         if size() > 1 and any(words in str(error) for words in _LOST):
+            note_loss(first_line(error))
             sys.exit(LOST)  # another rank has ended, and the launcher says why
         if not _is_of_memory(error):
             raise

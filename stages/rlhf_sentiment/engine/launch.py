@@ -1,7 +1,7 @@
 """Start the ranks of a stage, watch them, and end all of them where one fails.
 
-The process that `python stages/ppo.py` or DVC started becomes the launcher. It loads no library, computes nothing, and runs the
-same command once more for each rank. The launcher of torch, torchrun, ends all ranks at once when a signal comes. Here rank 0
+The process that `python stages/ppo.py` or DVC started becomes the launcher. It computes nothing, and runs the same command once
+more for each rank. The launcher of torch, torchrun, ends all ranks at once when a signal comes. Here rank 0
 first writes a checkpoint, a rank that hangs is noticed, and one line says which rank failed and why.
 """
 
@@ -21,11 +21,13 @@ import psutil
 
 from .errors import ConfigError, first_line
 from .messages import tell
-from .ranks import LAUNCHER, LOST, SIGNS
+from .ranks import LAUNCHER, LOST, SIGNS, STEPS
 
 _POLL = 0.2  # seconds
 _GRACE = 10.0  # seconds for other ranks to end by themselves, once one has ended
-_PATIENCE, _FACTOR = 60.0, 10.0  # a rank hangs after so many seconds without a sign of life, or so many times the longest gap
+# A rank hangs after so many seconds without a sign of life: before the first step, and later, or so many times the longest gap.
+_START, _PATIENCE = 600.0, 60.0
+_FACTOR = 10.0
 
 
 class Rank:
@@ -58,6 +60,11 @@ class Rank:
         """Return the number of signs of life."""
         return self.signs.stat().st_size
 
+    def lost(self) -> str:
+        """Return the error with which it lost another rank, empty where there is none."""
+        file = self.signs.with_name(f"{self.number}.lost")
+        return file.read_text(encoding="utf-8") if file.is_file() else ""
+
     def said(self) -> str:
         """Return the last line on stderr, empty where there is none."""
         lines = self.errors.read_text(errors="replace").splitlines() if self.errors else []
@@ -77,56 +84,68 @@ def run(stage: str, launcher: int | str) -> int:
     environments = [os.environ | each for each in environments_of(launcher)]
     command = [sys.executable, *sys.orig_argv[1:]]
     ranks: list[Rank] = []
-    with TemporaryDirectory() as folder, forwarded(ranks):
+    with TemporaryDirectory() as folder, forwarded(ranks) as signals:
         about = {SIGNS: folder, LAUNCHER: str(os.getpid())}
         try:
             for each in environments:
                 ranks.append(Rank(command, each | about, Path(folder)))
-            return watch(stage, ranks)
+            return watch(stage, ranks, signals)
         finally:
             end(ranks)
 
 
-def watch(stage: str, ranks: list[Rank]) -> int:
-    """Wait for the end of all ranks, or of the first that fails or hangs. Return the exit status of the stage.
+def watch(stage: str, ranks: list[Rank], signals: list[int]) -> int:
+    """Wait for the end of rank 0, or of the first rank that fails or hangs. Return the exit status of the stage.
 
     Prints one line where rank 0 has not printed the reason itself.
+
+    Args:
+        stage: the name for messages.
+        ranks: of this machine.
+        signals: those that came, which grows.
     """
     if (culprits := hanging(ranks)) is not None:
         tell(stage, f"{culprits}; all ranks were ended")
         return 1
     deadline = time.monotonic() + _GRACE
-    while any(rank.status is None for rank in ranks) and time.monotonic() < deadline:
+    main = ranks[0]
+    while main.status in (None, LOST) and any(one.status is None for one in ranks) and time.monotonic() < deadline:
         time.sleep(_POLL)
-    first = ranks[0].status
-    if first == 0 or (ranks[0].number == 0 and first is not None and first > 0 and first != LOST):
-        return first  # rank 0 has printed the reason
-    failed = next((rank for rank in ranks if rank.status not in (None, 0, LOST)), None)
+    if main.status == 0 or (main.number == 0 and main.status is not None and main.status > 0 and main.status != LOST):
+        return main.status  # rank 0 has printed the reason
+    if signals and main.status is not None and main.status < 0:  # it was starting
+        tell(stage, f"stopped by {signal.Signals(signals[-1]).name}")
+        return 128 + signals[-1]
+    failed = next((one for one in ranks if one.status not in (None, 0, LOST)), None)
     if failed is None or failed.status is None:
-        tell(stage, "the ranks lost each other; all ranks were ended")
-        return 1
-    if failed.status < 0:
+        lost = next((why for one in ranks if (why := one.lost())), "no rank says why")
+        tell(stage, f"the ranks lost each other ({lost}); all ranks were ended")
+    elif failed.status < 0:
         tell(stage, f"rank {failed.number} was ended by {signal.Signals(-failed.status).name}; all ranks were ended")
-        return 1
-    name = f"rank {failed.number}"
-    said = failed.said().removeprefix(f"{stage}: ").removeprefix(f"{name}: ") or f"ended with status {failed.status}"
-    tell(stage, f"{name}: {said}")
+    else:
+        name = f"rank {failed.number}"
+        said = failed.said().removeprefix(f"{stage}: ").removeprefix(f"{name}: ") or f"ended with status {failed.status}"
+        tell(stage, f"{name}: {said}")
     return 1
 
 
 def hanging(ranks: list[Rank]) -> str | None:
-    """Wait until rank 0 ends, or another rank fails or hangs. Return what to say of ranks that hang, or None."""
+    """Wait until rank 0 ends, or another rank fails or hangs. Return what to say of ranks that hang, or None.
+
+    Until the steps begin, ranks load models and texts, and rank 0 may wait for a lock. A rank that hangs then is noticed late.
+    On other machines than the first, ranks may wait for what rank 0 writes.
+    """
     signs, since, longest = None, time.monotonic(), 0.0
+    has_steps = False
     while ranks[0].status is None and all(rank.status in (None, 0) for rank in ranks):
         time.sleep(_POLL)
         now = [(rank.count(), rank.signs.stat().st_mtime_ns) for rank in ranks]
         if now != signs:
-            longest = max(longest, time.monotonic() - since)
-            signs, since = now, time.monotonic()
-        limit = max(_PATIENCE, _FACTOR * longest)
-        others = [rank for rank in ranks[1:] if rank.status is None]
-        # Rank 0 may wait for a lock at first. On other machines, the ranks may wait for what rank 0 writes.
-        if others and ranks[0].number == 0 and ranks[0].count() > 0 and time.monotonic() - since > limit:
+            longest = max(longest, time.monotonic() - since) if has_steps else 0.0
+            signs, since, has_steps = now, time.monotonic(), ranks[0].signs.with_name(STEPS).exists()
+        limit = max(_PATIENCE, _FACTOR * longest) if has_steps else _START
+        has_others = any(rank.status is None for rank in ranks[1:])
+        if has_others and ranks[0].number == 0 and ranks[0].count() > 0 and time.monotonic() - since > limit:
             return f"{_culprits(ranks)} gave no sign of life for {limit:.0f} seconds"
     return None
 
@@ -150,13 +169,16 @@ def end(ranks: list[Rank]) -> None:
 
 
 @contextmanager
-def forwarded(ranks: list[Rank]) -> Iterator[None]:
+def forwarded(ranks: list[Rank]) -> Iterator[list[int]]:
     """Hand SIGINT and SIGTERM to rank 0, which stops the others after a checkpoint. On other machines, end the ranks.
 
-    A terminal sends SIGINT to all processes at once. Rank 0 counts two within a second as one.
+    A terminal sends SIGINT to all processes at once. Rank 0 counts two within a second as one. The block gets a list of the
+    signals that came.
     """
+    came: list[int] = []
 
     def forward(number: int, _: FrameType | None) -> None:
+        came.append(number)
         if not ranks:
             sys.exit(128 + number)
         if ranks[0].status is None:
@@ -167,7 +189,7 @@ def forwarded(ranks: list[Rank]) -> Iterator[None]:
         if handler != signal.SIG_IGN:
             signal.signal(number, forward)
     try:
-        yield
+        yield came
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -188,25 +210,27 @@ def environments_of(launcher: int | str) -> list[dict[str, str]]:
     from accelerate.utils import DistributedType
     from accelerate.utils.launch import prepare_multi_gpu_env
 
+    if not Path(launcher).is_file():
+        raise ConfigError(f"launcher: {launcher}: no such file")
     try:
         kind = launch.load_config_from_file(launcher).distributed_type
         if kind not in (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU):
             raise ValueError(f"it asks for {kind.value}, but only DDP is supported; set distributed_type: MULTI_GPU")
         parser = launch.launch_command_parser()
-        arguments, _, _ = launch._validate_launch_command(parser.parse_args(["--config_file", launcher, "the stage"]))
-        machines = int(arguments.num_machines or 1)
-        machine = arguments.machine_rank = int(os.environ.get("SLURM_NODEID") or arguments.machine_rank or 0)
-        address = arguments.main_process_ip or "127.0.0.1"
-        if machines == 1:
-            machine = arguments.machine_rank = 0
-            arguments.main_process_port = 0
-        everything = prepare_multi_gpu_env(arguments)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        given, _, _ = launch._validate_launch_command(parser.parse_args(["--config_file", launcher, "the stage"]))
+        total, machines = given.num_processes, given.num_machines or 1
+        machine = int(os.environ.get("SLURM_NODEID") or given.machine_rank or 0) if machines != 1 else 0
+        if type(total) is not int or type(machines) is not int or total < 2 or machines < 1 or total % machines:
+            raise ValueError(f"num_processes should be 2 or more, and a multiple of num_machines (got {total} and {machines})")
+        if not 0 <= machine < machines:
+            raise ValueError(f"machine_rank should be from 0 to {machines - 1} (got {machine})")
+        given.machine_rank, given.main_process_port = machine, given.main_process_port if machines > 1 else 0
+        everything = prepare_multi_gpu_env(given)
+        here, address, port = total // machines, given.main_process_ip or "127.0.0.1", int(given.main_process_port)
+    except Exception as error:  # accelerate has many for a wrong file
         raise ConfigError(f"launcher: {launcher}: {first_line(error)}") from error
     common = {name: value for name, value in everything.items() if os.environ.get(name) != value}
     common.pop("OMP_NUM_THREADS", None)  # `threads` in params.yaml says it
-    total, port = int(arguments.num_processes), int(arguments.main_process_port)
-    here = total // machines
     return [common | _variables(machine * here + local, local, total, here, address, port) for local in range(here)]
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 # The folder for signs of life, which engine/launch.py sets. A file for each rank of this machine, by its number.
 SIGNS = "RLHF_SIGNS_OF_LIFE"
+# The file there that says that the steps have begun.
+STEPS = "steps"
 # The process that started the ranks.
 LAUNCHER = "RLHF_LAUNCHER"
 # The exit status of a rank that only ended because another one did.
@@ -21,7 +23,7 @@ LOST = 75
 
 def rank() -> int:
     """Return the number of this process among those of the stage, from 0."""
-    return int(os.environ.get("RANK", 0))
+    return int(os.environ.get("RANK", 0)) if size() > 1 else 0
 
 
 def size() -> int:
@@ -49,6 +51,12 @@ def alive() -> None:
             file.write(b".")
 
 
+def steps_begin() -> None:
+    """Say that the work of this stage from here on consists of steps, so that a rank that hangs is noticed soon."""
+    if SIGNS in os.environ:
+        (Path(os.environ[SIGNS]) / STEPS).touch()
+
+
 def working() -> None:
     """Give a sign of life at a point of this rank alone, such as each token: the file of this rank becomes newer."""
     if SIGNS in os.environ:
@@ -70,6 +78,12 @@ def busy() -> Iterator[None]:
         yield
     finally:
         over.set()
+
+
+def note_loss(why: str) -> None:
+    """Leave the error with which this rank lost another one, for the launcher."""
+    if SIGNS in os.environ:
+        (Path(os.environ[SIGNS]) / f"{rank()}.lost").write_text(why, encoding="utf-8")
 
 
 def end_with_parent() -> None:

@@ -7,6 +7,7 @@ A stage script declares what it reads, what it writes and which settings it load
 import ctypes
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout, suppress
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -17,14 +18,14 @@ from . import environment, tracking
 from .arithmetic import Arithmetic
 from .command_line import STAGES, Begun
 from .elsewhere import warn_elsewhere
-from .errors import StageError, one_line_errors
+from .errors import StageError, Stopped, one_line_errors
 from .inputs import require, warn_of_untracked
 from .locks import locked
 from .messages import one_line, warn
 from .outputs import remove_halves
 from .params import load
 from .progress import live_tables
-from .ranks import end_with_parent, is_main, named
+from .ranks import is_main, named
 from .stopping import listen, requested_stop
 
 S = TypeVar("S", bound=BaseModel)
@@ -58,10 +59,10 @@ def stage(
     keep_freed_memory()
     listen(name, writes)
     environment.code(STAGES)
-    end_with_parent()
     with one_line_errors(named(name), lower):
         if not is_main():  # rank 0 does all else
-            main(load(schema, begun.params))
+            with redirect_stdout(None), suppress(Stopped):
+                main(load(schema, begun.params))
             return
         settings = load(schema, begun.params, whole=name == "check")
         if preview is not None and begun.preview is not None:

@@ -50,6 +50,11 @@ def own_rows(count: int, blocks: int = 1) -> Tensor:
     return _rows_of_each(count, blocks)[rank()]
 
 
+def own_parts(count: int, most: int, device: torch.device) -> list[Tensor]:
+    """Return the rows of this rank in parts of at most `most`. A rank without rows has no part."""
+    return [rows for rows in own_rows(count).to(device).split(most) if len(rows)]
+
+
 def _rows_of_each(count: int, blocks: int) -> list[Tensor]:
     """Return the rows of each rank."""
     shares = [block.tensor_split(size()) for block in torch.arange(count).chunk(blocks)]
@@ -71,6 +76,11 @@ def whole(part: Tensor, count: int, blocks: int = 1) -> Tensor:
     if size() == 1:
         return part
     return torch.cat(_of_all([part.cpu()]))[_order(count, blocks)].to(part.device)
+
+
+def joined(parts: list[Tensor]) -> Tensor:
+    """Concatenate parts of one number for each row. A rank without rows has none: [(b,)] -> (B,)."""
+    return torch.cat(parts) if parts else torch.empty(0)
 
 
 def whole_list(part: list[T], count: int, blocks: int = 1) -> list[T]:

@@ -17,11 +17,12 @@ from transformers import PreTrainedTokenizerBase
 from ..engine import tracking
 from ..engine.errors import StageError
 from ..engine.progress import LiveTable, progress_bar
+from ..engine.ranks import steps_begin
 from ..engine.records import Row
 from ..engine.stopping import patient
 from ..models.devices import precision, random_states, set_random_states
 from ..models.forward import room_of
-from ..models.sharing import own_rows, stops, whole
+from ..models.sharing import joined, own_parts, stops, whole
 from ..models.tokens import encode
 from ..sampling.rollout import exact_kl, uniforms
 from ..settings.ppo import PPOSettings
@@ -115,6 +116,7 @@ def train_policy(
     actors.share(accelerator)
 
     live = LiveTable(kept.stage, state.curve)
+    steps_begin()
     with patient(), progress_bar(total=settings.steps, initial=state.step, desc="ppo", unit=" steps") as progress:
         while state.step < state.last and not stops():
             step = state.step + 1
@@ -243,7 +245,7 @@ def validate(actors: Actors, prompts: list[list[int]], noise: torch.Tensor, sett
     with precision(settings.dtype, device):
         kl = [
             exact_kl(actors.policy, actors.reference, batch.take(rows), settings.temperature)
-            for rows in own_rows(len(prompts)).to(device).split(settings.micro_batch_size)
+            for rows in own_parts(len(prompts), settings.micro_batch_size, device)
         ]
-    kls = whole(torch.cat(kl), len(prompts))
+    kls = whole(joined(kl), len(prompts))
     return {"score": float(score(actors, batch, settings).mean()), "kl": float(kls.mean())}

@@ -19,7 +19,7 @@ from ..engine.errors import StageError
 from ..engine.ranks import alive, rank, size, working
 from ..engine.records import Row
 from ..models.devices import precision
-from ..models.sharing import of_each_rank, own_rows, whole, whole_list
+from ..models.sharing import joined, of_each_rank, own_parts, own_rows, whole, whole_list
 from ..sampling.rollout import Responses, batch_of, respond, score_tokens
 from ..settings.ppo import PPOSettings
 from . import equations
@@ -96,15 +96,17 @@ def sample(
     then be the KL of the changed policy.
     """
     blocks = blocks or settings.minibatches
-    own = own_rows(len(prompts), blocks).tolist()
-    with precision(settings.dtype, actors.policy.device):
-        batch = respond(actors.policy, [prompts[row] for row in own], noise[own], actors.eos, actors.pad, settings.temperature)
-    if size() == 1:
-        return batch
+    own, device = own_rows(len(prompts), blocks).tolist(), actors.policy.device
+    sampled: list[tuple[list[int], bool]] = []
+    if own:  # there may be fewer prompts than ranks
+        with precision(settings.dtype, device):
+            asked = [prompts[row] for row in own]
+            batch = respond(actors.policy, asked, noise[own], actors.eos, actors.pad, settings.temperature)
+        if size() == 1:
+            return batch
+        sampled = list(zip(batch.tokens(), batch.finished.tolist(), strict=True))
     # Every rank gets the responses of all ranks, in the order of the prompts.
-    sampled = list(zip(batch.tokens(), batch.finished.tolist(), strict=True))
     tokens, finished = zip(*whole_list(sampled, len(prompts), blocks), strict=True)
-    device = batch.sequences.device
     return batch_of(prompts, tokens, actors.pad, device)._replace(finished=torch.tensor(finished, device=device))
 
 
@@ -116,11 +118,11 @@ def score(actors: Actors, batch: Responses, settings: PPOSettings) -> Tensor:
         StageError: a score is not finite.
     """
     scores, count = [], len(batch.finished)
-    for rows in own_rows(count).to(batch.finished.device).split(settings.micro_batch_size):
+    for rows in own_parts(count, settings.micro_batch_size, batch.finished.device):
         with precision(settings.dtype, rows.device):
             scores.append(actors.reward.score(batch.take(rows)))
         working()
-    return whole(_finite("the reward model's score", torch.cat(scores)), count)
+    return whole(_finite("the reward model's score", joined(scores)), count)
 
 
 @torch.no_grad()
@@ -228,7 +230,8 @@ def _gradients(
 
     Each loss is a sum over real tokens, divided by the tokens of the whole minibatch. The size of the micro-batches therefore
     changes nothing. Each rank computes its share of the rows. DDP averages the gradients of the ranks, so each is multiplied
-    by their number.
+    by their number. The policy comes first, and then the critic, so that DDP sends in one order whatever the number of
+    micro-batches, and so that the memory of the policy's graph is free before the critic's is needed.
 
     Returns:
         policy loss, value loss, approximate KL and share of clipped tokens, each the share of this rank in the mean over real
@@ -238,34 +241,31 @@ def _gradients(
     log_probs, critic = actors.learners
     tokens = experience.batch.response_mask[minibatch].sum()
     sums, ratio_error = torch.zeros(4, device=device), 0.0
-    parts = minibatch.tensor_split(size())[rank()].split(settings.micro_batch_size)
-    for number, rows in enumerate(parts, start=1):
-        part = experience.batch.take(rows)
-        mask, length = part.response_mask, part.length
+    share = minibatch.tensor_split(size())[rank()]
+    parts = [(rows, experience.batch.take(rows)) for rows in share.split(settings.micro_batch_size)]
+    for number, (rows, part) in enumerate(parts, start=1):
         with _synchronised(accelerator, log_probs, number == len(parts)):
             with precision(settings.dtype, device):
                 own = log_probs(part, settings.temperature)
-            policy = equations.policy_loss(
-                own,
-                experience.log_probs[rows, :length],
-                experience.advantages[rows, :length],
-                mask,
-                settings.clip_range,
-            )
+            old, advantages = (x[rows, : part.length] for x in (experience.log_probs, experience.advantages))
+            policy = equations.policy_loss(own, old, advantages, part.response_mask, settings.clip_range)
             if number == len(parts):
                 alive()  # before the ranks wait for each other
-            # The memory of the policy's graph is freed before the critic's is needed.
             accelerator.backward(policy.loss * size() / tokens)
-        read = None if experience.states is None else experience.states[rows, :length]
+        sums[[0, 2, 3]] += torch.stack([policy.loss, policy.approx_kl, policy.clipped]).detach() / tokens
+        ratio_error = max(ratio_error, float(policy.ratio_error))
+        working()
+    for number, (rows, part) in enumerate(parts, start=1):
+        read = None if experience.states is None else experience.states[rows, : part.length]
         with _synchronised(accelerator, critic, number == len(parts)):
             with precision(settings.dtype, device):
                 values = actors.values(part, read)
-            value = equations.value_loss(
-                values, experience.values[rows, :length], experience.returns[rows, :length], mask, settings.clip_range_value
-            )
+            old, returns = (x[rows, : part.length] for x in (experience.values, experience.returns))
+            value = equations.value_loss(values, old, returns, part.response_mask, settings.clip_range_value)
+            if number == len(parts):
+                alive()
             accelerator.backward(settings.vf_coef * value * size() / tokens)
-        sums += torch.stack([policy.loss, value, policy.approx_kl, policy.clipped]).detach() / tokens
-        ratio_error = max(ratio_error, float(policy.ratio_error))
+        sums[1] += value.detach() / tokens
         working()
     return sums.tolist(), ratio_error
 

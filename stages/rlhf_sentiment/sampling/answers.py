@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..engine.errors import StageError
 from ..engine.messages import shown
 from ..engine.progress import progress_bar
-from ..engine.ranks import rank, size, working
+from ..engine.ranks import rank, size, steps_begin, working
 from ..models.forward import room_of
 from ..models.sharing import of_each_rank
 from ..models.tokens import decode_response, encode
@@ -59,7 +59,7 @@ def answer(
         seed: of the random numbers.
         max_new_tokens: the longest response, EOS included.
         temperature, top_p: as in `respond`.
-        batch_size: answers at a time. It does not change the answers.
+        batch_size: answers at a time, of all ranks together. It does not change the answers.
         samples: answers to each prompt, S. A larger number leaves the first answers as they are.
         title: the name of a progress bar. None shows no bar.
 
@@ -74,9 +74,11 @@ def answer(
     by_length = sorted(range(len(prompts)), key=lambda row: len(encoded[row]))  # little padding
     every = [(row, sample) for row in by_length for sample in range(samples)]
     wanted = every[rank() :: size()]  # each rank has long and short prompts
+    at_once = -(-batch_size // size())
+    steps_begin()
     with progress_bar(total=len(wanted), desc=title, unit=" answers", shown=bool(title)) as progress:
-        for start in range(0, len(wanted), batch_size):
-            part = wanted[start : start + batch_size]
+        for start in range(0, len(wanted), at_once):
+            part = wanted[start : start + at_once]
             noise = torch.stack([uniforms(max_new_tokens, seed, _number(prompts[row]), sample) for row, sample in part])
             batch = respond(
                 model,

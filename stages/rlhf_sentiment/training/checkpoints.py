@@ -86,7 +86,8 @@ class Checkpoints:
             return
         if self.folder not in _held:
             _held[self.folder] = ExitStack()
-            _held[self.folder].enter_context(_lock_of(self.folder, wait=True))
+            with busy():  # it may wait
+                _held[self.folder].enter_context(_lock_of(self.folder, wait=True))
         for half in self.folder.glob("[0-9]*.part"):
             shutil.rmtree(half)
 

@@ -3,10 +3,12 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import torch
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import BatchSampler, DataLoader
 from transformers import Trainer
 
+from ..engine.errors import StageError
 from ..engine.ranks import alive, rank, size
 from ..models.sharing import of_each_rank
 
@@ -35,14 +37,26 @@ class _Loader(DataLoader[Any]):
         self.batch_sampler.sampler.set_epoch(epoch)  # type: ignore[union-attr]
 
 
-def share_batches(trainer: Trainer, rows: Iterable[int]) -> None:
-    """Give each rank its share of the batches of `rows`, an iterable with `set_epoch`."""
+def share_batches(trainer: Trainer, rows: Iterable[int], stage: str) -> None:
+    """Give each rank its share of the batches of `rows`, an iterable with `set_epoch`.
+
+    The rank whose own loss is not finite stops the stage `stage` with a StageError. The Trainer would report the mean only.
+    """
     if size() == 1:
         return
     dataset: Any = trainer._remove_unused_columns(trainer.train_dataset, description="training")
     shares = Shares(rows, trainer.args.train_batch_size)
     trainer.get_train_dataloader = lambda: _Loader(dataset, batch_sampler=shares, collate_fn=trainer.data_collator)
-    trainer.model.register_forward_hook(lambda *_: alive())  # before the ranks wait for each other in the backward pass
+    compute_loss = trainer.compute_loss
+
+    def checked(*inputs: Any, **options: Any) -> Any:
+        loss = compute_loss(*inputs, **options)
+        if not torch.isfinite(loss):
+            raise StageError(f"step {trainer.state.global_step + 1}: loss is {loss.item()}; lower {stage}.learning_rate")
+        alive()  # before the ranks wait for each other in the backward pass
+        return loss
+
+    trainer.compute_loss = checked
     trainer.store_flos = lambda: None  # it would wait for all ranks, but only rank 0 writes checkpoints
 
 

@@ -17,6 +17,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_group
 from ..engine import tracking
 from ..engine.errors import StageError
 from ..engine.progress import LiveTable, progress_bar
+from ..engine.ranks import steps_begin
 from ..engine.records import Row
 from ..engine.stopping import patient
 from ..models.sharing import stops
@@ -89,7 +90,7 @@ def train(trainer: Trainer, kept: Checkpoints, columns: dict[str, str]) -> list[
     together = max(1, steps // _POINTS)
     sampler = ByLength(lengths, args.train_batch_size, args.seed, together)
     trainer._get_train_sampler = lambda _=None: sampler
-    share_batches(trainer, sampler)
+    share_batches(trainer, sampler, kept.stage)
     unmasked = trainer.model.register_forward_pre_hook(_without_mask, with_kwargs=True)
 
     def save(model: Any, trial: Any) -> None:
@@ -136,6 +137,7 @@ class _Watch(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Open the progress bar and the live table."""
+        steps_begin()
         tracking.begin()
         self.live = LiveTable(self.kept.stage, [self._row(logs) for logs in state.log_history if "loss" in logs])
         self.bar = progress_bar(total=state.max_steps, initial=state.global_step, desc=self.kept.stage, unit=" steps")
