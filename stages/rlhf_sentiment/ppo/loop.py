@@ -117,8 +117,9 @@ def train_policy(
 
     live = LiveTable(kept.stage, state.curve)
     steps_begin()
+    stopping = stops()
     with patient(), progress_bar(total=settings.steps, initial=state.step, desc="ppo", unit=" steps") as progress:
-        while state.step < state.last and not stops():
+        while state.step < state.last and not stopping:
             step = state.step + 1
             batch = [train[k] for k in order[(step - 1) * settings.batch_size : step * settings.batch_size]]
             row = take_step(state, batch, noise(ROLLOUT, step, len(batch)), settings, seed, accelerator)
@@ -132,6 +133,7 @@ def train_policy(
                 progress.write(f"ppo: stops at step {step}: {why}")
             if step % settings.validation_every == 0 or step == state.last:
                 state.validated.append(validate_at(step))
+            stopping = stops()  # before `due`, so that the checkpoint of a stop is not missed
             if kept.due(step, state.last):
                 with kept.writing(step) as folder:
                     state.save(folder)

@@ -158,8 +158,8 @@ class _Watch(TrainerCallback):
         self.live.add(self._row(state.log_history[-1]))
         self.bar.set_postfix({new: f"{logs[old]:.3f}" for old, new in self.columns.items()}, refresh=False)
         self.bar.update()
+        control.should_training_stop |= stops()  # first, so that the checkpoint of a stop is not missed
         control.should_save = self.kept.due(state.global_step, state.max_steps)
-        control.should_training_stop |= stops()
 
     def _row(self, logs: Row) -> Row:
         """Return the figures of a step under their names in the curve."""
