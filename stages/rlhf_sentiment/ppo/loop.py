@@ -94,9 +94,7 @@ def train_policy(
         StageError: a figure is not finite (the message names figure and step); a checkpoint cannot be written.
         Stopped: a signal came. The checkpoint is written first.
     """
-    # The order of the prompts: a step takes the next batch from shuffles of all prompts, one shuffle after another.
-    passes = -(-settings.steps * settings.batch_size // len(train))
-    order = np.concatenate([np.random.default_rng((seed, ORDER, k)).permutation(len(train)) for k in range(passes)])
+    order = order_of_prompts(len(train), settings, seed)
 
     def noise(purpose: int, step: int, count: int) -> torch.Tensor:
         return torch.stack([uniforms(settings.max_new_tokens, seed, purpose, step, row) for row in range(count)])
@@ -138,6 +136,12 @@ def train_policy(
                 with kept.writing(step) as folder:
                     state.save(folder)
     return state
+
+
+def order_of_prompts(count: int, settings: PPOSettings, seed: int) -> np.ndarray:
+    """Return the numbers of the prompts that the steps take one after another: shuffles of all `count` prompts in turn."""
+    passes = -(-settings.steps * settings.batch_size // count)
+    return np.concatenate([np.random.default_rng((seed, ORDER, k)).permutation(count) for k in range(passes)])
 
 
 def begin(
