@@ -30,6 +30,13 @@ FOLDERS = ("data", "models", "metrics", "plots", "reports")
 CLOSE = 1.01e-5  # the figures have five decimals
 
 
+# Each rank of a run leaves a file, so that a test that compares two processes with one has seen two.
+MARK = """
+if size() > 1:
+    Path(f"ran-{rank()}").touch()
+"""
+
+
 @pytest.fixture
 def ranks(world: World) -> World:
     """Return a finished world whose stages may run in several processes."""
@@ -37,14 +44,20 @@ def ranks(world: World) -> World:
     world.set("threads", 1)
     world.set("ppo.steps", 3)
     world.set("ppo.dtype", "float32")
+    add(world, "engine/ranks.py", MARK)
     return world
 
 
 def run(world: World, stage: str, launcher: int | str | None, status: int = 0) -> str:
     """Run a stage from its start in some number of processes, and return its output."""
     shutil.rmtree(world / ".checkpoints", ignore_errors=True)
+    for mark in world.folder.glob("ran-*"):
+        mark.unlink()
     world.set("launcher", launcher)
-    return world.run("python", *f"stages/{stage}".replace("@", ".py ").split(), status=status)
+    said = world.run("python", *f"stages/{stage}".replace("@", ".py ").split(), status=status)
+    if not isinstance(launcher, str):
+        assert len(list(world.folder.glob("ran-*"))) == (launcher or 0)
+    return said
 
 
 def add(world: World, file: str, code: str) -> None:
