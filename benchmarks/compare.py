@@ -34,7 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", default=".venv-trl/bin/python", help="Python of an environment with trl 1.12.0")
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
-    parser.add_argument("--updates", type=int, default=2, help="updates that are counted in a run (default: %(default)s)")
+    parser.add_argument("--updates", type=int, default=1, help="updates that are counted in a run (default: %(default)s)")
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--dtypes", nargs="+", choices=["float32", "bfloat16"], default=["float32", "bfloat16"])
     parser.add_argument("--lengths", nargs="+", choices=LENGTHS, default=list(LENGTHS))
