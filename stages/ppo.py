@@ -3,7 +3,7 @@
 ppo/loop.py runs the steps. Each step samples responses to a batch of prompts (sampling/rollout.py) and computes the advantage
 of each token. Then the step runs several epochs of clipped PPO (ppo/step.py, with the equations in ppo/equations.py). The
 reference policy is a frozen copy of the fine-tuned model. The critic reads the states of the reward model, or trains a copy
-of it.
+of it. With `ppo.lora`, these models are adapters on one trunk.
 PPO trains on the prompts of the train split, and measures on those of the validation split. It reads no test prompt.
 """
 
@@ -23,10 +23,9 @@ from rlhf_sentiment.engine.ranks import is_main, size
 from rlhf_sentiment.engine.records import read_rows, write_metrics, write_table
 from rlhf_sentiment.engine.stage import stage
 from rlhf_sentiment.models.devices import quiet, set_up
-from rlhf_sentiment.models.loading import load_reward_model, load_tokenizer, save
+from rlhf_sentiment.models.loading import load_tokenizer, save
 from rlhf_sentiment.ppo.actors import actors_of
 from rlhf_sentiment.ppo.loop import make_accelerator, prompts_of, train_policy
-from rlhf_sentiment.rewards import reward_of_model
 from rlhf_sentiment.settings.checkpoint_every import CheckpointEvery
 from rlhf_sentiment.settings.counts import number_of
 from rlhf_sentiment.settings.ppo import PPOSettings
@@ -54,8 +53,7 @@ def main(params: Params) -> str:
     tokenizer = load_tokenizer("models/sft")
     if load_tokenizer("models/reward").get_vocab() != tokenizer.get_vocab():
         raise StageError(f"models/reward has another tokenizer than models/sft; {mend_of('models/reward')}")
-    reward = reward_of_model(load_reward_model("models/reward", device), settings.missing_eos_penalty)
-    actors = actors_of(settings, reward, tokenizer, device)
+    actors = actors_of(settings, tokenizer, device)
     settings = settled(settings, params.arithmetic, actors.policy, kept)
 
     table = read_rows("data/prepared/prompts.jsonl", {"prompt": str, "split": str})
@@ -80,8 +78,8 @@ def main(params: Params) -> str:
         "temperature": settings.temperature,
         "max_new_tokens": settings.max_new_tokens,
         "prompts_too_long": too_long + more,
-        "score_mean": reward.mean,
-        "score_std": reward.std,
+        "score_mean": actors.reward.mean,
+        "score_std": actors.reward.std,
         "validation_score_before": before["score"],
         "validation_score": after["score"],
         "validation_kl": after["kl"],

@@ -23,6 +23,7 @@ from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.engine.ranks import is_main
 from rlhf_sentiment.engine.records import read_rows, write_metrics, write_table
 from rlhf_sentiment.engine.stage import stage
+from rlhf_sentiment.models.adapters import POLICY, add_adapter
 from rlhf_sentiment.models.devices import quiet, set_up
 from rlhf_sentiment.models.forward import logits
 from rlhf_sentiment.models.loading import load_policy, load_tokenizer, refuse_longer, save
@@ -72,6 +73,8 @@ def main(params: Params) -> str:
     )
 
     settings = settled(params.sft, params.arithmetic, model, kept)
+    if settings.lora is not None:
+        add_adapter(model, settings.lora, POLICY, "models/base", "sft.lora")
     with arguments(device, params.seed, len(rows), settings, settings.dtype) as common:
         trainer = PackedSFTTrainer(
             model=model,

@@ -50,6 +50,7 @@ SETTINGS = PPOSettings(
     missing_eos_penalty=None,
     validation_every=1,
     validation_prompts=1,
+    lora=None,
 )
 
 

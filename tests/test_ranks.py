@@ -7,6 +7,7 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import psutil
@@ -27,6 +28,7 @@ from .conftest import ROOT, World, assert_names, outs
 from .test_killed import end_started_processes, start, until  # noqa: F401 (a fixture that applies to this file)
 
 FOLDERS = ("data", "models", "metrics", "plots", "reports")
+LORA = {"rank": 2, "alpha": 4, "dropout": 0.0, "target": "all"}
 CLOSE = 1.01e-5  # the figures have five decimals
 
 
@@ -250,6 +252,7 @@ _assess = assess
 def assess(*arguments, **named):
     found = _assess(*arguments, **named)
     from pathlib import Path
+from typing import Any
     number = len(list(Path(".").glob(f"advantages-{rank()}-*")))
     torch.save([found.advantages, found.returns, found.kl_k1], f"advantages-{rank()}-{number}.pt")
     return found
@@ -257,14 +260,15 @@ def assess(*arguments, **named):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("critic", ["shared", "separate"])
-def test_two_processes_of_ppo_equal_one(ranks: World, tmp_path: Path, critic: str) -> None:
+@pytest.mark.parametrize(("critic", "lora"), [("shared", None), ("separate", None), ("separate", LORA)])
+def test_two_processes_of_ppo_equal_one(ranks: World, tmp_path: Path, critic: str, lora: dict[str, Any] | None) -> None:
     """One process has micro-batches of 2 rows. Each of two ranks has 3 rows of a minibatch, in micro-batches of 2 and 1."""
+    ranks.set("ppo.lora", lora)
     ranks.set("ppo.critic", critic)
     ranks.set("ppo.batch_size", 12)
     ranks.set("ppo.micro_batch_size", 2)
     ranks.set("ppo.minibatches", 2)
-    ranks.set("ppo.learning_rate", 1e-3)
+    ranks.set("ppo.learning_rate", 1e-2 if lora else 1e-3)
     add(ranks, "ppo/step.py", RECORD)
     files = ["plots/ppo.csv", "plots/ppo_validation.csv", "models/ppo/model.safetensors", "models/ppo/critic.safetensors"]
     run(ranks, "ppo.py", None)
@@ -294,8 +298,13 @@ def losses(world: World, stage: str) -> list[float]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("stage", "count"), [("base", None), ("sft", "rows"), ("reward", "pairs")])
-def test_two_processes_of_a_trainer_equal_one(ranks: World, tmp_path: Path, stage: str, count: str | None) -> None:
+@pytest.mark.parametrize(
+    ("stage", "count", "lora"),
+    [("base", None, None), ("sft", "rows", None), ("reward", "pairs", None), ("reward", "pairs", LORA)],
+)
+def test_two_processes_of_a_trainer_equal_one(
+    ranks: World, tmp_path: Path, stage: str, count: str | None, lora: dict[str, Any] | None
+) -> None:
     """The last batch of sft and of reward has one row, fewer than there are ranks.
 
     The weights are not compared. Adam makes steps of one size also where a gradient is only rounding, as that of a key's bias.
@@ -303,6 +312,8 @@ def test_two_processes_of_a_trainer_equal_one(ranks: World, tmp_path: Path, stag
     if count is not None:
         rows = json.loads((ranks / f"reports/{stage}.json").read_text())[count]
         ranks.set(f"{stage}.batch_size", next(size for size in range(5, rows) if rows % size == 1))
+    if lora:
+        ranks.set(f"{stage}.lora", lora)
     run(ranks, f"{stage}.py", None)
     one = losses(ranks, stage)
     tables = [] if stage == "base" else [f"plots/{stage}.csv"]

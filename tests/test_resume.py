@@ -18,6 +18,8 @@ from rlhf_sentiment.training.checkpoints import Checkpoints
 
 from .conftest import World, assert_names
 
+LORA = {"rank": 2, "alpha": 4, "dropout": 0.0, "target": "all"}
+
 
 class Killed(BaseException):
     """An exception that no code of this project may catch."""
@@ -47,7 +49,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, stage: str, after: int) -> None:
 
 def outs(stage: str) -> dict[str, bytes]:
     written = [Path(out) for out in importlib.import_module(stage).WRITES]
-    files = [file for out in written for file in ([out] if out.is_file() else sorted(out.rglob("*")))]
+    files = [file for out in written for file in ([out] if out.is_file() else sorted(out.rglob("*"))) if file.is_file()]
     return {str(file): file.read_bytes() for file in files}
 
 
@@ -65,6 +67,9 @@ def with_dropout(world: World) -> None:
         ("base", {"base.epochs": 2, "checkpoint_every.base": 3}, [3, 21]),  # in the first and the second pass over the texts
         ("sft", {"sft.epochs": 2, "sft.batch_size": 16}, [1, 5, 8]),  # the last step, too
         ("reward", {"reward.epochs": 2, "reward.batch_size": 16}, [2, 6]),
+        ("sft", {"sft.batch_size": 16, "sft.lora": LORA | {"dropout": 0.2}}, [2]),
+        ("reward", {"reward.batch_size": 16, "reward.lora": LORA | {"dropout": 0.2}}, [2]),
+        ("ppo", {"ppo.steps": 3, "ppo.critic": "separate", "ppo.lora": LORA}, [2]),
         ("ppo", {"ppo.steps": 4, "ppo.kl_target": 0.01, "ppo.kl_horizon": 8, "ppo.validation_every": 2}, [1, 2, 4]),
         ("ppo", {"ppo.steps": 5, "ppo.kl_stop": 1e-9, "ppo.critic": "shared"}, [1, 2]),  # stops at the second
     ],

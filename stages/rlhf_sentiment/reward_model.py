@@ -12,6 +12,7 @@ from .engine.errors import StageError
 from .engine.messages import warn
 from .engine.ranks import working
 from .engine.records import Row
+from .models.adapters import REWARD, add_adapter, set_dropout
 from .models.devices import precision
 from .models.forward import reward_scores
 from .models.loading import refuse_longer
@@ -37,7 +38,7 @@ def train_reward(
     """Train `model` on the pairs of the train split, so that the chosen response gets a higher score than the rejected one.
 
     Args:
-        model: a sequence classifier with one output. Its weights change.
+        model: models/sft as a sequence classifier with one output. Its weights change, or it gets an adapter.
         tokenizer: of the model.
         pairs: rows of prompt, chosen, rejected and split (train or validation).
         settings: the section `reward`, with a dtype that is not auto.
@@ -53,6 +54,8 @@ def train_reward(
     """
     refuse_longer(model, settings.max_length, "reward.max_length")
     encoded, too_long = encode_splits(pairs, tokenizer, settings, source)
+    if settings.lora is not None:
+        add_adapter(model, settings.lora, REWARD, "models/sft", "reward.lora")
     train_rows = Dataset.from_dict(encoded["train"])
     with arguments(model.device, seed, len(train_rows), settings, settings.dtype) as common:
         trainer = PackedRewardTrainer(
@@ -61,6 +64,8 @@ def train_reward(
             train_dataset=train_rows,
             processing_class=tokenizer,
         )
+        if settings.lora is not None:
+            set_dropout(model, settings.lora.dropout)
         curve = train(trainer, kept, {"loss": "loss", "accuracy": "accuracy", "margin": "margin"})
     measured = measure(model, tokenizer, encoded["validation"])
     counts = {

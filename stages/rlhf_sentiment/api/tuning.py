@@ -124,7 +124,7 @@ def train_ppo(config: RLHFConfig, reward: RewardFunction | RewardModel) -> Tuned
     else:
         wanted = reward_of_texts(reward, tokenizer, settings.missing_eos_penalty)
     warn_if_constant(wanted, settings.batch_size)
-    actors = actors_of(settings, wanted, tokenizer, device)
+    actors = actors_of(settings, tokenizer, device, wanted)
     no_checkpoints = Checkpoints("ppo", config, [], every=None)
     settings = settled(settings, config.arithmetic, actors.policy, no_checkpoints)
     rows = read_rows("data/prepared/prompts.jsonl", {"prompt": str, "split": str})

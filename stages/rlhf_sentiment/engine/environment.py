@@ -19,6 +19,7 @@ LIBRARIES = (
     "matplotlib",
     "numpy",
     "pandas",
+    "peft",
     "safetensors",
     "scikit-learn",
     "scipy",

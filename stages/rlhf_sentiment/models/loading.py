@@ -24,6 +24,7 @@ from transformers.activations import NewGELUActivation
 from ..engine.errors import StageError, first_line
 from ..engine.messages import is_made
 from ..engine.outputs import writing
+from .adapters import FOLDER, POLICY, REWARD, adapter_layers, merged, save_adapter
 from .compatibility import check_policy, refuse_absent, refuse_not_finite, refuse_unplaced
 from .forward import room_of
 from .packing import pack
@@ -136,15 +137,22 @@ def made_fast(model: PreTrainedModel) -> PreTrainedModel:
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path, critic: Critic | None = None) -> None:
     """Write a model that plain `from_pretrained` loads: weights, configuration and tokenizer. A critic gets its own file.
 
+    An adapter is added to the weights, and also written alone, to a folder of its own.
+
     Raises:
         StageError: the folder cannot be written.
     """
     try:
         with writing(folder) as aside:
-            model.save_pretrained(aside)
+            if adapter_layers(model):
+                name = REWARD if hasattr(model, "score") else POLICY
+                save_adapter(model, name, aside / FOLDER)
+                model.save_pretrained(aside, state_dict=merged(model, name))
+            else:
+                model.save_pretrained(aside)
             tokenizer.save_pretrained(aside)
             if critic is not None:
-                weights = {name: tensor.contiguous() for name, tensor in critic.state_dict().items()}
+                weights = {name: tensor.contiguous() for name, tensor in critic.own().items()}
                 save_file(weights, aside / "critic.safetensors")
     except SafetensorError as error:
         raise StageError(f"{folder} cannot be written: {first_line(error)}") from None

@@ -58,14 +58,15 @@ class Critic(nn.Module):
 
     Attributes:
         trunk: the critic's own, or None.
+        adapter: the name of the critic's adapter on a trunk that other models share (adapters.py), or None.
         hidden: a layer of D units where there is no trunk.
         head: from D numbers to one.
     """
 
-    def __init__(self, width: int, trunk: PreTrainedModel | None = None) -> None:
+    def __init__(self, width: int, trunk: PreTrainedModel | None = None, adapter: str | None = None) -> None:
         """Make a head on hidden states of `width`. Its value is 0 until it learns."""
         super().__init__()
-        self.trunk = trunk
+        self.trunk, self.adapter = trunk, adapter
         self.head = nn.Linear(width, 1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -78,6 +79,15 @@ class Critic(nn.Module):
         with torch.no_grad():
             critic.head.weight.copy_(model.score.weight)
         return critic.to(model.score.weight.device)
+
+    def own(self) -> dict[str, Tensor]:
+        """Return the weights that are the critic's alone, by name."""
+        is_shared = self.adapter is not None
+        return {
+            name: weight
+            for name, weight in self.state_dict(keep_vars=True).items()
+            if not is_shared or not name.startswith("trunk.") or f".{self.adapter}." in name
+        }
 
     def rescale(self, mean: float, std: float) -> None:
         """Change the head so that it predicts (score - mean) / std instead of score. A head of zeros stays as it is."""

@@ -9,13 +9,16 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..models.adapters import CRITIC, POLICY, REWARD, Trunk, has_adapter, of_adapter
 from ..models.forward import before_responses, reward_scores_and_states, states, width
-from ..models.loading import load_policy
+from ..models.loading import load_policy, load_reward_model
 from ..models.value_head import Critic
-from ..rewards import Reward
+from ..rewards import Reward, reward_of_model
 from ..sampling.rollout import Responses, score_tokens
+from ..settings.lora import Lora
 from ..settings.ppo import PPOSettings
 
+_START, _REWARD = "models/sft", "models/reward"
 _SHARED_RATE = 3e-3  # of a shared critic: a small network needs a larger rate than a trunk
 
 
@@ -36,6 +39,7 @@ class Actors:
     """The four models of PPO, on one device, with dropout off. Only the policy and the critic learn.
 
     Attributes:
+        trunk: what the models share where they are adapters on it.
         learners: the policy's log-probabilities and the critic, for the passes that need gradients. With several ranks, DDP
             adds the gradients of all ranks.
     """
@@ -46,6 +50,7 @@ class Actors:
     reward: Reward
     eos: int
     pad: int
+    trunk: Trunk | None = None
     learners: tuple[nn.Module, nn.Module] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -54,12 +59,23 @@ class Actors:
     def share(self, accelerator: Accelerator) -> None:
         """Let the ranks learn together. Their weights become those of rank 0."""
         if accelerator.num_processes > 1:
-            log_probs, critic = self.learners
-            self.learners = accelerator.prepare_model(log_probs), accelerator.prepare_model(critic)
+            prepared = []
+            for name, learner in zip((POLICY, CRITIC), self.learners, strict=True):
+                if self.trunk is not None:
+                    self.trunk.act(name)  # DDP waits for the gradient of each weight that learns now
+                prepared.append(accelerator.prepare_model(learner))
+            self.learners = prepared[0], prepared[1]
 
     def parameters(self) -> list[nn.Parameter]:
-        """Return the weights that learn: those of the policy and the critic's own."""
-        return [*self.policy.parameters(), *self.critic.parameters()]
+        """Return all weights that learn."""
+        policy, critic = self.learning()
+        return [*policy, *critic]
+
+    def learning(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """Return the weights that learn: those of the policy, and the critic's own."""
+        policy = self.policy.parameters() if self.trunk is None else of_adapter(self.policy, POLICY).values()
+        own = self.critic.own()
+        return list(policy), [weight for name, weight in self.critic.named_parameters() if name in own]
 
     def score_and_states(self, part: Responses) -> tuple[Tensor, Tensor | None]:
         """Return the raw score of each response, (B,), and what a critic without a trunk reads, (B, T, D) or None."""
@@ -86,30 +102,78 @@ class Actors:
     def state(self) -> dict[str, Any]:
         """Return everything that a run changes: the weights that learn, and the scale of the reward."""
         return {
-            "policy": self.policy.state_dict(),
-            "critic": self.critic.state_dict(),
+            "policy": self.policy.state_dict() if self.trunk is None else of_adapter(self.policy, POLICY),
+            "critic": self.critic.own(),
             "score_mean": self.reward.mean,
             "score_std": self.reward.std,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Set all that `state` returned."""
-        self.policy.load_state_dict(state["policy"])
-        self.critic.load_state_dict(state["critic"])
+        self.policy.load_state_dict(state["policy"], strict=self.trunk is None)
+        self.critic.load_state_dict(state["critic"], strict=self.critic.adapter is None)
         self.reward.mean, self.reward.std = state["score_mean"], state["score_std"]
 
 
-def actors_of(settings: PPOSettings, reward: Reward, tokenizer: PreTrainedTokenizerBase, device: torch.device) -> Actors:
-    """Return the four models of PPO. The policy and the reference start as models/sft."""
-    policy = load_policy("models/sft", device)
+def actors_of(
+    settings: PPOSettings, tokenizer: PreTrainedTokenizerBase, device: torch.device, reward: Reward | None = None
+) -> Actors:
+    """Return the four models of PPO. The policy and the reference start as models/sft.
+
+    Args:
+        settings: the section `ppo`. With `lora`, the models are adapters on one trunk.
+        tokenizer: of models/sft.
+        device: where the models go.
+        reward: None is the reward that models/reward gives.
+
+    Raises:
+        StageError: a model cannot be loaded, or `lora` does not fit it.
+    """
+    if settings.lora is not None:
+        return _on_one_trunk(settings, settings.lora, tokenizer, device, reward)
+    policy = load_policy(_START, device)
+    reward = reward or reward_of_model(load_reward_model(_REWARD, device), settings.missing_eos_penalty)
     return Actors(
         policy=policy,
-        reference=load_policy("models/sft", device).requires_grad_(False),
+        reference=load_policy(_START, device).requires_grad_(False),
         reward=reward,
         critic=critic_of(settings, policy, reward),
         eos=tokenizer.eos_token_id,
         pad=tokenizer.pad_token_id,
     )
+
+
+def _on_one_trunk(
+    settings: PPOSettings, lora: Lora, tokenizer: PreTrainedTokenizerBase, device: torch.device, reward: Reward | None
+) -> Actors:
+    """Return four models that share the trunk of models/sft. The reference is this trunk without an adapter.
+
+    A reward model that was trained with an adapter is loaded as this adapter, and a separate critic starts as a copy of it. A
+    reward model without one is loaded whole. A separate critic is then a new adapter.
+    """
+    trunk = Trunk(load_policy(_START, device), _START)
+    trunk.add(POLICY, lora, "ppo.lora")
+    policy, reference = trunk.policy(POLICY), trunk.policy(None)
+    head = None
+    if reward is None:
+        if has_adapter(_REWARD, _START):
+            head = trunk.load(REWARD, _REWARD, learns=False)
+            model = trunk.reward_model(REWARD, head)
+        else:
+            model = load_reward_model(_REWARD, device)
+        reward = reward_of_model(model, settings.missing_eos_penalty)
+    if settings.critic == "shared":
+        critic = critic_of(settings, reference, reward)
+    else:
+        if head is None:
+            trunk.add(CRITIC, lora, "ppo.lora")
+        else:
+            trunk.load(CRITIC, _REWARD, learns=True)
+        critic = Critic(width(policy), trunk.trunk(CRITIC), CRITIC).to(device)
+        if head is not None:
+            with torch.no_grad():
+                critic.head.weight.copy_(head)
+    return Actors(policy, critic, reference, reward, tokenizer.eos_token_id, tokenizer.pad_token_id, trunk)
 
 
 def critic_of(settings: PPOSettings, policy: PreTrainedModel, reward: Reward) -> Critic:
@@ -131,8 +195,9 @@ def make_optimizer(actors: Actors, settings: PPOSettings) -> torch.optim.Optimiz
     A group of weights has `falls`: whether its learning rate is that of the policy, which falls during the run.
     """
     rate = settings.critic_learning_rate or (_SHARED_RATE if actors.critic.trunk is None else None)
+    policy, critic = actors.learning()
     groups = [
-        {"params": list(actors.policy.parameters()), "lr": settings.learning_rate, "falls": True},
-        {"params": list(actors.critic.parameters()), "lr": rate or settings.learning_rate, "falls": rate is None},
+        {"params": policy, "lr": settings.learning_rate, "falls": True},
+        {"params": critic, "lr": rate or settings.learning_rate, "falls": rate is None},
     ]
     return torch.optim.AdamW(groups, eps=1e-5, weight_decay=0.0, fused=True)

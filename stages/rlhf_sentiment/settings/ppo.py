@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field, model_validator
 from ..engine.arithmetic import Products
 from ..engine.params import Settings
 from .counts import Count
+from .lora import Lora
 
 Positive = Annotated[float, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0, le=0.1)]
@@ -56,6 +57,13 @@ class PPOSettings(Products, Prompted, RolloutSettings):
     normalise_reward: bool
     missing_eos_penalty: Annotated[float, Field(ge=0)] | None
     validation_every: Annotated[int, Field(ge=1)]
+    lora: Lora | None
+
+    @model_validator(mode="after")
+    def _no_dropout(self) -> Self:
+        if self.lora is not None and self.lora.dropout:
+            raise ValueError("ppo.lora.dropout must be 0, because log-probabilities would differ from pass to pass")
+        return self
 
     @model_validator(mode="after")
     def _batches_divide(self) -> Self:

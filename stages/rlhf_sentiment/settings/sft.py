@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from ..engine.arithmetic import Products
+from .lora import Lora
 
 
 class SFTSettings(Products):
@@ -15,3 +16,4 @@ class SFTSettings(Products):
     learning_rate: Annotated[float, Field(gt=0, le=0.1)]
     max_length: Annotated[int, Field(ge=4, le=131_072)]
     cut: bool
+    lora: Lora | None

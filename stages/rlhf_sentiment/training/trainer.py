@@ -3,13 +3,14 @@
 import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset, disable_progress_bars
+from safetensors.torch import save_file
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_grouped_indices, safe_globals
@@ -20,6 +21,7 @@ from ..engine.progress import LiveTable, progress_bar
 from ..engine.ranks import steps_begin
 from ..engine.records import Row
 from ..engine.stopping import patient
+from ..models.adapters import adapter_layers
 from ..models.sharing import stops
 from .checkpoints import Checkpoints
 from .shares import share_batches
@@ -99,11 +101,13 @@ def train(trainer: Trainer, kept: Checkpoints, columns: dict[str, str]) -> list[
             trainer.args.output_dir = str(folder)
             Trainer._save_checkpoint(trainer, model, trial)  # trl's own method also writes a model card
             inner = folder / f"checkpoint-{step}"
-            (inner / "training_args.bin").unlink()  # a pickle that no program here reads
+            (inner / "training_args.bin").unlink(missing_ok=True)  # a pickle that no program here reads
             for own in inner.glob("rng_state_*.pth"):  # of rank 0; another number of ranks may resume
                 own.rename(inner / "rng_state.pth")
 
     trainer._save_checkpoint = save
+    if adapter_layers(trainer.model):
+        trainer.save_model = _save_what_learns(trainer.model)
     with patient():
         trainer.train(resume_from_checkpoint=kept.newest(_readable))
     unmasked.remove()
@@ -114,6 +118,17 @@ def train(trainer: Trainer, kept: Checkpoints, columns: dict[str, str]) -> list[
         means = {new: sum(row[old] for row in rows) / together for old, new in columns.items()}
         curve.append({"step": rows[-1]["step"], **means})
     return curve
+
+
+def _save_what_learns(model: Any) -> Callable[..., None]:
+    """Return what writes the weights that learn to a checkpoint: an adapter, and the head of a reward model."""
+
+    def save(folder: str, **_: Any) -> None:
+        Path(folder).mkdir()
+        learned = {name: weight.detach() for name, weight in model.named_parameters() if weight.requires_grad}
+        save_file(learned, Path(folder) / "model.safetensors", {"format": "pt"})
+
+    return save
 
 
 def _readable(folder: Path) -> str:
