@@ -15,11 +15,13 @@ WRITES = ["models/ppo", "reports/ppo.json", "metrics/ppo.json", "plots/ppo.csv",
 if __name__ == "__main__":
     begun = begin("ppo", __doc__, READS, WRITES, has_ranks=True)
 
+import torch
+
 from rlhf_sentiment.engine import tracking
 from rlhf_sentiment.engine.arithmetic import Computing
 from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.engine.messages import mend_of
-from rlhf_sentiment.engine.ranks import is_main, size
+from rlhf_sentiment.engine.ranks import is_main, shards, size
 from rlhf_sentiment.engine.records import read_rows, write_metrics, write_table
 from rlhf_sentiment.engine.stage import stage
 from rlhf_sentiment.models.devices import quiet, set_up
@@ -47,27 +49,34 @@ def main(params: Params) -> str:
     accelerator = make_accelerator(device)
     if (rows := settings.batch_size // settings.minibatches) < size():
         raise StageError(f"a minibatch has {rows} rows for {size()} processes; raise ppo.batch_size, or lower launcher")
+    if shards():
+        refuse_unsharded(settings, rows)
 
     kept = Checkpoints("ppo", params, READS, params.checkpoint_every.ppo)
 
     tokenizer = load_tokenizer("models/sft")
     if load_tokenizer("models/reward").get_vocab() != tokenizer.get_vocab():
         raise StageError(f"models/reward has another tokenizer than models/sft; {mend_of('models/reward')}")
-    actors = actors_of(settings, tokenizer, device)
-    settings = settled(settings, params.arithmetic, actors.policy, kept)
+    actors = actors_of(settings, tokenizer, torch.device("cpu") if shards() else device)  # `train_policy` shards them
+    settings = settled(settings, params.arithmetic, actors.policy, kept, device)
 
     table = read_rows("data/prepared/prompts.jsonl", {"prompt": str, "split": str})
     train, too_long = prompts_of(table, "train", tokenizer, settings, actors)
     validation, more = prompts_of(table, "validation", tokenizer, settings, actors)
 
     validation = validation[: number_of(settings.validation_prompts, len(validation))]
+    if shards() and len(validation) % size():
+        raise StageError(
+            f"FSDP: {size()} processes need a multiple of {size()} as ppo.validation_prompts (got {len(validation)})"
+        )
     tracking.begin()
     run = train_policy(actors, train, validation, settings, params.seed, accelerator, kept)
+    learned = actors.state()
     if not is_main():
         return ""
 
     # The critic has its own file in the folder, so that the policy loads with plain `from_pretrained`.
-    save(actors.policy, tokenizer, "models/ppo", actors.critic)
+    save(actors.policy, tokenizer, "models/ppo", learned["critic"], learned["policy"] if shards() else None)
     write_table("plots/ppo.csv", [row | {"dtype": settings.dtype} for row in run.curve])
     write_table("plots/ppo_validation.csv", run.validated)
     before, after, last = run.validated[0], run.validated[-1], run.curve[-1]
@@ -90,6 +99,22 @@ def main(params: Params) -> str:
     write_metrics("metrics/ppo.json", {name: figures[name] for name in headline})
     kept.finish(WRITES)
     return f"validation score {before['score']:.2f} -> {after['score']:.2f} at {after['kl']:.2f} nats of KL per response"
+
+
+def refuse_unsharded(settings: PPOSettings, rows: int) -> None:
+    """Refuse settings that sharded models do not support: all ranks compute the same number of passes.
+
+    Raises:
+        StageError: `rows`, those of a minibatch, do not divide by the number of ranks; or the models are adapters.
+    """
+    if rows % size():
+        raise StageError(
+            f"FSDP: a minibatch has {rows} rows, which {size()} processes cannot share equally; change ppo.batch_size"
+        )
+    if settings.lora is not None:
+        raise StageError(
+            "FSDP: ppo.lora is not supported, because adapters need little memory; use DDP (docs/scaling/ddp.yaml)"
+        )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import torch
 from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.models.forward import reward_scores
 from rlhf_sentiment.ppo.actors import make_optimizer
-from rlhf_sentiment.ppo.loop import LoopState
+from rlhf_sentiment.ppo.loop import LoopState, write_state
 from rlhf_sentiment.rewards import Reward, reward_of_model, reward_of_texts
 from rlhf_sentiment.sampling.rollout import batch_of
 
@@ -77,7 +77,7 @@ def test_a_saved_state_of_a_run_is_restored(tiny_model: Callable[..., Any], tmp_
     one, other = state_of(1), state_of(2)
     one.step, one.last, one.kl_coef, one.curve, one.validated = 4, 7, 0.3, [{"step": 4}], [{"step": 0}]
     one.actors.reward.mean, one.actors.reward.std = 0.5, 2.0
-    one.save(tmp_path)
+    write_state(one.everything(), tmp_path)
     drawn = torch.rand(3)
     other.restore(torch.load(tmp_path / "state.pt", weights_only=True))
     assert torch.equal(torch.rand(3), drawn), "the state of the random numbers is restored"

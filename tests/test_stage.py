@@ -112,7 +112,7 @@ def test_a_saved_policy_and_critic_are_loaded_unchanged(tiny_model: Callable[...
     critic = Critic.from_reward_model(tiny_model("reward")) if trunk == "own" else Critic(16)
     torch.nn.init.normal_(critic.head.weight)
     critic.rescale(0.5, 2.0)
-    save(policy, tokenizer, tmp_path / "ppo", critic)
+    save(policy, tokenizer, tmp_path / "ppo", critic.own())
 
     again = Critic.from_reward_model(tiny_model("reward", seed=9)) if trunk == "own" else Critic(16)
     again.load_state_dict(load_file(tmp_path / "ppo/critic.safetensors"))

@@ -16,12 +16,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
+from typing import Any
 
 import psutil
 
 from .errors import ConfigError, first_line
-from .messages import tell
-from .ranks import LAUNCHER, LOST, SIGNS, STEPS
+from .messages import listed, tell
+from .ranks import FULL, LAUNCHER, LAYERS_STAY, LOST, SHARDS, SIGNS, STEPS
 
 _POLL = 0.2  # seconds
 _GRACE = 10.0  # seconds for other ranks to end by themselves, once one has ended
@@ -213,9 +214,13 @@ def environments_of(launcher: int | str) -> list[dict[str, str]]:
     if not Path(launcher).is_file():
         raise ConfigError(f"launcher: {launcher}: no such file")
     try:
-        kind = launch.load_config_from_file(launcher).distributed_type
-        if kind not in (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU):
-            raise ValueError(f"it asks for {kind.value}, but only DDP is supported; set distributed_type: MULTI_GPU")
+        config = launch.load_config_from_file(launcher)
+        kind = config.distributed_type
+        if kind not in (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU, DistributedType.FSDP):
+            raise ValueError(
+                f"it asks for {kind.value}, but DDP and FSDP are supported; set distributed_type: MULTI_GPU or FSDP"
+            )
+        reshard = _resharding(config.fsdp_config) if kind == DistributedType.FSDP else False
         parser = launch.launch_command_parser()
         given, _, _ = launch._validate_launch_command(parser.parse_args(["--config_file", launcher, "the stage"]))
         total, machines = given.num_processes, given.num_machines or 1
@@ -231,7 +236,28 @@ def environments_of(launcher: int | str) -> list[dict[str, str]]:
         raise ConfigError(f"launcher: {launcher}: {first_line(error)}") from error
     common = {name: value for name, value in everything.items() if os.environ.get(name) != value}
     common.pop("OMP_NUM_THREADS", None)  # `threads` in params.yaml says it
+    common = {name: value for name, value in common.items() if not name.startswith(("FSDP_", "ACCELERATE_USE_FSDP"))}
+    if kind == DistributedType.FSDP:
+        common[SHARDS] = FULL if reshard else LAYERS_STAY
     return [common | _variables(machine * here + local, local, total, here, address, port) for local in range(here)]
+
+
+def _resharding(asked: dict[str, Any]) -> bool:
+    """Return whether a layer is divided again after its forward pass, as the section `fsdp_config` says.
+
+    Raises:
+        ValueError: it asks for something that models/sharding.py does not do.
+    """
+    done = {"fsdp_version": 2, "fsdp_offload_params": False, "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP"}
+    known = {*done, "fsdp_reshard_after_forward"}
+    for name, value in asked.items():
+        if name not in known or value != done.get(name, value):
+            raise ValueError(
+                f"fsdp_config.{name}: {value} is not supported; the keys are {listed(sorted(known))}, as in fsdp2.yaml"
+            )
+    if asked.get("fsdp_version") != 2:
+        raise ValueError("fsdp_config.fsdp_version should be 2")
+    return bool(asked.get("fsdp_reshard_after_forward", True))
 
 
 def _variables(rank: int, local: int, total: int, here: int, address: str, port: int) -> dict[str, str]:

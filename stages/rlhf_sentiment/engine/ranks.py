@@ -17,6 +17,8 @@ SIGNS = "RLHF_SIGNS_OF_LIFE"
 STEPS = "steps"
 # The process that started the ranks.
 LAUNCHER = "RLHF_LAUNCHER"
+# Set where the ranks divide the weights. With LAYERS_STAY, a layer is whole from its forward to its backward pass.
+SHARDS, FULL, LAYERS_STAY = "RLHF_SHARDS", "full", "layers stay"
 # The exit status of a rank that only ended because another one did.
 LOST = 75
 
@@ -29,6 +31,16 @@ def rank() -> int:
 def size() -> int:
     """Return the number of processes of the stage."""
     return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def shards() -> bool:
+    """Return whether the ranks divide the weights of the models that learn (FSDP)."""
+    return SHARDS in os.environ and size() > 1
+
+
+def keeps_layers() -> bool:
+    """Return whether a rank keeps a layer whole between its forward and its backward pass."""
+    return os.environ.get(SHARDS) == LAYERS_STAY
 
 
 def is_main() -> bool:

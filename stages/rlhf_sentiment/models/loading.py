@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -28,7 +28,7 @@ from .adapters import FOLDER, POLICY, REWARD, adapter_layers, merged, save_adapt
 from .compatibility import check_policy, refuse_absent, refuse_not_finite, refuse_unplaced
 from .forward import room_of
 from .packing import pack
-from .value_head import Critic, reward_class
+from .value_head import reward_class
 from .weights import from_pretrained
 
 
@@ -134,10 +134,23 @@ def made_fast(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path, critic: Critic | None = None) -> None:
+def save(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: str | Path,
+    critic: dict[str, Tensor] | None = None,
+    weights: dict[str, Tensor] | None = None,
+) -> None:
     """Write a model that plain `from_pretrained` loads: weights, configuration and tokenizer. A critic gets its own file.
 
     An adapter is added to the weights, and also written alone, to a folder of its own.
+
+    Args:
+        model: the model.
+        tokenizer: of the model.
+        folder: where to write.
+        critic: the weights of a critic.
+        weights: those of the model. None: those that it holds.
 
     Raises:
         StageError: the folder cannot be written.
@@ -147,12 +160,10 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str
             if adapter_layers(model):
                 name = REWARD if hasattr(model, "score") else POLICY
                 save_adapter(model, name, aside / FOLDER)
-                model.save_pretrained(aside, state_dict=merged(model, name))
-            else:
-                model.save_pretrained(aside)
+                weights = merged(model, name)
+            model.save_pretrained(aside, state_dict=weights)
             tokenizer.save_pretrained(aside)
             if critic is not None:
-                weights = {name: tensor.contiguous() for name, tensor in critic.own().items()}
-                save_file(weights, aside / "critic.safetensors")
+                save_file({name: tensor.contiguous() for name, tensor in critic.items()}, aside / "critic.safetensors")
     except SafetensorError as error:
         raise StageError(f"{folder} cannot be written: {first_line(error)}") from None

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..models.adapters import CRITIC, POLICY, REWARD, Trunk, has_adapter, of_adapter
 from ..models.forward import before_responses, reward_scores_and_states, states, width
 from ..models.loading import load_policy, load_reward_model
+from ..models.sharding import clip_gradients, gathered, is_sharded, shard
 from ..models.value_head import Critic
 from ..rewards import Reward, reward_of_model
 from ..sampling.rollout import Responses, score_tokens
@@ -56,9 +57,26 @@ class Actors:
     def __post_init__(self) -> None:
         self.learners = TokenLogProbs(self.policy), self.critic
 
+    @property
+    def is_sharded(self) -> bool:
+        """Whether the ranks divide the weights."""
+        return is_sharded(self.policy)
+
+    def shard(self, device: torch.device) -> None:
+        """Divide the weights of all four models among the ranks. A shared critic and the reward's head stay whole."""
+        for model in (self.policy, self.reference):
+            shard(model, device)
+        if self.reward.model is not None:
+            self.reward.model.to(device)
+            shard(self.reward.model.base_model, device)
+        if self.critic.trunk is None:
+            self.critic.to(device)
+        else:
+            shard(self.critic, device)
+
     def share(self, accelerator: Accelerator) -> None:
         """Let the ranks learn together. Their weights become those of rank 0."""
-        if accelerator.num_processes > 1:
+        if accelerator.num_processes > 1 and not self.is_sharded:
             prepared = []
             for name, learner in zip((POLICY, CRITIC), self.learners, strict=True):
                 if self.trunk is not None:
@@ -99,14 +117,27 @@ class Actors:
         values: Tensor = self.learners[1](part.sequences, part.attention_mask, part.length, read)
         return values
 
+    def clip_gradients(self, accelerator: Accelerator, most: float) -> float:
+        """Scale the gradients so that their norm is at most `most`, and return the norm before."""
+        if self.is_sharded:
+            return clip_gradients(self.parameters(), most)
+        return float(accelerator.clip_grad_norm_(self.parameters(), most))
+
     def state(self) -> dict[str, Any]:
-        """Return everything that a run changes: the weights that learn, and the scale of the reward."""
-        return {
-            "policy": self.policy.state_dict() if self.trunk is None else of_adapter(self.policy, POLICY),
-            "critic": self.critic.own(),
-            "score_mean": self.reward.mean,
-            "score_std": self.reward.std,
-        }
+        """Return everything that a run changes: the weights that learn, and the scale of the reward.
+
+        Where the weights are sharded, all ranks call this.
+        """
+        return gathered(
+            {
+                "policy": self.policy.state_dict(keep_vars=self.is_sharded)
+                if self.trunk is None
+                else of_adapter(self.policy, POLICY),
+                "critic": self.critic.own(),
+                "score_mean": self.reward.mean,
+                "score_std": self.reward.std,
+            }
+        )
 
     def restore(self, state: dict[str, Any]) -> None:
         """Set all that `state` returned."""

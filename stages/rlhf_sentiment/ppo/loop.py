@@ -5,6 +5,7 @@ A run that resumes from a checkpoint therefore draws the same numbers as a run t
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ from transformers import PreTrainedTokenizerBase
 from ..engine import tracking
 from ..engine.errors import StageError
 from ..engine.progress import LiveTable, progress_bar
-from ..engine.ranks import steps_begin
+from ..engine.ranks import is_main, shards, size, steps_begin
 from ..engine.records import Row
 from ..engine.stopping import patient
 from ..models.devices import precision, random_states, set_random_states
 from ..models.forward import room_of
-from ..models.sharing import joined, own_parts, stops, whole
+from ..models.sharding import gathered, scattered
+from ..models.sharing import joined, of_main, own_parts, stops, whole
 from ..models.tokens import encode
 from ..sampling.rollout import exact_kl, uniforms
 from ..settings.ppo import PPOSettings
@@ -56,23 +58,42 @@ class LoopState:
     curve: list[Row] = field(default_factory=list)
     validated: list[Row] = field(default_factory=list)
 
-    def save(self, folder: Path) -> None:
-        """Write the state, with that of the random generators, to state.pt in a folder."""
+    def everything(self) -> dict[str, Any]:
+        """Return the state, with that of the random generators. Where the weights are sharded, all ranks call this."""
         plain = {name: getattr(self, name) for name in ("step", "last", "kl_coef", "curve", "validated")}
-        parts = {"actors": self.actors.state(), "optimizer": self.optimizer.state_dict(), "random": random_states()}
-        torch.save(plain | parts, folder / "state.pt")
+        optimizer = gathered(self.optimizer.state_dict())
+        return plain | {"actors": self.actors.state(), "optimizer": optimizer, "random": random_states()}
 
     def restore(self, saved: dict[str, Any]) -> None:
-        """Set everything that `save` wrote."""
-        self.actors.restore(saved["actors"])
-        self.optimizer.load_state_dict(saved["optimizer"])
+        """Set all that `everything` returned."""
+        if not self.actors.is_sharded:  # else `started` has restored the weights
+            self.actors.restore(saved["actors"])
+        states = scattered(saved["optimizer"]["state"], self.actors.parameters())
+        self.optimizer.load_state_dict(saved["optimizer"] | {"state": states})
         set_random_states(saved["random"])
         self.step, self.last, self.kl_coef = saved["step"], saved["last"], saved["kl_coef"]
         self.curve, self.validated = saved["curve"], saved["validated"]
 
 
+def started(actors: Actors, settings: PPOSettings, saved: dict[str, Any] | None, device: torch.device) -> LoopState:
+    """Return the state of a run at its start, or at the checkpoint `saved`. The weights are sharded where that is asked."""
+    if shards():
+        if saved is not None:
+            actors.restore(saved["actors"])
+        actors.shard(device)
+    state = LoopState(actors, make_optimizer(actors, settings), last=settings.steps, kl_coef=settings.kl_coef)
+    if saved is not None:
+        state.restore(saved)
+    return state
+
+
+def write_state(everything: dict[str, Any], folder: Path) -> None:
+    """Write what `LoopState.everything` returned to a folder."""
+    torch.save(everything, folder / "state.pt")
+
+
 def read_state(folder: Path) -> dict[str, Any]:
-    """Read the state that `LoopState.save` wrote to a folder. Nothing in the file can run code."""
+    """Read what `write_state` wrote. Nothing in the file can run code."""
     return torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
 
 
@@ -104,11 +125,12 @@ def train_policy(
         return reported("validation", {"step": step, **measured})
 
     # Without a checkpoint, the run begins, and measures once.
-    state = LoopState(actors, make_optimizer(actors, settings), last=settings.steps, kl_coef=settings.kl_coef)
-    if (saved := kept.newest(read_state)) is not None:
-        state.restore(saved)
-    else:
+    saved = kept.newest(read_state)
+    state = started(actors, settings, saved, accelerator.device)
+    if saved is None:
         first = [train[k] for k in order[: 4 * settings.batch_size]]
+        if actors.is_sharded:  # each rank has the same number of rows
+            del first[len(first) - len(first) % size() :]
         begin(actors, first, noise(NORMALISE, 0, len(first)), settings, (seed, FIT))
         state.validated.append(validate_at(0))
     actors.share(accelerator)
@@ -132,9 +154,11 @@ def train_policy(
             if step % settings.validation_every == 0 or step == state.last:
                 state.validated.append(validate_at(step))
             stopping = stops()  # before `due`, so that the checkpoint of a stop is not missed
-            if kept.due(step, state.last):
-                with kept.writing(step) as folder:
-                    state.save(folder)
+            if of_main(partial(kept.due, step, state.last)):
+                everything = state.everything()
+                if is_main():
+                    with kept.writing(step) as folder:
+                        write_state(everything, folder)
     return state
 
 

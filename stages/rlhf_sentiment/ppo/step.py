@@ -98,7 +98,7 @@ def sample(
     blocks = blocks or settings.minibatches
     own, device = own_rows(len(prompts), blocks).tolist(), actors.policy.device
     sampled: list[tuple[list[int], bool]] = []
-    if own:  # there may be fewer prompts than ranks
+    if own:  # there may be fewer prompts than ranks, except where the models are sharded
         with precision(settings.dtype, device):
             asked = [prompts[row] for row in own]
             batch = respond(actors.policy, asked, noise[own], actors.eos, actors.pad, settings.temperature)
@@ -213,7 +213,7 @@ def learn(
             *shares, ratio_errors = zip(*of_each_rank([*sums, ratio_error]), strict=True)
             if epoch == number == 0:
                 first_ratio_error = max(ratio_errors)
-            norm = float(accelerator.clip_grad_norm_(actors.parameters(), settings.max_grad_norm))
+            norm = actors.clip_gradients(accelerator, settings.max_grad_norm)
             figures = dict(zip(totals, [*map(sum, shares), norm], strict=True))
             _refuse_infinite(figures, epoch)
             for name, figure in figures.items():

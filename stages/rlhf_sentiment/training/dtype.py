@@ -22,7 +22,7 @@ S = TypeVar("S", bound=Products)
 _CLEARLY = 1.2  # bfloat16 adds casts, and rounds more
 
 
-def settled(settings: S, arithmetic: str, model: PreTrainedModel, kept: Checkpoints) -> S:
+def settled(settings: S, arithmetic: str, model: PreTrainedModel, kept: Checkpoints, device: torch.device | None = None) -> S:
     """Return settings whose `dtype` is float32 or bfloat16, and print what `auto` chose.
 
     Args:
@@ -30,19 +30,20 @@ def settled(settings: S, arithmetic: str, model: PreTrainedModel, kept: Checkpoi
         arithmetic: portable arithmetic is float32.
         model: the model to train. The sizes of its products decide.
         kept: the checkpoints of the run. A run that resumes keeps its type.
+        device: where the model will be. None: where it is.
     """
     if settings.dtype != "auto":
         return settings
     dtype = "float32"
     if arithmetic == "fast":
-        dtype, why = kept.choice("dtype", lambda: _probed(model))
+        dtype, why = kept.choice("dtype", lambda: _probed(model, device or model.device))
         print(f"{kept.stage}: computes products in {dtype} ({kept.stage}.dtype: auto; {why})", flush=True)
     return settings.model_copy(update={"dtype": dtype})
 
 
-def _probed(model: PreTrainedModel) -> tuple[str, str]:
+def _probed(model: PreTrainedModel, device: torch.device) -> tuple[str, str]:
     """Return the faster type on this machine and the reason, from the file of an earlier probe where there is one."""
-    shapes, device = shapes_of(model), model.device
+    shapes = shapes_of(model)
     about = [shapes, str(device), environment.machine(), torch.__version__]
     name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
     file = checkpoints_folder() / "dtype" / f"{name}.json"

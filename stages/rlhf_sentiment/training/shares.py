@@ -1,15 +1,21 @@
 """Let transformers' Trainer train in several ranks as it does in one: the same batches, cut into shares, and the same loss."""
 
+import copy
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import BatchSampler, DataLoader
 from transformers import Trainer
 
 from ..engine.errors import StageError
-from ..engine.ranks import alive, rank, size
+from ..engine.ranks import alive, rank, shards, size
+from ..models.adapters import adapter_layers
+from ..models.forward import logits
+from ..models.sharding import clip_gradients, gathered, shard
 from ..models.sharing import of_each_rank
 
 
@@ -60,6 +66,34 @@ def share_batches(trainer: Trainer, rows: Iterable[int], stage: str) -> None:
     trainer.store_flos = lambda: None  # it would wait for all ranks, but only rank 0 writes checkpoints
 
 
+@contextmanager
+def sharded(trainer: Trainer, stage: str) -> Iterator[None]:
+    """Divide the weights of the model among the ranks while the block runs, where that is asked. The model gets the result.
+
+    Raises:
+        StageError: the model has an adapter.
+    """
+    if not shards():
+        yield
+        return
+    if adapter_layers(trainer.model):
+        raise StageError(
+            f"FSDP: {stage}.lora is not supported, because adapters need little memory; use DDP (docs/scaling/ddp.yaml)"
+        )
+    whole: Any = trainer.model
+    device = whole.device
+    part = copy.deepcopy(whole.to("cpu"))  # `fully_shard` cannot be undone
+    part.__dict__.pop("forward", None)  # trl's, which calls `whole`
+    shard(part, device)
+    trainer.model = trainer.model_wrapped = part
+    accelerator: Any = trainer.accelerator
+    accelerator.prepare_model = lambda model, **_: model  # otherwise it becomes DDP
+    accelerator.clip_grad_norm_ = lambda weights, most, *_: torch.tensor(clip_gradients(list(weights), most))
+    yield
+    whole.load_state_dict(gathered(part.state_dict(keep_vars=True)))
+    whole.to(device)
+
+
 def weight_of(count: int) -> float:
     """Return the weight of this rank's mean loss over `count` items, so that the ranks' mean is the mean over all items."""
     return count * size() / sum(of_each_rank(count))
@@ -71,18 +105,20 @@ def mean_of(weighted: float) -> float:
 
 
 def through(model: Any, compute: Callable[..., Any], *inputs: Any) -> Any:
-    """Return `compute(model, *inputs)`. Where DDP wraps the model, this happens inside DDP's forward pass.
+    """Return `compute(model, *inputs)`, inside the forward pass of DDP or of a sharded model.
 
-    DDP adds the gradients of the ranks only for what its forward pass returned.
+    DDP adds the gradients of the ranks only for what its forward pass returned. A sharded model is whole only in this pass.
     """
-    if not isinstance(model, DistributedDataParallel):
+    is_sharded, is_ddp = isinstance(model, FSDPModule), isinstance(model, DistributedDataParallel)
+    if not (is_ddp or (is_sharded and compute is not logits)):  # `logits` calls the model as a whole
         return compute(model, *inputs)
-    module: Any = model.module
+    module: Any = model.module if is_ddp else model
     own = module.forward
 
     def inside(*given: Any) -> Any:
         module.forward = own
-        return compute(module, *given)
+        found = compute(module, *given)
+        return found.clone() if is_sharded else found  # a view would lose the hook that makes its layers whole again
 
     module.forward = inside
     try:

@@ -18,13 +18,13 @@ from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_group
 from ..engine import tracking
 from ..engine.errors import StageError
 from ..engine.progress import LiveTable, progress_bar
-from ..engine.ranks import steps_begin
+from ..engine.ranks import shards, steps_begin
 from ..engine.records import Row
 from ..engine.stopping import patient
 from ..models.adapters import adapter_layers
 from ..models.sharing import stops
 from .checkpoints import Checkpoints
-from .shares import share_batches
+from .shares import sharded, share_batches
 
 _POINTS = 30  # about how many points a curve has
 
@@ -108,7 +108,9 @@ def train(trainer: Trainer, kept: Checkpoints, columns: dict[str, str]) -> list[
     trainer._save_checkpoint = save
     if adapter_layers(trainer.model):
         trainer.save_model = _save_what_learns(trainer.model)
-    with patient():
+    if shards():
+        kept.every = None  # a checkpoint of the Trainer holds what one rank holds
+    with patient(), sharded(trainer, kept.stage):
         trainer.train(resume_from_checkpoint=kept.newest(_readable))
     unmasked.remove()
     logs = [row for row in trainer.state.log_history if "loss" in row]
