@@ -66,7 +66,8 @@ def gathered(tree: Any, found: dict[int, Tensor] | None = None) -> Any:
         return [gathered(each, found) for each in tree]
     if isinstance(tree, DTensor):
         if id(tree) not in found:
-            found[id(tree)] = tree.detach().full_tensor().cpu()
+            part: Any = tree.detach()
+            found[id(tree)] = part.full_tensor().cpu()
         return found[id(tree)]
     return tree
 
@@ -78,7 +79,7 @@ def scattered(states: dict[int, dict[str, Tensor]], parameters: Sequence[nn.Para
     }
 
 
-def _like(whole: Tensor, parameter: Tensor) -> Tensor:
+def _like(whole: Tensor, parameter: Any) -> Tensor:
     if not isinstance(parameter, DTensor) or whole.shape != parameter.shape:  # a number of steps stays as it is
         return whole
     return distribute_tensor(whole.to(parameter.device), parameter.device_mesh, parameter.placements)
