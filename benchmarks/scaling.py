@@ -61,7 +61,14 @@ RUNS = [
     (355, 1, False),
     (355, 2, True),
 ]
-GROWTH = {"batch_size": 16, "minibatches": 1, "micro_batch_size": 16, "ppo_epochs": 4, "max_new_tokens": 48, "dtype": "float32"}
+GROWTH: dict[str, Any] = {
+    "batch_size": 16,
+    "minibatches": 1,
+    "micro_batch_size": 16,
+    "ppo_epochs": 4,
+    "max_new_tokens": 48,
+    "dtype": "float32",
+}
 PROMPT = 16
 LORA = {"rank": 8, "alpha": 16, "dropout": 0.0, "target": "all"}
 Row = dict[str, Any]

@@ -53,7 +53,15 @@ def assert_every_stage_ran(world: World, output: str) -> dict[str, Any]:
 
 def test_the_profiles_have_these_names() -> None:
     local = {"imdb-local", "stories-llama", "hh-local"}
-    assert {file.stem for file in PROFILES} == local | {"distilgpt2-imdb", "hh-rlhf", "lm-sentiment", "sst2"}
+    assert {file.stem for file in PROFILES} == local | {
+        "distilgpt2-imdb",
+        "hh-rlhf",
+        "lm-sentiment",
+        "sst2",
+        "gpt2-imdb",
+        "gpt2-medium-lora",
+        "qwen-lora",
+    }
 
 
 def written(number: int) -> tuple[str, list[str]]:
@@ -69,9 +77,24 @@ def text(prompt: str, sides: list[str], label: int) -> str:
     return f"{prompt}{sides[1 - label]} That was on a Monday."
 
 
+def chat(prompt: str, said: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": prompt}, {"role": "assistant", "content": said.strip()}]
+
+
 # The columns that the data sets on the hub have.
 ON_THE_HUB: dict[str, Callable[[int, str, list[str]], dict[str, Any]]] = {
     "distilgpt2-imdb": lambda n, prompt, sides: {"text": text(prompt, sides, n % 2), "label": n % 2},
+    "gpt2-imdb": lambda n, prompt, sides: {"text": text(prompt, sides, n % 2), "label": n % 2},
+    "gpt2-medium-lora": lambda n, prompt, sides: {"text": text(prompt, sides, n % 2), "label": n % 2},
+    "qwen-lora": lambda n, prompt, sides: {
+        "prompt": prompt,
+        "prompt_id": f"id {n}",
+        "chosen": chat(prompt, sides[0]),
+        "rejected": chat(prompt, sides[1]),
+        "messages": chat(prompt, sides[0]),
+        "score_chosen": 8.0,
+        "score_rejected": 4.5,
+    },
     "sst2": lambda n, prompt, sides: {"idx": n, "sentence": text(prompt, sides, n % 2) + " ", "label": n % 2},
     "lm-sentiment": lambda n, prompt, sides: {"prompt": prompt, "chosen": sides[0], "rejected": sides[1]},
     "hh-rlhf": lambda n, prompt, sides: {
@@ -87,20 +110,27 @@ def test_a_hub_data_set_is_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path)
     tree = read_yaml(ROOT / "profiles" / f"{profile}.yaml")
     hub, judge = tree["data"]["hub"], tree["judge"]["source"]
-    sources = {hub["dataset"]: (profile, hub["test"])} | (
-        {judge.split("@")[0]: ("distilgpt2-imdb", "test")} if "@" in judge else {}
+    sources = {hub["dataset"]: (profile, hub["train"], hub["test"])} | (
+        {judge.split("@")[0]: ("distilgpt2-imdb", "train", "test")} if "@" in judge else {}
     )
-    for number, (name, (columns, test)) in enumerate(sources.items()):
+    for number, (name, (columns, train, test)) in enumerate(sources.items()):
         Path(name).mkdir(parents=True)
-        for split, first, count in (("train", 0, 500), (test, 500, 120)):
+        files = [{"split": split, "path": f"{split}.jsonl"} for split in (train, test)]
+        card = yaml.safe_dump({"configs": [{"config_name": "default", "data_files": files}]})
+        (Path(name) / "README.md").write_text(f"---\n{card}---\n")
+        for split, first, count in ((train, 0, 500), (test, 500, 120)):
             rows = (ON_THE_HUB[columns](n, *written(1000 * number + n)) for n in range(first, first + count))
             (Path(name) / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     small = {key: value for key, value in SMALL["data"].items() if key not in ("source", "prompt_words")}
     data = DataSettings(**tree["data"] | small)
     prepared = prepare.prepare(prepare_params(data, judge))
     assert [fates["rows_kept"] for fates in prepared.figures["files"].values()] == [500, 120] * len(sources)
-    assert prepared.figures["shape"] == {"lm-sentiment": "preferences", "hh-rlhf": "transcripts"}.get(profile, "labelled")
-    assert prepared.figures["preferred_for"] == ("helpfulness and harmlessness" if profile == "hh-rlhf" else "positivity")
+    shapes = {"lm-sentiment": "preferences", "hh-rlhf": "transcripts", "qwen-lora": "preferences"}
+    assert prepared.figures["shape"] == shapes.get(profile, "labelled")
+    assert prepared.figures["preferred_for"] == {
+        "hh-rlhf": "helpfulness and harmlessness",
+        "qwen-lora": "quality in the opinion of GPT-4",
+    }.get(profile, "positivity")
     assert all(len(rows) > 0.8 * asked for rows, asked in ((prepared.tables["sft"], 32), (prepared.tables["labelled"], 140)))
 
 

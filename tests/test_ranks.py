@@ -252,7 +252,6 @@ _assess = assess
 def assess(*arguments, **named):
     found = _assess(*arguments, **named)
     from pathlib import Path
-from typing import Any
     number = len(list(Path(".").glob(f"advantages-{rank()}-*")))
     torch.save([found.advantages, found.returns, found.kl_k1], f"advantages-{rank()}-{number}.pt")
     return found

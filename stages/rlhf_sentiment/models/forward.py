@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from ..engine.ranks import working
 from .packing import Packed, packs, positions
+from .sharding import any_computes
 
 
 def step(model: PreTrainedModel, ids: Tensor, attention_mask: Tensor | None, places: Tensor, cache: Any) -> Tensor:
@@ -28,6 +29,7 @@ def step(model: PreTrainedModel, ids: Tensor, attention_mask: Tensor | None, pla
         logits. (B, V)
     """
     working()
+    any_computes(model, True)
     output = model(
         input_ids=ids,
         attention_mask=attention_mask,
@@ -37,6 +39,14 @@ def step(model: PreTrainedModel, ids: Tensor, attention_mask: Tensor | None, pla
         logits_to_keep=1,
     )
     return output.logits[:, -1]
+
+
+@torch.no_grad()
+def step_along(model: PreTrainedModel) -> None:
+    """Compute steps that nobody needs, while other ranks of a sharded model (sharding.py) still take steps."""
+    one = torch.zeros(1, 1, dtype=torch.long, device=model.device)
+    while any_computes(model, False):
+        model(input_ids=one, position_ids=one, use_cache=False, logits_to_keep=1)
 
 
 def before_responses(attention_mask: Tensor, length: int) -> Tensor:

@@ -67,7 +67,7 @@ class Actors:
         for model in (self.policy, self.reference):
             shard(model, device)
         if self.reward.model is not None:
-            self.reward.model.to(device)
+            self.reward.model.score.to(device)
             shard(self.reward.model.base_model, device)
         if self.critic.trunk is None:
             self.critic.to(device)

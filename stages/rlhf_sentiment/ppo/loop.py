@@ -5,7 +5,6 @@ A run that resumes from a checkpoint therefore draws the same numbers as a run t
 """
 
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +86,15 @@ def started(actors: Actors, settings: PPOSettings, saved: dict[str, Any] | None,
     return state
 
 
+def keep(state: LoopState, kept: Checkpoints) -> None:
+    """Write a checkpoint where one is due. All ranks call this, and rank 0 writes."""
+    if of_main(lambda: kept.due(state.step, state.last)):
+        everything = state.everything()
+        if is_main():
+            with kept.writing(state.step) as folder:
+                write_state(everything, folder)
+
+
 def write_state(everything: dict[str, Any], folder: Path) -> None:
     """Write what `LoopState.everything` returned to a folder."""
     torch.save(everything, folder / "state.pt")
@@ -154,11 +162,7 @@ def train_policy(
             if step % settings.validation_every == 0 or step == state.last:
                 state.validated.append(validate_at(step))
             stopping = stops()  # before `due`, so that the checkpoint of a stop is not missed
-            if of_main(partial(kept.due, step, state.last)):
-                everything = state.everything()
-                if is_main():
-                    with kept.writing(step) as folder:
-                        write_state(everything, folder)
+            keep(state, kept)
     return state
 
 

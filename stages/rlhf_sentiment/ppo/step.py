@@ -19,6 +19,7 @@ from ..engine.errors import StageError
 from ..engine.ranks import alive, rank, size, working
 from ..engine.records import Row
 from ..models.devices import precision
+from ..models.forward import step_along
 from ..models.sharing import joined, of_each_rank, own_parts, own_rows, whole, whole_list
 from ..sampling.rollout import Responses, batch_of, respond, score_tokens
 from ..settings.ppo import PPOSettings
@@ -102,6 +103,7 @@ def sample(
         with precision(settings.dtype, device):
             asked = [prompts[row] for row in own]
             batch = respond(actors.policy, asked, noise[own], actors.eos, actors.pad, settings.temperature)
+            step_along(actors.policy)
         if size() == 1:
             return batch
         sampled = list(zip(batch.tokens(), batch.finished.tolist(), strict=True))

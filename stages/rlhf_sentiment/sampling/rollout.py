@@ -25,7 +25,6 @@ from ..engine.errors import StageError
 from ..models.cache import cache_of
 from ..models.forward import before_responses, logits, step
 from ..models.packing import positions
-from ..models.sharding import any_computes
 
 
 class Responses(NamedTuple):
@@ -154,7 +153,6 @@ def respond(
     step_ids, places = ids, positions(mask)
     cache = cache_of(model, width + longest)
     for t in range(longest):
-        any_computes(model, True)
         seen = None if whole is None else whole[:, : width + t]
         logits = step(model, step_ids, seen, places, cache)  # (n, V)
         tokens = _draw(warpers(step_ids, logits.float()).softmax(dim=-1), noise[rows, t])
@@ -169,8 +167,6 @@ def respond(
             rows, tokens, places = rows[order], tokens[order], places[order]
             whole = None if whole is None else whole[order]
         step_ids = tokens[:, None]
-    while any_computes(model, False):  # a rank of a sharded model helps the others to end
-        step(model, ids[:1, :1], None, places[:1, :1] * 0, cache_of(model, 1))
     responses = responses[:, : lengths.max()]
     response_mask = (torch.arange(responses.shape[1], device=device) < lengths[:, None]).long()
     return Responses(torch.cat([ids, responses], dim=1), torch.cat([mask, response_mask], dim=1), response_mask, finished)
