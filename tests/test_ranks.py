@@ -267,7 +267,7 @@ def test_two_processes_of_ppo_equal_one(ranks: World, tmp_path: Path, critic: st
     ranks.set("ppo.batch_size", 12)
     ranks.set("ppo.micro_batch_size", 2)
     ranks.set("ppo.minibatches", 2)
-    ranks.set("ppo.learning_rate", 1e-2 if lora else 1e-3)
+    ranks.set("ppo.learning_rate", 1e-3)
     add(ranks, "ppo/step.py", RECORD)
     files = ["plots/ppo.csv", "plots/ppo_validation.csv", "models/ppo/model.safetensors", "models/ppo/critic.safetensors"]
     run(ranks, "ppo.py", None)
