@@ -130,7 +130,7 @@ def encode_splits(
     encoded: dict[str, Encoded] = {}
     too_long = 0
     for split in ("train", "validation"):
-        encoded[split], longer = encode_pairs(pairs, split, tokenizer, settings)
+        encoded[split], longer = encode_pairs(pairs, split, tokenizer, settings, source)
         too_long += longer
     for split, rows in encoded.items():
         if not any(row["split"] == split for row in pairs):
@@ -148,19 +148,23 @@ def encode_splits(
 
 
 def encode_pairs(
-    pairs: list[Row], split: str, tokenizer: PreTrainedTokenizerBase, settings: RewardSettings
+    pairs: list[Row], split: str, tokenizer: PreTrainedTokenizerBase, settings: RewardSettings, source: str
 ) -> tuple[Encoded, int]:
     """Return the token ids (prompt, response, EOS) of both sides of a split's pairs, and the number of pairs that are too long.
 
     Pairs that are too long are truncated to `settings.max_length` tokens, or left out.
+
+    Raises:
+        StageError: the chat template of the tokenizer refuses the messages of a pair. The message names `source` and the row.
     """
     columns: Encoded = {"chosen_ids": [], "rejected_ids": []}
     too_long = 0
-    for row in pairs:
+    for number, row in enumerate(pairs, start=1):
         if row["split"] != split:
             continue
+        where = f"{source}, row {number}"
         sides = [
-            encode_example(tokenizer, row["prompt"], row[side], settings.max_length, settings.cut)
+            encode_example(tokenizer, row, row[side], settings.max_length, settings.cut, where)
             for side in ("chosen", "rejected")
         ]
         too_long += not all(fits for _, _, fits in sides)

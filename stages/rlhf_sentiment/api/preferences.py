@@ -58,7 +58,8 @@ class PreferenceDataProcessor:
             path: as `data.source`, but in any folder. The settings of `config.data` apply to its columns and labels.
 
         Returns:
-            A data set with the columns prompt, chosen, rejected and split (train, validation or test), sorted by split. A file
+            A data set with the columns prompt, chosen, rejected and split (train, validation or test), sorted by split. If the
+            file has messages, `messages` has those of each prompt. A file
             without a split in its name is split by a hash of each text, so that new rows move no other row.
 
         Raises:
@@ -92,4 +93,6 @@ class PreferenceDataProcessor:
         if not kept:
             raise StageError(f"{path}: its rows ({source.shape}) make no pair")
         warn_of_few(kept)
+        if any("messages" in row for row in kept):  # a data set has the columns of its first row
+            kept = [row | {"messages": row.get("messages")} for row in kept]
         return Dataset.from_list(kept)

@@ -13,6 +13,7 @@ from ..engine.errors import StageError
 from ..engine.messages import listed, shown
 from ..engine.records import Row
 from ..settings.data import DataSettings
+from .chat import beside, messages_of
 from .dialogue import text_of as checked_text
 from .faults import Fault
 from .intake import Intake
@@ -71,7 +72,8 @@ def pairs_given(source: Intake, table: pd.DataFrame, data: DataSettings, name: s
             if one.scores[better] > one.scores[worse] and max(uses[better], uses[worse]) < data.max_uses:
                 uses.update((better, worse))
                 chosen, rejected = one.responses[better], one.responses[worse]
-                rows.append({"prompt": one.prompt, "chosen": chosen, "rejected": rejected, "split": split})
+                row = {"prompt": one.prompt, "chosen": chosen, "rejected": rejected, "split": split}
+                rows.append(row | beside(one.messages))
     return rows
 
 
@@ -103,8 +105,8 @@ def pairs_of_dataset(dataset: object) -> list[Row]:
     """Check a data set of preference pairs, and return its rows.
 
     Args:
-        dataset: a `datasets.Dataset` with columns prompt, chosen, rejected and, optionally, split. Without split, every tenth
-            pair is for validation.
+        dataset: a `datasets.Dataset` with columns prompt, chosen, rejected and, optionally, split and messages. Without split,
+            every tenth pair is for validation. `messages` counts only if it has the messages of the prompt.
 
     Raises:
         StageError: it is not a data set, a column is missing, a value is not a text, a response is empty, the two responses of
@@ -126,6 +128,8 @@ def pairs_of_dataset(dataset: object) -> list[Row]:
             refuse_equal(["chosen", "rejected"], [row["chosen"], row["rejected"]])
         except Fault as fault:
             raise StageError(f"the dataset, row {number}: {fault}; chosen and rejected should be two different texts") from None
+        if "messages" in row:  # other data sets have other messages there
+            row["messages"] = messages_of(row["prompt"], {"messages": row["messages"]})
     if "split" not in dataset.column_names:
         return [{**row, "split": "train" if number % 10 else "validation"} for number, row in enumerate(pairs)]
     if not {"train", "validation"} <= {row["split"] for row in pairs}:
