@@ -6,9 +6,8 @@ ends with EOS, and a model samples them.
 """
 
 import re
-from datetime import date
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
@@ -16,9 +15,8 @@ from ..engine.errors import StageError, first_line
 from ..engine.records import Row
 
 _JOINT = "\0"  # where the name of a special token in a message is split. The data have no NUL
-# Some templates write the date into the prompt, and the ids must be the same each day. Some let a model think first, for more
-# tokens than a short answer has. Both names are those of the templates of transformers' models.
-_FIXED: dict[str, Any] = {"strftime_now": date(2024, 7, 26).strftime, "enable_thinking": False}
+# Some templates write the date of today into a prompt. The ids must be the same each day, so the function has another result.
+_DATE = "{% macro strftime_now(form) %}26 Jul 2024{% endmacro %}"
 
 
 class Habits(NamedTuple):
@@ -160,7 +158,7 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
     word = "answer"
     talk = [{"role": "user", "content": "question"}, {"role": "assistant", "content": word}]
     try:
-        text = str(tokenizer.apply_chat_template(talk, tokenize=False, **_FIXED))
+        text = _templated(tokenizer, talk, False)
     except Exception:  # without a template, or with one that refuses these messages
         return None
     after = _with_special(tokenizer, text.rpartition(word)[2])
@@ -171,12 +169,22 @@ def _rendered(tokenizer: PreTrainedTokenizerBase, row: Row, where: str) -> str:
     """Return the text of a row's messages in the chat template, up to the start of the response."""
     safe = [message | {"content": _safe(tokenizer, message["content"])} for message in row["messages"]]
     try:
-        return str(tokenizer.apply_chat_template(safe, tokenize=False, add_generation_prompt=True, **_FIXED))
+        return _templated(tokenizer, safe, True)
     except Exception as error:  # a template raises errors of its own, and any error of a program
         raise StageError(
             f"{where}: the chat template of the tokenizer refuses the messages: {first_line(error)}; correct or leave out the "
             "row, or use a model with another template"
         ) from None
+
+
+def _templated(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], asks: bool) -> str:
+    """Return messages in the chat template, and, if it `asks`, the start of the response. No model is asked to think first.
+
+    Thoughts would take more tokens than a response has. `enable_thinking` is the name in the templates of Qwen and SmolLM.
+    """
+    template = _DATE + tokenizer.get_chat_template()
+    options = {"add_generation_prompt": asks, "enable_thinking": False}
+    return str(tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False, **options))
 
 
 def _safe(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
