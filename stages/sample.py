@@ -54,8 +54,7 @@ def main(params: Params, name: str) -> str:
     # they answer the same prompts.
     given, source = prompts_of(asked)
     room = room_of(model) - max(params.generation.max_new_tokens, params.ppo.max_new_tokens)
-    each = ((row, f"{source}, prompt {number}") for number, row in enumerate(given, start=1))
-    fitting = [row for row, where in each if len(encode_prompt(tokenizer, row, where)) <= room]
+    fitting = [row for where, row in given.items() if len(encode_prompt(tokenizer, row, where)) <= room]
     prompts = fitting[: max(number_of(asked.num_samples, len(given)), 2)]
     if len(prompts) < 2:
         raise StageError(
@@ -76,18 +75,22 @@ def main(params: Params, name: str) -> str:
     if not is_main():
         return ""
     write_metrics(contestant.counts, {"prompts": len(prompts), "prompts_too_long": len(given) - len(fitting)})
-    count = f"{len(prompts)} prompts" + (f" x {asked.samples_per_prompt}" if asked.samples_per_prompt > 1 else "")
+    each = f"{len(prompts)} prompts" + (f" x {asked.samples_per_prompt}" if asked.samples_per_prompt > 1 else "")
     rollouts = f" and {finished[1]:.0%} of the rollouts" if finished[1:] else ""
-    return f"{count}; {finished[0]:.0%} of the answers{rollouts} end with EOS"
+    return f"{each}; {finished[0]:.0%} of the answers{rollouts} end with EOS"
 
 
-def prompts_of(asked: Questions) -> tuple[list[Row], str]:
-    """Return the prompts of `evaluate.prompts_file`, or those of `evaluate.split` that `prepare` wrote, and their file."""
+def prompts_of(asked: Questions) -> tuple[dict[str, Row], str]:
+    """Return the prompts of `evaluate.prompts_file`, or those of `evaluate.split` that `prepare` wrote, and their file.
+
+    The key of a prompt is its place, for messages.
+    """
     prepared = "data/prepared/prompts.jsonl"
     rows = read_rows(prepared, {"prompt": str, "split": str})
     if asked.prompts_file:
-        return as_prepared(read_prompts(asked.prompts_file), rows), asked.prompts_file
-    prompts = [row for row in rows if row["split"] == asked.split]
+        given = as_prepared(read_prompts(asked.prompts_file), rows)
+        return {f"{asked.prompts_file}, prompt {number}": row for number, row in enumerate(given, start=1)}, asked.prompts_file
+    prompts = {f"{prepared}, row {number}": row for number, row in enumerate(rows, start=1) if row["split"] == asked.split}
     if not prompts:
         raise StageError(f"{prepared}: no prompt of the split {asked.split}")
     return prompts, prepared

@@ -1,11 +1,15 @@
 """Messages: the tables keep them, and a model with a chat template gets them in its template."""
 
 import json
+import math
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import yaml
 from transformers import PreTrainedTokenizerFast
 
 from base import give_pad_token, train_tokenizer, warn_of_end
@@ -13,7 +17,10 @@ from rlhf_sentiment.data import grammar
 from rlhf_sentiment.data.card import card, examples
 from rlhf_sentiment.data.chat import messages_of
 from rlhf_sentiment.data.faults import Fault
+from rlhf_sentiment.data.files import files_at
+from rlhf_sentiment.data.intake import Intake
 from rlhf_sentiment.data.meanings import Meanings
+from rlhf_sentiment.data.pairs import flipped, pairs_from_labels
 from rlhf_sentiment.data.prompts import as_prepared, read_prompts, rows_of
 from rlhf_sentiment.data.readers import Record
 from rlhf_sentiment.data.shapes import PREFERENCES, recognise
@@ -174,6 +181,32 @@ def test_a_prompt_is_the_same_each_day_and_asks_for_no_thoughts() -> None:
     assert tokenizer.decode(encode_prompt(tokenizer, {"prompt": "", "messages": [HI]}, "")) == "26 Jul 2024 now"
 
 
+def test_the_sides_of_a_pair_from_labels_have_their_own_messages(tmp_path: Path) -> None:
+    tokenizer = chat_tokenizer()
+    settings = RewardSettings(epochs=1, batch_size=1, learning_rate=1e-3, dtype="float32", max_length=99, cut=False, lora=None)
+    other = {"role": "user", "content": "Hello"}
+    rows: list[Row] = [
+        {"messages": [one, said(text)], "label": label} for one, text, label in ((HI, "So.", 1), (other, "No.", 0))
+    ]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = DataSettings(**tiny_params()["data"])
+    source = Intake(files_at(str(tmp_path), "path"), ("labelled",), data, "path", 3, 0.0)
+    (pair,) = pairs_from_labels(source, source.table, data, "pairs", 1, "train")
+    assert [pair["prompt"] + pair[side] for side in ("chosen", "rejected")] == [
+        f"\n\nHuman: {ask}\n\nAssistant: {reply}" for ask, reply in (("Hi", "So."), ("Hello", "No."))
+    ]
+    sides = {"chosen": [HI, said("So.")], "rejected": [other, said("No.")]}
+    assert [pair[f"{side}_messages"] for side in sides] == list(sides.values())
+    columns, _ = encode_pairs([pair], "train", tokenizer, settings, "pairs")
+    theirs = [tokenizer.apply_chat_template(talk, return_dict=False) for talk in sides.values()]
+    assert [columns["chosen_ids"][0], columns["rejected_ids"][0]] == [ids[:-1] for ids in theirs], "up to the last line end"
+    (exchanged,) = flipped([pair], data.model_copy(update={"flipped_pairs": 1.0}))
+    assert [exchanged[f"{side}_messages"] for side in sides] == list(sides.values())[::-1]
+    assert [*exchanged] == [*pair, "flipped"]
+    columns, _ = encode_pairs([pair], "train", chat_tokenizer(None), settings, "pairs")
+    assert tokenizer.decode(columns["chosen_ids"][0]) == f"\n\nHuman: Hi\n\nAssistant: So.{END}"
+
+
 @pytest.mark.parametrize("template", [USERS_FIRST, "{{ messages[0].nothing.at_all }}", "{% if %}"])
 def test_a_template_that_refuses_messages_is_named_with_the_row(template: str) -> None:
     tokenizer = chat_tokenizer(template)
@@ -308,11 +341,47 @@ def test_messages_run_through_every_stage_in_the_chat_template(chat_world: World
 
 
 @pytest.mark.slow
+def test_answers_and_figures_are_those_of_the_template(chat_world: World) -> None:
+    """An answer of `sample` follows the ids of the template, and `evaluate` scores the answers after the same ids."""
+    folder = chat_world / "models/base"
+    model, tokenizer = load_policy(folder), load_tokenizer(folder)
+    params = yaml.safe_load((chat_world / "params.yaml").read_text())
+    rows = read_rows(chat_world / CONTESTANTS["base"].answers, {})
+    asked: list[Row] = [{"prompt": rows[0]["prompt"], "messages": rows[0]["messages"]}]
+    (again,) = answer(model, tokenizer, asked, params["seed"], **params["generation"])
+    assert again.tokens == rows[0]["tokens"]
+    nats, tokens = 0.0, 0
+    for row in rows:
+        prompt = tokenizer.apply_chat_template(row["messages"], add_generation_prompt=True, return_dict=False)
+        ids = torch.tensor([prompt + row["tokens"]])
+        with torch.no_grad():
+            log_probs = model(ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+        nats -= float(log_probs.gather(1, ids[0, len(prompt) :, None]).sum())
+        tokens += len(row["tokens"])
+    measured = json.loads((chat_world / "reports/evaluation.json").read_text())["base"]["perplexity"]
+    assert measured == pytest.approx(math.exp(nats / tokens), rel=1e-3)
+
+
+@pytest.mark.slow
 def test_the_commands_of_people_work_in_a_world_of_messages(chat_world: World, run_stage: RunStage) -> None:
     shown = run_stage(chat_world, "compare", "--prompt", "What do you say?").out
     assert "What do you say?" in shown
-    base = load_tokenizer(chat_world / "models/base")
-    base.chat_template = USERS_FIRST
-    base.save_pretrained(chat_world / "models/sft")
-    ended = run_stage(chat_world, "ppo", status=1)
-    assert_names(the_error("ppo", ended.err), "data/prepared/prompts.jsonl, row ", "System role not supported")
+
+
+@pytest.mark.slow
+def test_each_stage_names_the_row_that_a_template_refuses(chat_world: World, run_stage: RunStage, tmp_path: Path) -> None:
+    shutil.copytree(chat_world.folder, tmp_path / "copy", symlinks=True)
+    world = World(tmp_path / "copy")
+    for folder in ("models/base", "models/sft"):
+        tokenizer = load_tokenizer(world / folder)
+        tokenizer.chat_template = USERS_FIRST
+        tokenizer.save_pretrained(world / folder)
+    for stage, file in {
+        ("sft",): "data/prepared/sft.jsonl",
+        ("reward",): "data/prepared/preferences.jsonl",
+        ("ppo",): "data/prepared/prompts.jsonl",
+        ("sample", "base"): "data/prepared/prompts.jsonl",
+        ("evaluate",): "data/samples",
+    }.items():
+        ended = run_stage(world, *stage, status=1)
+        assert_names(the_error(stage[0] if stage[1:] == () else "sample@base", ended.err), file, "System role not supported")

@@ -17,7 +17,7 @@ from .models.devices import precision
 from .models.forward import reward_scores
 from .models.loading import refuse_longer
 from .models.sharing import joined, own_rows, whole
-from .models.tokens import encode_example
+from .models.tokens import encode_example, has_template
 from .settings.reward import RewardSettings
 from .training.checkpoints import Checkpoints
 from .training.shares import mean_of, through, weight_of
@@ -163,15 +163,23 @@ def encode_pairs(
         if row["split"] != split:
             continue
         where = f"{source}, row {number}"
-        sides = [
-            encode_example(tokenizer, row, row[side], settings.max_length, settings.cut, where)
-            for side in ("chosen", "rejected")
-        ]
+        both = (_side(row, name, tokenizer) for name in ("chosen", "rejected"))
+        sides = [encode_example(tokenizer, *side, settings.max_length, settings.cut, where) for side in both]
         too_long += not all(fits for _, _, fits in sides)
         if all(response for _, response, _ in sides):
             for column, (prompt, response, _) in zip(columns, sides, strict=True):
                 columns[column].append(prompt + response)
     return columns, too_long
+
+
+def _side(row: Row, name: str, tokenizer: PreTrainedTokenizerBase) -> tuple[Row, str]:
+    """Return the prompt and the response of one side of a pair.
+
+    The sides of a pair that is made from labels may have messages of their own, which end with the response.
+    """
+    *before, last = row.get(f"{name}_messages") or [None]
+    asked = {"prompt": row["prompt"], "messages": before}
+    return (asked, last["content"]) if has_template(tokenizer, asked) else (row, row[name])
 
 
 @torch.no_grad()

@@ -16,7 +16,8 @@ from .text import words
 _BINS = (0, 8, 16, 32, 64, 128, 256, 512, 1024)  # words
 _SHOWN = 3
 _CUT = 300  # characters of an example
-_HIDDEN = ("split", "messages")  # columns that the examples leave out; the prompt shows the messages as a transcript
+# Columns that the examples leave out. The texts show the messages as a transcript.
+_HIDDEN = ("split", "messages", "chosen_messages", "rejected_messages")
 
 
 def card(tables: Tables, figures: Row, data: DataSettings) -> str:

@@ -78,6 +78,11 @@ def messages_of(prompt: str, cells: Row) -> list[Message] | None:
     return None
 
 
+def answered(response: str) -> Message:
+    """Return a response as a message of the assistant."""
+    return {"role": "assistant", "content": response.strip()}
+
+
 def _are_messages(value: Any) -> bool:
     many = [value] if isinstance(value, dict) else value
     return isinstance(many, list) and bool(many) and all(isinstance(one, dict) and "role" in one for one in many)

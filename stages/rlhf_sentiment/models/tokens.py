@@ -167,8 +167,8 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
 
 def _rendered(tokenizer: PreTrainedTokenizerBase, row: Row, where: str) -> str:
     """Return the text of a row's messages in the chat template, up to the start of the response."""
-    safe = [message | {"content": _safe(tokenizer, message["content"])} for message in row["messages"]]
     try:
+        safe = [message | {"content": _safe(tokenizer, message["content"])} for message in row["messages"]]
         return _templated(tokenizer, safe, True)
     except Exception as error:  # a template raises errors of its own, and any error of a program
         raise StageError(
