@@ -46,7 +46,7 @@ def main() -> None:
     device = resolve_device(params.device)
     rows = read_rows("data/prepared/prompts.jsonl", {"prompt": str, "split": str})
     rows.sort(key=lambda row: row["split"] != "test")
-    prompts = list(dict.fromkeys(row["prompt"] for row in rows))[: size.prompts]
+    prompts = list({row["prompt"]: row for row in rows}.values())[: size.prompts]
     seconds = {"ours": 0.0, "generate": 0.0}
     tokens = {"ours": 0, "generate": 0}
     for folder in FOLDERS:
@@ -58,7 +58,8 @@ def main() -> None:
         sampling = {"do_sample": True, "top_k": 0, "temperature": how.temperature, "max_new_tokens": size.tokens}
         start = time.perf_counter()
         for first in range(0, len(prompts), how.batch_size):
-            batch = tokenizer(prompts[first : first + how.batch_size], return_tensors="pt", padding=True).to(device)
+            texts = [row["prompt"] for row in prompts[first : first + how.batch_size]]
+            batch = tokenizer(texts, return_tensors="pt", padding=True).to(device)
             with torch.no_grad():
                 written = model.generate(**batch, **sampling, pad_token_id=tokenizer.pad_token_id)
             responses = written[:, batch["input_ids"].shape[1] :]

@@ -33,13 +33,13 @@ from transformers import (
 from rlhf_sentiment.engine.arithmetic import Computing
 from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.engine.inputs import require
-from rlhf_sentiment.engine.messages import shown
+from rlhf_sentiment.engine.messages import shown, warn
 from rlhf_sentiment.engine.ranks import is_main
 from rlhf_sentiment.engine.records import read_rows
 from rlhf_sentiment.engine.stage import stage
 from rlhf_sentiment.models.devices import quiet, set_up
 from rlhf_sentiment.models.loading import load_policy, load_tokenizer, save
-from rlhf_sentiment.models.tokens import encode, ending, habits, letters
+from rlhf_sentiment.models.tokens import encode, end_of_turn, ending, habits, letters
 from rlhf_sentiment.settings.base import BaseSettings
 from rlhf_sentiment.settings.checkpoint_every import CheckpointEvery
 from rlhf_sentiment.training.checkpoints import Checkpoints
@@ -76,6 +76,7 @@ def main(params: Params) -> str:
     save(model, tokenizer, "models/base")
     if params.base.model != "scratch":
         check_saved(params.base.model, model, "models/base")
+        warn_of_end(tokenizer)
     kept.finish(WRITES)
     return f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} million parameters, {result}"
 
@@ -148,6 +149,15 @@ def check_saved(name: str, model: PreTrainedModel, folder: str | Path) -> None:
     if wrong is not None:
         shutil.rmtree(folder)
         raise StageError(f"{name}, saved with its pad token, cannot be loaded again: {wrong}; name another model")
+
+
+def warn_of_end(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Warn if the chat template ends a turn with another token than EOS. The base model would then not stop at EOS."""
+    end, eos = end_of_turn(tokenizer), tokenizer.eos_token
+    if end not in (None, tokenizer.eos_token_id):
+        token = tokenizer.convert_ids_to_tokens(end)
+        what = f"the chat template ends a turn with {shown(token)}, but the tokenizer's EOS is {shown(eos)}"
+        warn("base", f"{what}, at which responses end; for messages, set eos_token in tokenizer_config.json to {shown(token)}")
 
 
 def give_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -25,9 +25,17 @@ MOST_SAMPLES = 1000  # the limit of evaluate.samples_per_prompt
 def command_line() -> argparse.Namespace:
     """Return the arguments of the command line."""
     parser = Parser(prog="python stages/compare.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prompt", action="append", default=[], help="a text to continue; may be given several times")
     parser.add_argument(
-        "--prompts", type=Path, metavar="FILE", help="a file of prompts: .txt with one prompt per line, or .jsonl with `prompt`"
+        "--prompt",
+        action="append",
+        default=[],
+        help="a text to continue, or a message of the user for models of dialogues; may be given several times",
+    )
+    parser.add_argument(
+        "--prompts",
+        type=Path,
+        metavar="FILE",
+        help="a file of prompts: .txt with one prompt per line, or .jsonl with `prompt` or `messages`",
     )
     parser.add_argument(
         "--samples", type=int, default=1, metavar="N", help="answers of each model to each prompt (default: %(default)s)"
@@ -59,7 +67,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rlhf_sentiment.data.prompts import read_prompts
+from rlhf_sentiment.data.prompts import each_once, read_prompts
 from rlhf_sentiment.engine.messages import visible, warn
 from rlhf_sentiment.engine.params import load
 from rlhf_sentiment.engine.records import Row, write_table
@@ -76,13 +84,13 @@ def main(arguments: argparse.Namespace) -> None:
     listen("compare")
     with one_line_errors("compare", "--samples, or generation.batch_size"):
         params = load(Params, arguments.params)
-        given = arguments.prompt + (read_prompts(arguments.prompts) if arguments.prompts else [])
-        prompts = list(dict.fromkeys(given))
+        typed = [Row(prompt=prompt) for prompt in arguments.prompt]
+        prompts = each_once(typed + (read_prompts(arguments.prompts) if arguments.prompts else []))
         table, means, cautions = compare(params, prompts, arguments.samples)
         if arguments.csv:  # before printing, because a pager that closes early ends the program
             write_table(arguments.csv, table)
-        for prompt in prompts:
-            show(console, prompt, table[table["prompt"] == prompt])
+        for row in prompts:
+            show(console, row["prompt"], table[table["prompt"] == row["prompt"]])
         if len(table) > len(CONTESTANTS):
             show_means(console, means, params.evaluate.confidence)
         sys.stdout.flush()

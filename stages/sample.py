@@ -16,16 +16,16 @@ WRITES = {name: [one.answers, *([one.rollouts] if one.rollouts else []), one.cou
 if __name__ == "__main__":
     begun = begin("sample", __doc__, READS, WRITES, has_ranks=True)
 
-from rlhf_sentiment.data.prompts import read_prompts
+from rlhf_sentiment.data.prompts import as_prepared, read_prompts
 from rlhf_sentiment.engine.arithmetic import Computing
 from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.engine.ranks import is_main
-from rlhf_sentiment.engine.records import read_rows, write_metrics, write_rows
+from rlhf_sentiment.engine.records import Row, read_rows, write_metrics, write_rows
 from rlhf_sentiment.engine.stage import stage
 from rlhf_sentiment.models.devices import quiet, set_up
 from rlhf_sentiment.models.forward import room_of
 from rlhf_sentiment.models.loading import load_policy, load_tokenizer
-from rlhf_sentiment.models.tokens import encode
+from rlhf_sentiment.models.tokens import encode_prompt
 from rlhf_sentiment.sampling.answers import answer
 from rlhf_sentiment.settings.counts import number_of
 from rlhf_sentiment.settings.evaluate import Questions
@@ -52,13 +52,13 @@ def main(params: Params, name: str) -> str:
 
     # A prompt must leave positions for a response. All contestants have one tokenizer and the same number of positions, so
     # they answer the same prompts.
-    given = read_prompts(asked.prompts_file) if asked.prompts_file else prepared_prompts(asked.split)
+    given, source = prompts_of(asked)
     room = room_of(model) - max(params.generation.max_new_tokens, params.ppo.max_new_tokens)
-    fitting = [prompt for prompt in given if len(encode(tokenizer, prompt)) <= room]
+    fitting = [row for where, row in given.items() if len(encode_prompt(tokenizer, row, where)) <= room]
     prompts = fitting[: max(number_of(asked.num_samples, len(given)), 2)]
     if len(prompts) < 2:
         raise StageError(
-            f"{asked.prompts_file or 'data/prepared/prompts.jsonl'}: only {len(prompts)} of {len(given)} prompts leave "
+            f"{source}: only {len(prompts)} of {len(given)} prompts leave "
             "enough positions for max_new_tokens, but paired statistics need two; add short prompts, or lower "
             "generation.max_new_tokens"
         )
@@ -70,7 +70,7 @@ def main(params: Params, name: str) -> str:
         if file is not None:
             answers = answer(model, tokenizer, prompts, params.seed, **how, title=f"sample@{name}")
             if is_main():
-                write_rows(file, (one._asdict() for one in answers))
+                write_rows(file, (one.row() for one in answers))
             finished.append(sum(one.finished for one in answers) / len(answers))
     if not is_main():
         return ""
@@ -80,13 +80,20 @@ def main(params: Params, name: str) -> str:
     return f"{each}; {finished[0]:.0%} of the answers{rollouts} end with EOS"
 
 
-def prepared_prompts(split: str) -> list[str]:
-    """Return the prompts of a split that `prepare` wrote."""
-    rows = read_rows("data/prepared/prompts.jsonl", {"prompt": str, "split": str})
-    prompts = [row["prompt"] for row in rows if row["split"] == split]
+def prompts_of(asked: Questions) -> tuple[dict[str, Row], str]:
+    """Return the prompts of `evaluate.prompts_file`, or those of `evaluate.split` that `prepare` wrote, and their file.
+
+    The key of a prompt is its place, for messages.
+    """
+    prepared = "data/prepared/prompts.jsonl"
+    rows = read_rows(prepared, {"prompt": str, "split": str})
+    if asked.prompts_file:
+        given = as_prepared(read_prompts(asked.prompts_file), rows)
+        return {f"{asked.prompts_file}, prompt {number}": row for number, row in enumerate(given, start=1)}, asked.prompts_file
+    prompts = {f"{prepared}, row {number}": row for number, row in enumerate(rows, start=1) if row["split"] == asked.split}
     if not prompts:
-        raise StageError(f"data/prepared/prompts.jsonl: no prompt of the split {split}")
-    return prompts
+        raise StageError(f"{prepared}: no prompt of the split {asked.split}")
+    return prompts, prepared
 
 
 if __name__ == "__main__":

@@ -55,14 +55,15 @@ def main(params: Params) -> str:
 
     # Rows that are too long are left out or truncated, and counted.
     prompts, responses, too_long = [], [], 0
-    for row in read_rows("data/prepared/sft.jsonl", {"prompt": str, "response": str}):
-        prompt, response, fits = encode_example(tokenizer, row["prompt"], row["response"], longest, params.sft.cut)
+    for number, row in enumerate(read_rows(READS[1], {"prompt": str, "response": str}), start=1):
+        where = f"{READS[1]}, row {number}"
+        prompt, response, fits = encode_example(tokenizer, row, row["response"], longest, params.sft.cut, where)
         too_long += not fits
         if response:
             prompts.append(prompt)
             responses.append(response)
     if not prompts:
-        raise StageError(f"data/prepared/sft.jsonl: no row has at most {longest} tokens; raise sft.max_length")
+        raise StageError(f"{READS[1]}: no row has at most {longest} tokens; raise sft.max_length")
     rows = Dataset.from_dict(
         {
             "input_ids": [prompt + response for prompt, response in zip(prompts, responses, strict=True)],

@@ -25,7 +25,7 @@ def test_perplexity_of_a_prompt_is_that_of_all_tokens_but_the_first(
 
     model = tiny_model("causal")
     prompts = ["a film", "b", "another longer prompt", "x" * 65]
-    found = prompt_perplexities(model, letters, prompts)
+    found = prompt_perplexities(model, letters, [{"prompt": prompt} for prompt in prompts])
     assert np.isnan(found[[1, 3]]).all(), "one token has no context, and 65 have no position"
     for row in (0, 2):
         ids = torch.tensor([letters(prompts[row])["input_ids"]])

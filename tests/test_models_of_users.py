@@ -33,7 +33,7 @@ SIZE = IDS | {
     "max_position_embeddings": 64,
 }
 GPT2 = IDS | {"vocab_size": 60, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64}
-OPT350 = SIZE | {"ffn_dim": 32, "word_embed_proj_dim": 8, "do_layer_norm_before": False}
+OPT350 = {"word_embed_proj_dim": 8, "do_layer_norm_before": False}  # what it has otherwise than "opt" in SHAPES
 SHAPES: dict[str, dict[str, Any]] = {
     "gpt2": GPT2,
     "opt": SIZE | {"ffn_dim": 32, "word_embed_proj_dim": 16},

@@ -13,7 +13,7 @@ from .conftest import ROOT, assert_names
 
 def test_each_line_of_a_text_file_is_a_prompt(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes("\ufeffThe film was\r\n\r\n  I saw \r\nThe film was\r\nÜber\u2028alles\n".encode())
-    assert read_prompts(tmp_path / "a.txt") == ["The film was", "I saw", "Über\u2028alles"]
+    assert read_prompts(tmp_path / "a.txt") == [{"prompt": one} for one in ("The film was", "I saw", "Über\u2028alles")]
 
 
 def test_prompts_are_read_from_rows_and_transcripts(tmp_path: Path) -> None:
@@ -23,7 +23,7 @@ def test_prompts_are_read_from_rows_and_transcripts(tmp_path: Path) -> None:
         {"prompt": "\n\nHuman: Hi\n\nAssistant:", "response": "x"},
     ]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert read_prompts(tmp_path / "a.jsonl") == [
+    assert [row["prompt"] for row in read_prompts(tmp_path / "a.jsonl")] == [
         "The film was",
         "\n\nHuman: Hi\n\nAssistant: Yes?\n\nHuman: Why?\n\nAssistant:",
         "\n\nHuman: Hi\n\nAssistant:",
@@ -59,4 +59,4 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_the_prompts_that_come_with_the_repository_are_read() -> None:
     assert len(read_prompts(ROOT / "prompts/everyday.txt")) == 10
     chat = read_prompts(ROOT / "prompts/chat.jsonl")
-    assert all(prompt.startswith("\n\nHuman: ") and prompt.endswith("\n\nAssistant:") for prompt in chat)
+    assert all(row["prompt"].startswith("\n\nHuman: ") and row["prompt"].endswith("\n\nAssistant:") for row in chat)

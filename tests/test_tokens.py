@@ -28,6 +28,7 @@ from rlhf_sentiment.settings.reward import RewardSettings
 from .conftest import SHARED, assert_names, write_llama
 
 PROMPT, RESPONSE = "The acting was", " anything but dull, and I laughed."
+ASKED = {"prompt": PROMPT}
 
 
 @pytest.fixture(scope="module")
@@ -90,11 +91,11 @@ def test_the_prompt_keeps_its_tokens_if_a_token_spans_the_border(tokenizer: PreT
 @pytest.mark.parametrize(("cut", "kept", "last"), [(True, 2, False), (False, 1, True)])
 def test_a_long_pair_is_cut_without_eos_or_left_out(llama: Path, cut: bool, kept: int, last: bool) -> None:
     tokenizer = load_tokenizer(llama)
-    settings = RewardSettings(epochs=1, batch_size=1, learning_rate=1e-3, dtype="float32", max_length=12, cut=cut)
+    settings = RewardSettings(epochs=1, batch_size=1, learning_rate=1e-3, dtype="float32", max_length=12, cut=cut, lora=None)
     short = {"prompt": "The plot was", "chosen": " fresh.", "rejected": " dull.", "split": "train"}
     long = {"prompt": "The plot was", "chosen": " fresh.", "rejected": RESPONSE, "split": "train"}
     other = {**short, "split": "validation"}
-    columns, too_long = encode_pairs([short, long, other], "train", tokenizer, settings)
+    columns, too_long = encode_pairs([short, long, other], "train", tokenizer, settings, "pairs")
     assert too_long == 1
     assert len(columns["chosen_ids"]) == len(columns["rejected_ids"]) == kept
     assert columns["rejected_ids"][0][-1] == tokenizer.eos_token_id
@@ -106,11 +107,15 @@ def test_an_example_is_cut_to_the_length_that_the_prompt_leaves(llama: Path) -> 
     tokenizer = load_tokenizer(llama)
     prompt, response = encode_pair(tokenizer, PROMPT, RESPONSE)
     whole = len(prompt) + len(response) + 1  # EOS
-    assert encode_example(tokenizer, PROMPT, RESPONSE, whole, cut=True) == (prompt, [*response, tokenizer.eos_token_id], True)
-    assert encode_example(tokenizer, PROMPT, RESPONSE, whole - 1, cut=True) == (prompt, response, False)
-    assert encode_example(tokenizer, PROMPT, RESPONSE, whole - 3, cut=True) == (prompt, response[:-2], False)
-    assert encode_example(tokenizer, PROMPT, RESPONSE, whole - 1, cut=False) == (prompt, [], False)
-    assert encode_example(tokenizer, PROMPT, RESPONSE, len(prompt) - 1, cut=True) == (prompt, [], False), (
+    assert encode_example(tokenizer, ASKED, RESPONSE, whole, cut=True, where="") == (
+        prompt,
+        [*response, tokenizer.eos_token_id],
+        True,
+    )
+    assert encode_example(tokenizer, ASKED, RESPONSE, whole - 1, cut=True, where="") == (prompt, response, False)
+    assert encode_example(tokenizer, ASKED, RESPONSE, whole - 3, cut=True, where="") == (prompt, response[:-2], False)
+    assert encode_example(tokenizer, ASKED, RESPONSE, whole - 1, cut=False, where="") == (prompt, [], False)
+    assert encode_example(tokenizer, ASKED, RESPONSE, len(prompt) - 1, cut=True, where="") == (prompt, [], False), (
         "no room for any of it"
     )
 
@@ -167,7 +172,7 @@ def test_text_that_spells_a_special_token_is_not_encoded_as_it(make: Callable[[]
             for prompt, response in ((text, " was"), ("film", text), (f"film {name[:2]}", f"{name[2:]} was")):
                 both = encode_pair(tokenizer, prompt, response)
                 assert not special & set(both[0] + both[1])
-                before, after, _ = encode_example(tokenizer, prompt, response, 1000, cut=False)
+                before, after, _ = encode_example(tokenizer, {"prompt": prompt}, response, 1000, cut=False, where="")
                 assert [one for one in before + after if one in special] == [tokenizer.eos_token_id], "the one that ends it"
             assert not special & set(encode_whole(tokenizer, text, 1000))
 
@@ -247,11 +252,11 @@ def test_special_tokens_around_a_text_are_kept(single: str, prefix: list[str], s
     text = tokens(tokenizer("film was", add_special_tokens=False)["input_ids"])
     assert tokens(encode(tokenizer, "film was")) == prefix + text
     assert tokens(encode(tokenizer, "")) == prefix
-    before, after, fits = encode_example(tokenizer, "film", " was", 100, cut=False)
+    before, after, fits = encode_example(tokenizer, {"prompt": "film"}, " was", 100, cut=False, where="")
     assert tokens(before + after) == prefix + text + end
     assert fits
     length = len(prefix + text)
-    first, then, _ = encode_example(tokenizer, "film", " was", length, cut=True)
+    first, then, _ = encode_example(tokenizer, {"prompt": "film"}, " was", length, cut=True, where="")
     assert tokens(first + then) == prefix + text
     assert (
         tokens(encode_whole(tokenizer, "film was", 100)) == tokens(tokenizer("film was")["input_ids"]) == prefix + text + suffix

@@ -62,7 +62,7 @@ def test_the_loss_of_sft_is_that_of_trl(
     rows = Dataset.from_dict(
         {"input_ids": [[5, 6, 7, 8], [5, 9, 0], [7, 6, 5, 4, 3]], "completion_mask": [[0, 0, 1, 1], [0, 1, 1], [0, 1, 1, 1, 1]]}
     )
-    settings = SFTSettings(epochs=1, batch_size=3, learning_rate=1e-3, dtype="float32", max_length=8, cut=False)
+    settings = SFTSettings(epochs=1, batch_size=3, learning_rate=1e-3, dtype="float32", max_length=8, cut=False, lora=None)
     with arguments(torch.device("cpu"), 1, 3, settings) as common:
         trainer: Any = kind(
             model=model,
@@ -81,7 +81,7 @@ def test_the_loss_of_sft_is_that_of_trl(
 
 def test_the_loss_of_the_reward_model_is_that_of_trl(tokenizer: PreTrainedTokenizerFast) -> None:
     rows = Dataset.from_dict({"chosen_ids": [[5, 6, 7, 8], [5, 9, 0]], "rejected_ids": [[5, 6], [5, 9, 8, 7, 6, 5, 4]]})
-    settings = RewardSettings(epochs=1, batch_size=2, learning_rate=1e-3, dtype="float32", max_length=8, cut=False)
+    settings = RewardSettings(epochs=1, batch_size=2, learning_rate=1e-3, dtype="float32", max_length=8, cut=False, lora=None)
     found = []
     for kind in (RewardTrainer, reward_model.PackedRewardTrainer):
         torch.manual_seed(1)

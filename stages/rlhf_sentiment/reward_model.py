@@ -17,7 +17,7 @@ from .models.devices import precision
 from .models.forward import reward_scores
 from .models.loading import refuse_longer
 from .models.sharing import joined, own_rows, whole
-from .models.tokens import encode_example
+from .models.tokens import encode_example, has_template
 from .settings.reward import RewardSettings
 from .training.checkpoints import Checkpoints
 from .training.shares import mean_of, through, weight_of
@@ -130,7 +130,7 @@ def encode_splits(
     encoded: dict[str, Encoded] = {}
     too_long = 0
     for split in ("train", "validation"):
-        encoded[split], longer = encode_pairs(pairs, split, tokenizer, settings)
+        encoded[split], longer = encode_pairs(pairs, split, tokenizer, settings, source)
         too_long += longer
     for split, rows in encoded.items():
         if not any(row["split"] == split for row in pairs):
@@ -148,26 +148,38 @@ def encode_splits(
 
 
 def encode_pairs(
-    pairs: list[Row], split: str, tokenizer: PreTrainedTokenizerBase, settings: RewardSettings
+    pairs: list[Row], split: str, tokenizer: PreTrainedTokenizerBase, settings: RewardSettings, source: str
 ) -> tuple[Encoded, int]:
     """Return the token ids (prompt, response, EOS) of both sides of a split's pairs, and the number of pairs that are too long.
 
     Pairs that are too long are truncated to `settings.max_length` tokens, or left out.
+
+    Raises:
+        StageError: the chat template of the tokenizer refuses the messages of a pair. The message names `source` and the row.
     """
     columns: Encoded = {"chosen_ids": [], "rejected_ids": []}
     too_long = 0
-    for row in pairs:
+    for number, row in enumerate(pairs, start=1):
         if row["split"] != split:
             continue
-        sides = [
-            encode_example(tokenizer, row["prompt"], row[side], settings.max_length, settings.cut)
-            for side in ("chosen", "rejected")
-        ]
+        where = f"{source}, row {number}"
+        both = (_side(row, name, tokenizer) for name in ("chosen", "rejected"))
+        sides = [encode_example(tokenizer, *side, settings.max_length, settings.cut, where) for side in both]
         too_long += not all(fits for _, _, fits in sides)
         if all(response for _, response, _ in sides):
             for column, (prompt, response, _) in zip(columns, sides, strict=True):
                 columns[column].append(prompt + response)
     return columns, too_long
+
+
+def _side(row: Row, name: str, tokenizer: PreTrainedTokenizerBase) -> tuple[Row, str]:
+    """Return the prompt and the response of one side of a pair.
+
+    The sides of a pair that is made from labels may have messages of their own, which end with the response.
+    """
+    *before, last = row.get(f"{name}_messages") or [None]
+    asked = {"prompt": row["prompt"], "messages": before}
+    return (asked, last["content"]) if has_template(tokenizer, asked) else (row, row[name])
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from ..data.prompts import at_least_one, texts
+from ..data.prompts import Prompt, at_least_one, rows_of
 from ..engine.errors import StageError
 from ..engine.messages import one_line
 from ..engine.records import read_json
@@ -56,10 +56,10 @@ class Comparison(NamedTuple):
 
 def run_evaluation(
     config: RLHFConfig,
-    prompts: Sequence[str] | None = None,
+    prompts: Sequence[Prompt] | None = None,
     samples: int = 1,
     *,
-    custom_prompts: Sequence[str] | None = None,
+    custom_prompts: Sequence[Prompt] | None = None,
 ) -> Comparison:
     """Return the report's figures, or the answer of each model to `prompts` with the judge's P(positive).
 
@@ -70,7 +70,8 @@ def run_evaluation(
 
     Args:
         config: the settings.
-        prompts: texts to continue. None means the report's prompts, as the last run answered them.
+        prompts: texts to continue, or lists of messages ({role, content}). If the prepared prompts have messages, a text
+            becomes one message of the user. None means the report's prompts, as the last run answered them.
         samples: answers of each model to each of `prompts`.
         custom_prompts: an older name of `prompts`.
 
@@ -103,7 +104,7 @@ def run_evaluation(
         return Comparison(pd.DataFrame.from_dict(rows, orient="index"), tree)
     from ..evaluation.compare import compare  # here, because torch and transformers take seconds to import
 
-    table, means, cautions = compare(config, texts(prompts, "prompts"), at_least_one(samples))
+    table, means, cautions = compare(config, rows_of(prompts, "prompts"), at_least_one(samples))
     for caution in cautions:
         warnings.warn(one_line(caution), stacklevel=2)
     return Comparison(table, means)

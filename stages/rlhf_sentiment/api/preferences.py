@@ -58,7 +58,8 @@ class PreferenceDataProcessor:
             path: as `data.source`, but in any folder. The settings of `config.data` apply to its columns and labels.
 
         Returns:
-            A data set with the columns prompt, chosen, rejected and split (train, validation or test), sorted by split. A file
+            A data set with the columns prompt, chosen, rejected and split (train, validation or test), sorted by split. If the
+            file has messages, further columns have those of each prompt. A file
             without a split in its name is split by a hash of each text, so that new rows move no other row.
 
         Raises:
@@ -92,4 +93,5 @@ class PreferenceDataProcessor:
         if not kept:
             raise StageError(f"{path}: its rows ({source.shape}) make no pair")
         warn_of_few(kept)
-        return Dataset.from_list(kept)
+        columns = dict.fromkeys(name for row in kept for name in row)  # some rows may have messages, and others not
+        return Dataset.from_list([{name: row.get(name) for name in columns} for row in kept])

@@ -10,11 +10,11 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.pairs import pairs_of_dataset
-from ..data.prompts import texts
+from ..data.prompts import Prompt, rows_of, texts
 from ..engine.errors import StageError
 from ..engine.inputs import require
 from ..engine.messages import shown
-from ..engine.records import read_rows
+from ..engine.records import Row, read_rows
 from ..evaluation.contestants import CONTESTANTS, REFERENCE
 from ..models.devices import prepare_device, quiet, set_up
 from ..models.loading import load_reward_model, load_tokenizer, save
@@ -81,22 +81,23 @@ class RewardModel:
         self._loaded, self._mean, self.curve = (model, tokenizer), None, pd.DataFrame(curve)
         return metrics
 
-    def score(self, responses: Sequence[str], prompts: Sequence[str] | None = None) -> list[float]:
+    def score(self, responses: Sequence[str], prompts: Sequence[Prompt] | None = None) -> list[float]:
         """Return the score of each response on the reward model's own scale. Only differences of scores have a meaning.
 
         Args:
             responses: texts. With `reward.cut`, longer ones are truncated to `reward.max_length` tokens.
-            prompts: the text that each response continues. None means no text.
+            prompts: the text that each response continues, or the list of messages ({role, content}) that it answers. None
+                means no text.
 
         Raises:
             StageError: models/reward is missing and no model was trained; a text is longer than `reward.max_length` tokens;
                 the numbers of prompts and responses differ.
         """
         responses = texts(responses, "responses")
-        return self._scores(responses, _as_many(prompts, "prompts", responses)).tolist()
+        return self._scores(responses, _prompts(prompts, responses)).tolist()
 
     def probability(
-        self, responses: Sequence[str], over: Sequence[str] | None = None, prompts: Sequence[str] | None = None
+        self, responses: Sequence[str], over: Sequence[str] | None = None, prompts: Sequence[Prompt] | None = None
     ) -> list[float]:
         """Return the probability that each response is preferred, under the Bradley-Terry model of the reward model.
 
@@ -111,23 +112,25 @@ class RewardModel:
         Args:
             responses: texts A.
             over: texts B, one for each response. None means the mean score of the fine-tuned model's answers.
-            prompts: the text that A and B continue. None means no text.
+            prompts: the text that A and B continue, or the list of messages that they answer. None means no text.
 
         Raises:
             StageError: as `score`; the answers of the fine-tuned model are missing; the lengths of the lists differ.
         """
         responses = texts(responses, "responses")
-        before = _as_many(prompts, "prompts", responses)
+        before = _prompts(prompts, responses)
         scores = self._scores(responses, before)
-        other = self._reference_mean() if over is None else self._scores(_as_many(over, "over", responses), before)
+        other = (
+            self._reference_mean() if over is None else self._scores(_as_many(texts(over, "over"), "over", responses), before)
+        )
         return torch.sigmoid(scores - other).tolist()
 
-    def _scores(self, responses: list[str], prompts: list[str]) -> torch.Tensor:
+    def _scores(self, responses: list[str], prompts: list[Row]) -> torch.Tensor:
         """Return the score of each response to its prompt, (N,)."""
         longest, cut = self.config.reward.max_length, self.config.reward.cut
         sequences = []
-        for prompt, response in zip(prompts, responses, strict=True):
-            first, then, _ = encode_example(self.tokenizer, prompt, response, longest, cut)
+        for number, (row, response) in enumerate(zip(prompts, responses, strict=True), start=1):
+            first, then, _ = encode_example(self.tokenizer, row, response, longest, cut, f"prompts, number {number}")
             if not then:
                 raise StageError(f"{shown(response)} has more than reward.max_length, {longest} tokens; shorten it")
             sequences.append(first + then)
@@ -140,7 +143,7 @@ class RewardModel:
             require(Path(path))
             rows = read_rows(path, {"prompt": str, "response": str})
             longest = self.config.reward.max_length
-            both = (encode_example(self.tokenizer, row["prompt"], row["response"], longest, cut=True) for row in rows)
+            both = (encode_example(self.tokenizer, row, row["response"], longest, cut=True, where=path) for row in rows)
             self._mean = float(score(self.model, [first + then for first, then, _ in both if then], self.tokenizer).mean())
         return self._mean
 
@@ -172,13 +175,21 @@ class RewardModel:
         return self._loaded
 
 
-def _as_many(given: Sequence[str] | None, name: str, responses: list[str]) -> list[str]:
-    """Return a list of texts as long as `responses`. None means empty texts.
+def _prompts(given: Sequence[Prompt] | None, responses: list[str]) -> list[Row]:
+    """Return a row with the prompt of each response. None means empty prompts.
 
     Raises:
-        StageError: `given` is no list of texts, or is longer or shorter. The message has its name.
+        StageError: `given` is no list of prompts, or is longer or shorter than `responses`.
     """
-    found = [""] * len(responses) if given is None else texts(given, name)
-    if len(found) != len(responses):
-        raise StageError(f"got {len(found)} {name} and {len(responses)} responses; the numbers must be equal")
-    return found
+    return [Row(prompt="") for _ in responses] if given is None else _as_many(rows_of(given, "prompts"), "prompts", responses)
+
+
+def _as_many(given: list[Any], name: str, responses: list[str]) -> list[Any]:
+    """Return `given`, if it is as long as `responses`.
+
+    Raises:
+        StageError: it is longer or shorter. The message has its name.
+    """
+    if len(given) != len(responses):
+        raise StageError(f"got {len(given)} {name} and {len(responses)} responses; the numbers must be equal")
+    return given

@@ -10,10 +10,10 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..data.prompts import at_least_one, texts
+from ..data.prompts import Prompt, as_prepared, at_least_one, rows_of
 from ..engine.errors import StageError
 from ..engine.messages import shown
-from ..engine.records import read_rows
+from ..engine.records import Row, read_rows
 from ..models.devices import quiet, set_up
 from ..models.loading import load_tokenizer, save
 from ..ppo.actors import actors_of
@@ -42,6 +42,7 @@ class TunedPolicy:
         curve: one row for each PPO step, as in plots/ppo.csv: score, reward, kl_penalty (nats per response), entropy (nats
             per token), and others.
         validation: mean score and KL (nats per response) on validation prompts before, during and after the training.
+        prepared: the rows of data/prepared/prompts.jsonl at the time of the training.
 
     Example:
         >>> tuned = train_ppo(RLHFConfig(**{"ppo.steps": 2}), lambda prompts, responses: [len(one) for one in responses])
@@ -55,6 +56,7 @@ class TunedPolicy:
     tokenizer: PreTrainedTokenizerBase
     curve: pd.DataFrame
     validation: pd.DataFrame
+    prepared: list[Row]
 
     def __repr__(self) -> str:
         first, last = self.validation.iloc[0], self.validation.iloc[-1]
@@ -63,18 +65,19 @@ class TunedPolicy:
             f"at {last['kl']:.2f} nats of KL per response>"
         )
 
-    def write(self, prompts: Sequence[str], samples: int = 1) -> list[str]:
+    def write(self, prompts: Sequence[Prompt], samples: int = 1) -> list[str]:
         """Return the policy's responses to prompts, with the settings of `config.generation`, prompt by prompt.
 
         Args:
-            prompts: texts.
+            prompts: texts, or lists of messages ({role, content}). If the prepared prompts have messages, a text becomes one
+                message of the user.
             samples: the number of responses to each prompt.
 
         Raises:
             StageError: a prompt is empty or too long.
         """
         settings = self.config.generation.model_dump()
-        given, count = texts(prompts, "prompts"), at_least_one(samples)
+        given, count = as_prepared(rows_of(prompts, "prompts"), self.prepared), at_least_one(samples)
         written = answer(self.policy, self.tokenizer, given, self.config.seed, **settings, samples=count)
         return [one.response for one in written]
 
@@ -132,7 +135,7 @@ def train_ppo(config: RLHFConfig, reward: RewardFunction | RewardModel) -> Tuned
     validation, _ = prompts_of(rows, "validation", tokenizer, settings, actors)
     measured = validation[: number_of(settings.validation_prompts, len(validation))]
     run = train_policy(actors, train, measured, settings, config.seed, make_accelerator(device), no_checkpoints)
-    return TunedPolicy(config, actors.policy, tokenizer, pd.DataFrame(run.curve), pd.DataFrame(run.validated))
+    return TunedPolicy(config, actors.policy, tokenizer, pd.DataFrame(run.curve), pd.DataFrame(run.validated), rows)
 
 
 def warn_if_constant(reward: Reward, count: int) -> None:

@@ -35,6 +35,7 @@ grammar          the grammar of the synthetic source
 Shared:
 
 text             clean, normalise, split and count words
+chat             messages, and the transcripts that people read
 prompts          read files of prompts
 card             write the dataset card
 """

@@ -16,6 +16,8 @@ from .text import words
 _BINS = (0, 8, 16, 32, 64, 128, 256, 512, 1024)  # words
 _SHOWN = 3
 _CUT = 300  # characters of an example
+# Columns that the examples leave out. The texts show the messages as a transcript.
+_HIDDEN = ("split", "messages", "chosen_messages", "rejected_messages")
 
 
 def card(tables: Tables, figures: Row, data: DataSettings) -> str:
@@ -68,7 +70,7 @@ def card(tables: Tables, figures: Row, data: DataSettings) -> str:
     for name, split, part in examples(tables, _SHOWN):
         lines += ["", f"### {name}, {split}", ""]
         for row in part:
-            cells = (f"{key}: {escaped(_cut(str(value)))}" for key, value in row.items() if key != "split")
+            cells = (f"{key}: {escaped(_cut(str(value)))}" for key, value in row.items() if key not in _HIDDEN)
             lines.append(f"- {'<br>'.join(cells)}")
     return "\n".join(lines) + "\n"
 
@@ -77,7 +79,7 @@ def preview(tables: Tables, count: int) -> None:
     """Show `count` rows of each table and split on the terminal."""
     console = Console()
     for name, split, rows in examples(tables, count):
-        columns = [key for key in rows[0] if key != "split"]
+        columns = [key for key in rows[0] if key not in _HIDDEN]
         table = Table(*columns, title=f"{name}, {split}", title_justify="left", show_lines=True, expand=True)
         for row in rows:
             table.add_row(*(Text(_lines(_cut(str(row.get(column, ""))))) for column in columns))

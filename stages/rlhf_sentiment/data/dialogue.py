@@ -1,8 +1,7 @@
-r"""Find the prompt and the responses in texts, lists of messages and transcripts, so that no response repeats the prompt.
+"""Find the prompt and the responses in texts, lists of messages and transcripts, so that no response repeats the prompt.
 
-A dialogue becomes a transcript, "\n\nHuman: ...\n\nAssistant: ...", whose prompt ends with "\n\nAssistant:" (HH-RLHF,
-2204.05862). Prompts and responses keep their lines (text.py). A response begins with one space, so that prompt + response is
-one text.
+A dialogue becomes a transcript (chat.py). Prompts and responses keep their lines (text.py). A response begins with one space,
+so that prompt + response is one text.
 """
 
 import re
@@ -10,11 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..engine.messages import shown
+from .chat import TURN, content_of, speaker, transcript
 from .faults import Fault
-from .prompts import TURN
 from .text import cleaned_lines, words
 
-SPEAKERS = {"user": "Human", "human": "Human", "assistant": "Assistant", "system": "System"}
 _SYSTEM = re.compile(r"\n\nSystem: .*?(?=\n\nHuman: )", re.DOTALL)
 _SPACE = re.compile(r"\s*")
 # The mark of a speaker before a prompt in other forms of transcripts, such as "User:", "[INST]" or "<|im_start|>user".
@@ -43,27 +41,6 @@ def prompt_of(value: Any) -> str:
         Fault: the value is neither, or empty.
     """
     return transcript(value) + TURN if isinstance(value, list) and value else text_of(value or None, "prompt")
-
-
-def transcript(messages: list[Any]) -> str:
-    """Join messages to one text.
-
-    Raises:
-        Fault: one of them is not a message.
-    """
-    return "".join(f"\n\n{speaker(message)}: {cleaned_lines(message['content']).strip()}" for message in messages)
-
-
-def speaker(message: Any) -> str:
-    """Return the speaker of a message: Human, Assistant or System.
-
-    Raises:
-        Fault: the value is not a message.
-    """
-    role = message.get("role") if isinstance(message, dict) else None
-    if not isinstance(role, str) or role not in SPEAKERS or not isinstance(message.get("content"), str):
-        raise Fault(f"a message does not have the form {{role: {', '.join(SPEAKERS)}; content: text}}")
-    return SPEAKERS[role]
 
 
 def split(prompt: Any, names: Sequence[str], sides: Sequence[Any], instruction: str | None = None) -> tuple[str, list[str]]:
@@ -137,7 +114,7 @@ def _split_messages(side: Any, name: str) -> tuple[str, str]:
     messages = [side] if isinstance(side, dict) else side
     if not messages or speaker(messages[-1]) != "Assistant":
         raise Fault(f"the last message of {name} is not from the assistant")
-    return transcript(messages[:-1]), cleaned_lines(messages[-1]["content"])
+    return transcript(messages[:-1]), content_of(messages[-1])
 
 
 def _after(prompt: str | list[Any], names: Sequence[str], sides: Sequence[Any]) -> list[tuple[str, str]]:

@@ -194,7 +194,8 @@ class Intake:
             responses, scores = [response for response, _ in both], [score for _, score in both]
             best = scores.index(max(scores))
             digests = digest_of(record.prompt, *responses), digest_of(record.prompt)
-            return Ready(Ranked(record.prompt, responses, scores), record.prompt + responses[best], *digests, min(best, 1))
+            ranked = record._replace(responses=responses, scores=scores)
+            return Ready(ranked, record.prompt + responses[best], *digests, min(best, 1))
         if isinstance(record, Plain):
             digest = digest_of(record.text)
             return Ready(record, record.text, digest, digest, 0)

@@ -13,13 +13,17 @@ from ..engine.errors import StageError
 from ..engine.messages import listed, shown
 from ..engine.records import Row
 from ..settings.data import DataSettings
+from .chat import answered, beside, messages_of
 from .dialogue import text_of as checked_text
 from .faults import Fault
 from .intake import Intake
 from .matching import match
-from .readers import refuse_equal
-from .selection import balanced, choose, smaller_side, text_of
+from .readers import Labelled, refuse_equal
+from .selection import balanced, choose, smaller_side
 from .text import place_of, word_ends, words
+
+_OTHER = {"chosen": "rejected", "chosen_messages": "rejected_messages"}
+_OTHER |= {other: name for name, other in _OTHER.items()}
 
 
 def pairs_there(table: pd.DataFrame, data: DataSettings) -> int:
@@ -32,17 +36,22 @@ def pairs_from_labels(source: Intake, table: pd.DataFrame, data: DataSettings, n
     """Make `count` pairs of a positive and a negative text, matched (matching.py), or as many as possible.
 
     A text is in more than one pair, and in at most `data.max_uses`, only if there are too few texts. The prompt is the words
-    that both texts begin with, exactly.
+    that both texts begin with, exactly. If the texts have messages, each side keeps its own, with the response as the last one.
     """
     texts = min(count, smaller_side(table))
     if not texts:
         return []
-    sides = [[text_of(source, number) for number in side] for side in balanced(table, texts, name, data)]
+    records: list[list[Labelled]] = [[source.record(one) for one in side] for side in balanced(table, texts, name, data)]
+    sides = [[one.prompt + one.response for one in side] for side in records]
     rows: list[Row] = []
     for good, bad in list(match(sides[0], sides[1], math.ceil(count / texts)))[:count]:
         chosen, rejected = sides[0][good], sides[1][bad]
         prompt = shared_opening(chosen, rejected)
-        rows.append({"prompt": prompt, "chosen": chosen[len(prompt) :], "rejected": rejected[len(prompt) :], "split": split})
+        row: Row = {"prompt": prompt, "chosen": chosen[len(prompt) :], "rejected": rejected[len(prompt) :], "split": split}
+        both = {"chosen_messages": records[0][good], "rejected_messages": records[1][bad]}
+        if all(one.messages for one in both.values()):
+            row |= {name: [*(one.messages or ()), answered(one.response)] for name, one in both.items()}
+        rows.append(row)
     return rows
 
 
@@ -71,7 +80,8 @@ def pairs_given(source: Intake, table: pd.DataFrame, data: DataSettings, name: s
             if one.scores[better] > one.scores[worse] and max(uses[better], uses[worse]) < data.max_uses:
                 uses.update((better, worse))
                 chosen, rejected = one.responses[better], one.responses[worse]
-                rows.append({"prompt": one.prompt, "chosen": chosen, "rejected": rejected, "split": split})
+                row = {"prompt": one.prompt, "chosen": chosen, "rejected": rejected, "split": split}
+                rows.append(row | beside(one.messages))
     return rows
 
 
@@ -81,7 +91,7 @@ def flipped(pairs: Sequence[Row], data: DataSettings) -> list[Row]:
     for row in pairs:
         place = place_of(row["prompt"] + row["chosen"], f"{data.seed}/flipped/")
         flips = row["split"] == "train" and place < data.flipped_pairs
-        rows.append(row | {"chosen": row["rejected"], "rejected": row["chosen"], "flipped": True} if flips else row)
+        rows.append({name: row[_OTHER.get(name, name)] for name in row} | {"flipped": True} if flips else row)
     return rows
 
 
@@ -103,8 +113,8 @@ def pairs_of_dataset(dataset: object) -> list[Row]:
     """Check a data set of preference pairs, and return its rows.
 
     Args:
-        dataset: a `datasets.Dataset` with columns prompt, chosen, rejected and, optionally, split. Without split, every tenth
-            pair is for validation.
+        dataset: a `datasets.Dataset` with columns prompt, chosen, rejected and, optionally, split and messages. Without split,
+            every tenth pair is for validation. `messages` counts only if it has the messages of the prompt.
 
     Raises:
         StageError: it is not a data set, a column is missing, a value is not a text, a response is empty, the two responses of
@@ -126,6 +136,8 @@ def pairs_of_dataset(dataset: object) -> list[Row]:
             refuse_equal(["chosen", "rejected"], [row["chosen"], row["rejected"]])
         except Fault as fault:
             raise StageError(f"the dataset, row {number}: {fault}; chosen and rejected should be two different texts") from None
+        if "messages" in row:  # other data sets have other messages there
+            row["messages"] = messages_of(row["prompt"], {"messages": row["messages"]})
     if "split" not in dataset.column_names:
         return [{**row, "split": "train" if number % 10 else "validation"} for number, row in enumerate(pairs)]
     if not {"train", "validation"} <= {row["split"] for row in pairs}:

@@ -1,7 +1,8 @@
 """Read one row of each shape: from the columns of a row to a record.
 
 Labelled and plain texts become one line. Prompts and responses keep their lines (dialogue.py). The meanings of labels, ratings
-and preferences are in meanings.py. The columns of a row have our names (columns.py).
+and preferences are in meanings.py. The columns of a row have our names (columns.py). `messages` of a record are those of its
+prompt, if the row has messages (chat.py). shapes.py sets them.
 """
 
 from collections.abc import Sequence
@@ -9,10 +10,10 @@ from typing import Any, NamedTuple
 
 from ..engine.messages import shown
 from ..engine.records import Row
-from .dialogue import prompt_of, speaker, split, text_of, transcript
+from .chat import TURN, Message, speaker, transcript
+from .dialogue import prompt_of, split, text_of
 from .faults import TIE, Fault
 from .meanings import Meanings, is_missing, number_of
-from .prompts import TURN
 from .text import cleaned
 
 
@@ -22,6 +23,7 @@ class Labelled(NamedTuple):
     prompt: str
     response: str
     label: int
+    messages: list[Message] | None = None
 
 
 class Ranked(NamedTuple):
@@ -30,12 +32,14 @@ class Ranked(NamedTuple):
     prompt: str
     responses: list[str]
     scores: list[float]
+    messages: list[Message] | None = None
 
 
 class Plain(NamedTuple):
     """A text."""
 
     text: str
+    messages: list[Message] | None = None
 
 
 Record = Labelled | Ranked | Plain

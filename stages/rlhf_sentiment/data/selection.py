@@ -12,6 +12,7 @@ import pandas as pd
 
 from ..engine.records import Row
 from ..settings.data import DataSettings
+from .chat import beside
 from .intake import SPLITS, Intake
 from .readers import Plain, Ranked
 from .sizes import Sizes
@@ -66,7 +67,8 @@ def openings(source: Intake, table: pd.DataFrame, data: DataSettings, split: str
     """Choose different prompts of a table, each of at most `max_prompt_words` words."""
     name = f"prompts_{split}"
     chosen = choose(short_prompts(table, data), sizes[name], name, data, by="prompt")
-    return [{"prompt": source.record(number)[0], "split": split} for number in chosen]
+    records = (source.record(number) for number in chosen)
+    return [{"prompt": record[0], "split": split} | beside(record.messages) for record in records]
 
 
 def prompts_too_long(source: Intake, data: DataSettings) -> int:

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 from ..engine.records import Row
 from ..settings.data import DataSettings
 from . import readers
+from .chat import messages_of
 from .columns import PAIR_ALIASES, our_name, our_names, refuse_ambiguous, set_by_user
 from .dialogue import text_of
 from .faults import Fault
@@ -99,7 +100,8 @@ def recognise(columns: Collection[str], wanted: Sequence[str], meanings: Meaning
         if taken.get("prompt") == "instruction" and not is_missing(cells.get("input")):  # Alpaca's prompts have two columns
             cells["instruction"] = text_of(cells["prompt"], "prompt")
             cells["prompt"] = f"{cells['instruction']}\n\n{text_of(cells['input'], 'input')}"
-        return SHAPES[name].read(cells, meanings)
+        record = SHAPES[name].read(cells, meanings)
+        return record._replace(messages=messages_of(record[0], cells))
 
     return Shape(name, read)
 

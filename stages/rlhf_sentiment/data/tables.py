@@ -12,6 +12,7 @@ import pandas as pd
 
 from ..engine.records import Row
 from ..settings.data import DataSettings
+from .chat import beside
 from .intake import SPLITS, Intake
 from .pairs import pairs_from_labels, pairs_given, pairs_there
 from .selection import balanced, choose, openings, prompts_there, smaller_side, splits_of, text_of, without
@@ -57,7 +58,8 @@ def from_labels(source: Intake, data: DataSettings, sizes: Sizes, judged: bool) 
     sft: list[Row] = []
     for both in zip(*balanced(train, sizes["sft_rows"] // 2, "sft_rows", data), strict=True):
         for one in map(source.record, both):
-            sft.append({"prompt": one.prompt, "response": one.response, "label": one.label, "split": "train"})
+            row = {"prompt": one.prompt, "response": one.response, "label": one.label, "split": "train"}
+            sft.append(row | beside(one.messages))
 
     # 3. Preferences. A positive text is preferred to a negative one. Held-out pairs come from validation texts.
     pairs = pairs_from_labels(source, train, data, "pairs", sizes["pairs"], "train")
@@ -84,7 +86,7 @@ def from_preferences(source: Intake, data: DataSettings, sizes: Sizes) -> Tables
         one = source.record(number)
         better = place % 2 == 0 or data.sft_from == "chosen"
         response = one.responses[one.scores.index((max if better else min)(one.scores))]
-        sft.append({"prompt": one.prompt, "response": response, "split": "train"})
+        sft.append({"prompt": one.prompt, "response": response, "split": "train"} | beside(one.messages))
     pairs = train[: sizes["pairs"]] + held_out[: sizes["pairs_held_out"]]
     return {"corpus": corpus, "sft": sft, "preferences": pairs, "prompts": prompts}
 

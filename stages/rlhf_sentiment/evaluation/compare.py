@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..data.prompts import as_prepared, each_once
 from ..engine.inputs import require
 from ..engine.messages import cut, shown
 from ..engine.progress import progress_bar
@@ -16,7 +17,7 @@ from ..engine.records import Row, read_rows
 from ..models.devices import quiet, set_up
 from ..models.forward import room_of
 from ..models.loading import load_policy, load_tokenizer
-from ..models.tokens import encode, habits
+from ..models.tokens import encode_prompt, habits
 from ..sampling.answers import answer
 from ..sampling.rollout import batch_of, score_tokens
 from ..settings.evaluate import EvaluateSettings
@@ -47,12 +48,12 @@ class Compared(NamedTuple):
     cautions: list[str]
 
 
-def compare(params: Params, prompts: Sequence[str], samples: int) -> Compared:
+def compare(params: Params, prompts: Sequence[Row], samples: int) -> Compared:
     """Let every contestant answer each prompt, and let the judge read the answers.
 
     Args:
         params: all settings.
-        prompts: the prompts. A repeated prompt is answered once.
+        prompts: rows with `prompt`, and `messages` or not (`as_prepared`). A repeated prompt is answered once.
         samples: answers to each prompt.
 
     Raises:
@@ -62,7 +63,9 @@ def compare(params: Params, prompts: Sequence[str], samples: int) -> Compared:
         require(Path(path))
     quiet()
     device, judge = set_up(params, "compare"), Judge.load("models/judge")
-    asked, rows, cautions = list(dict.fromkeys(prompts)), list[Row](), list[str]()
+    prepared = read_rows(_PROMPTS, {"prompt": str, "split": str})
+    asked, test = as_prepared(each_once(prompts), prepared), [row for row in prepared if row["split"] == "test"]
+    rows, cautions = list[Row](), list[str]()
     for contestant in progress_bar(CONTESTANTS.values(), desc="answers", unit=" models", leave=False):
         model, tokenizer = load_policy(contestant.folder, device), load_tokenizer(contestant.folder)
         written = answer(model, tokenizer, asked, params.seed, **params.generation.model_dump(), samples=samples)
@@ -72,8 +75,8 @@ def compare(params: Params, prompts: Sequence[str], samples: int) -> Compared:
             for one, score in zip(written, positive, strict=True)
         ]
         if contestant.name == "base":
-            test = [row["prompt"] for row in read_rows(_PROMPTS, {"prompt": str, "split": str}) if row["split"] == "test"]
-            cautions += unlike_test_prompts(asked, *(prompt_perplexities(model, tokenizer, those) for those in (asked, test)))
+            found = (prompt_perplexities(model, tokenizer, those) for those in (asked, test))
+            cautions += unlike_test_prompts([row["prompt"] for row in asked], *found)
     table = pd.DataFrame(rows)
     return Compared(table, means_of(table, params.evaluate, params.seed), cautions + too_few(len(asked)))
 
@@ -133,12 +136,12 @@ def unlike_test_prompts(prompts: Sequence[str], own: np.ndarray, test: np.ndarra
 
 
 @torch.no_grad()
-def prompt_perplexities(base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> np.ndarray:
+def prompt_perplexities(base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Row]) -> np.ndarray:
     """Return the perplexity of each prompt under the base model, over all tokens but the first: [N] -> (N,).
 
     It is NaN for a prompt of one token, and for one that is longer than the model's positions.
     """
-    encoded = [encode(tokenizer, prompt) for prompt in prompts]
+    encoded = [encode_prompt(tokenizer, row, f"prompt {number}") for number, row in enumerate(prompts, start=1)]
     first = len(habits(tokenizer).prefix) + 1
     found = np.full(len(prompts), np.nan)
     fitting = [row for row, ids in enumerate(encoded) if first < len(ids) <= room_of(base)]

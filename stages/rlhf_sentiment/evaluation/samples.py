@@ -10,7 +10,7 @@ from ..engine.errors import StageError
 from ..engine.ranks import working
 from ..engine.records import Row, read_rows
 from ..models.sharing import own_share
-from ..models.tokens import encode
+from ..models.tokens import encode_prompt
 from ..sampling.rollout import Responses, batch_of
 from .contestants import CONTESTANTS
 
@@ -64,7 +64,7 @@ def batches(
     Answers of similar lengths share a batch, so that batches have little padding. Each of several ranks gets its share of
     the batches.
     """
-    prompts = [encode(tokenizer, row["prompt"]) for row in rows]
+    prompts = [encode_prompt(tokenizer, row, f"data/samples, row {number}") for number, row in enumerate(rows, start=1)]
     order = sorted(range(len(rows)), key=lambda place: (len(rows[place]["tokens"]), len(prompts[place])))
     for start in own_share(range(0, len(rows), size)):
         part = order[start : start + size]

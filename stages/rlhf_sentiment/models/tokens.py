@@ -1,7 +1,8 @@
-"""Convert text to token ids and back.
+"""Convert text and messages to token ids and back.
 
-A user's text never becomes a special token, even where it spells `<|endoftext|>`. A sequence gets special tokens from three
-sources only: the tokenizer itself puts them before and after a text, an example ends with EOS, and a model samples them.
+A user's text never becomes a special token, even where it spells `<|endoftext|>`. A sequence gets special tokens from four
+sources only: the tokenizer itself puts them before and after a text, its chat template puts them around messages, an example
+ends with EOS, and a model samples them.
 """
 
 import re
@@ -10,7 +11,12 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from ..engine.errors import StageError
+from ..engine.errors import StageError, first_line
+from ..engine.records import Row
+
+_JOINT = "\0"  # where the name of a special token in a message is split. The data have no NUL
+# Some templates write the date of today into a prompt. The ids must be the same each day, so the function has another result.
+_DATE = "{% macro strftime_now(form) %}26 Jul 2024{% endmacro %}"
 
 
 class Habits(NamedTuple):
@@ -101,19 +107,93 @@ def encode_pair(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str) 
     return before, letters(tokenizer, response)
 
 
+def has_template(tokenizer: PreTrainedTokenizerBase, row: Row) -> bool:
+    """Return whether a prompt is encoded with the chat template: it has messages, and the tokenizer has a template."""
+    return bool(row.get("messages")) and bool(tokenizer.chat_template)
+
+
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, row: Row, where: str) -> list[int]:
+    """Return the token ids of the prompt of a prepared row: of its messages in the chat template, or else of its text.
+
+    Args:
+        tokenizer: of a model.
+        row: has `prompt`, and `messages` if the source has them.
+        where: the file and line of the row, for messages.
+
+    Raises:
+        StageError: the template refuses the messages.
+    """
+    if not has_template(tokenizer, row):
+        return encode(tokenizer, row["prompt"])
+    return _with_special(tokenizer, _rendered(tokenizer, row, where))
+
+
 def encode_example(
-    tokenizer: PreTrainedTokenizerBase, prompt: str, response: str, longest: int, cut: bool
+    tokenizer: PreTrainedTokenizerBase, row: Row, response: str, longest: int, cut: bool, where: str
 ) -> tuple[list[int], list[int], bool]:
     """Return the token ids of a prompt, of the response with its `ending`, and whether both fit into `longest` tokens.
 
     A response that does not fit is truncated and has no EOS, because the model must not learn to stop at the truncation
-    point. The response is empty without `cut`, or where the prompt leaves no room.
+    point. The response is empty without `cut`, or where the prompt leaves no room. After a chat template, the response has no
+    leading space. `row` and `where` are those of `encode_prompt`.
+
+    Raises:
+        StageError: the chat template refuses the messages.
     """
-    before, after = encode_pair(tokenizer, prompt, response)
-    whole = after + ending(tokenizer)
+    if has_template(tokenizer, row):
+        prompt, answer = _rendered(tokenizer, row, where), response.removeprefix(" ")
+        before, both = (_with_special(tokenizer, text) for text in (prompt, prompt + _safe(tokenizer, answer)))
+        after = both[len(before) :] if both[: len(before)] == before else letters(tokenizer, answer)
+        whole = [*after, tokenizer.eos_token_id]
+    else:
+        before, after = encode_pair(tokenizer, row["prompt"], response)
+        whole = after + ending(tokenizer)
     if len(before) + len(whole) <= longest:
         return before, whole, True
     return before, after[: max(longest - len(before), 0)] if cut else [], False
+
+
+def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Return the special token with which the chat template ends a turn of the assistant. None if there is no such token."""
+    word = "answer"
+    talk = [{"role": "user", "content": "question"}, {"role": "assistant", "content": word}]
+    try:
+        text = _templated(tokenizer, talk, False)
+    except Exception:  # without a template, or with one that refuses these messages
+        return None
+    after = _with_special(tokenizer, text.rpartition(word)[2])
+    return next((one for one in after if one in habits(tokenizer).special), None)
+
+
+def _rendered(tokenizer: PreTrainedTokenizerBase, row: Row, where: str) -> str:
+    """Return the text of a row's messages in the chat template, up to the start of the response."""
+    try:
+        safe = [message | {"content": _safe(tokenizer, message["content"])} for message in row["messages"]]
+        return _templated(tokenizer, safe, True)
+    except Exception as error:  # a template raises errors of its own, and any error of a program
+        raise StageError(
+            f"{where}: the chat template of the tokenizer refuses the messages: {first_line(error)}; correct or leave out the "
+            "row, or use a model with another template"
+        ) from None
+
+
+def _templated(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], asks: bool) -> str:
+    """Return messages in the chat template, and, if it `asks`, the start of the response. No model is asked to think first.
+
+    Thoughts would take more tokens than a response has. `enable_thinking` is the name in the templates of Qwen and SmolLM.
+    """
+    template = _DATE + tokenizer.get_chat_template()
+    options = {"add_generation_prompt": asks, "enable_thinking": False}
+    return str(tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False, **options))
+
+
+def _safe(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    return habits(tokenizer).inside.sub(_JOINT, text)
+
+
+def _with_special(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Return the token ids of a text from a chat template. The template itself puts BOS where it should be."""
+    return [one for part in text.split(_JOINT) for one in tokenizer(part, add_special_tokens=False)["input_ids"]]
 
 
 def decode_response(tokenizer: PreTrainedTokenizerBase, prompt: list[int], response: list[int]) -> str:

@@ -24,7 +24,7 @@ from ..models.devices import precision, random_states, set_random_states
 from ..models.forward import room_of
 from ..models.sharding import gathered, scattered
 from ..models.sharing import joined, of_main, own_parts, stops, whole
-from ..models.tokens import encode
+from ..models.tokens import encode_prompt
 from ..sampling.rollout import exact_kl, uniforms
 from ..settings.ppo import PPOSettings
 from ..training.checkpoints import Checkpoints
@@ -258,11 +258,14 @@ def prompts_of(
     """Return the prompts of a split as token ids, and the number of prompts that leave no room for a response.
 
     Raises:
-        StageError: the split has no prompt, or an empty one, or only prompts that are too long.
+        StageError: the split has no prompt, or an empty one, or only prompts that are too long; the chat template of the
+            tokenizer refuses the messages of one.
     """
-    prompts = [encode(tokenizer, row["prompt"]) for row in rows if row["split"] == split]
+    source = "data/prepared/prompts.jsonl"
+    numbered = [(number, row) for number, row in enumerate(rows, start=1) if row["split"] == split]
+    prompts = [encode_prompt(tokenizer, row, f"{source}, row {number}") for number, row in numbered]
     if not prompts or not all(prompts):
-        raise StageError(f"data/prepared/prompts.jsonl: {'an empty prompt' if prompts else 'no prompt'} in {split}")
+        raise StageError(f"{source}: {'an empty prompt' if prompts else 'no prompt'} in {split}")
     room = room_of(actors.policy) - settings.max_new_tokens
     fitting = [prompt for prompt in prompts if len(prompt) <= room]
     if not fitting:

@@ -15,9 +15,10 @@ from ..engine.errors import StageError
 from ..engine.messages import shown
 from ..engine.progress import progress_bar
 from ..engine.ranks import rank, size, steps_begin, working
+from ..engine.records import Row
 from ..models.forward import room_of
 from ..models.sharing import of_each_rank
-from ..models.tokens import decode_response, encode
+from ..models.tokens import decode_response, encode_prompt, has_template
 from .rollout import respond, uniforms
 
 
@@ -25,11 +26,12 @@ class Answer(NamedTuple):
     """A response to a prompt.
 
     Attributes:
-        prompt: the prompt.
+        prompt: the prompt, as people read it.
         sample: the number of this answer among several to the same prompt, from 0.
         response: the text without special tokens.
         tokens: the token ids, with EOS.
         finished: whether EOS came before the limit.
+        messages: those of the prompt, if it has any.
     """
 
     prompt: str
@@ -37,12 +39,18 @@ class Answer(NamedTuple):
     response: str
     tokens: list[int]
     finished: bool
+    messages: list[dict[str, str]] | None
+
+    def row(self) -> Row:
+        """Return the answer as a row of data/samples. A row has `messages` only if the prompt has any."""
+        row = self._asdict()
+        return row if self.messages else {name: value for name, value in row.items() if name != "messages"}
 
 
 def answer(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[str],
+    prompts: Sequence[Row],
     seed: int,
     max_new_tokens: int,
     temperature: float,
@@ -55,7 +63,7 @@ def answer(
 
     Args:
         model, tokenizer: the model.
-        prompts: a repeated prompt gets the same answers again. [N]
+        prompts: rows with `prompt`, and `messages` or not. A repeated prompt gets the same answers again. [N]
         seed: of the random numbers.
         max_new_tokens: the longest response, EOS included.
         temperature, top_p: as in `respond`.
@@ -67,7 +75,8 @@ def answer(
         The answers in the order of the prompts, those to one prompt together. [N x S]
 
     Raises:
-        StageError: a prompt is empty, or leaves no room for `max_new_tokens`.
+        StageError: a prompt is empty, or leaves no room for `max_new_tokens`; the chat template of the tokenizer refuses the
+            messages of one.
     """
     encoded = _encode_all(model, tokenizer, prompts, max_new_tokens)
     answers: dict[tuple[int, int], Answer] = {}
@@ -90,8 +99,9 @@ def answer(
                 top_p,
             )
             for (row, sample), tokens, finished in zip(part, batch.tokens(), batch.finished.tolist(), strict=True):
-                response = decode_response(tokenizer, encoded[row], tokens)
-                answers[row, sample] = Answer(prompts[row], sample, response, tokens, finished)
+                prompt, messages = prompts[row]["prompt"], prompts[row].get("messages")
+                response = _response(tokenizer, prompts[row], encoded[row], tokens)
+                answers[row, sample] = Answer(prompt, sample, response, tokens, finished, messages)
             progress.update(len(part))
             working()
     for others in of_each_rank(answers):
@@ -100,21 +110,30 @@ def answer(
 
 
 def _encode_all(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_new_tokens: int
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Row], max_new_tokens: int
 ) -> list[list[int]]:
     """Return the token ids of each prompt. Refuse a prompt that is empty or leaves no room for a response."""
-    encoded = [encode(tokenizer, prompt) for prompt in prompts]
+    encoded = [encode_prompt(tokenizer, row, f"prompt {number}") for number, row in enumerate(prompts, start=1)]
     room = room_of(model)
-    for prompt, ids in zip(prompts, encoded, strict=True):
-        if not (prompt and ids):
+    for row, ids in zip(prompts, encoded, strict=True):
+        if not (row["prompt"] and ids):
             raise StageError("a prompt is empty; give at least one word")
         if len(ids) + max_new_tokens > room:
             raise StageError(
-                f"the prompt {shown(prompt)} has {len(ids)} tokens and max_new_tokens is {max_new_tokens}, together "
+                f"the prompt {shown(row['prompt'])} has {len(ids)} tokens and max_new_tokens is {max_new_tokens}, together "
                 f"more than the model's {room} positions; shorten the prompt, or lower max_new_tokens"
             )
     return encoded
 
 
-def _number(prompt: str) -> int:
-    return int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:8], "big")
+def _response(tokenizer: PreTrainedTokenizerBase, asked: Row, prompt: list[int], tokens: list[int]) -> str:
+    """Return the text of a response, which continues the text of the prompt.
+
+    After a chat template, a response begins without a space. It gets one here, as the responses of the prepared data have.
+    """
+    response = decode_response(tokenizer, prompt, tokens)
+    return f" {response.lstrip()}" if response and has_template(tokenizer, asked) else response
+
+
+def _number(row: Row) -> int:
+    return int.from_bytes(hashlib.sha256(row["prompt"].encode()).digest()[:8], "big")
