@@ -13,7 +13,11 @@ READS = ["models/sft", "models/reward", "data/prepared/prompts.jsonl"]
 WRITES = ["models/ppo", "reports/ppo.json", "metrics/ppo.json", "plots/ppo.csv", "plots/ppo_validation.csv"]
 
 if __name__ == "__main__":
-    begun = begin("ppo", __doc__, READS, WRITES, has_ranks=True)
+    begun = begin("ppo", __doc__, READS, WRITES, has_ranks=True, has_plan=True)
+
+from pathlib import Path
+
+import torch
 
 from rlhf_sentiment.engine import tracking
 from rlhf_sentiment.engine.arithmetic import Computing
@@ -25,6 +29,7 @@ from rlhf_sentiment.engine.stage import stage
 from rlhf_sentiment.models.devices import quiet, set_up
 from rlhf_sentiment.models.loading import load_tokenizer, save
 from rlhf_sentiment.ppo.actors import actors_of
+from rlhf_sentiment.ppo.forecast import after_shortage, refuse, tell_plan
 from rlhf_sentiment.ppo.loop import make_accelerator, prompts_of, train_policy
 from rlhf_sentiment.settings.checkpoint_every import CheckpointEvery
 from rlhf_sentiment.settings.counts import number_of
@@ -32,12 +37,19 @@ from rlhf_sentiment.settings.ppo import PPOSettings
 from rlhf_sentiment.training.checkpoints import Checkpoints
 from rlhf_sentiment.training.dtype import settled
 
+PARAMS = Path("params.yaml")  # where the models do not exist yet, it says what they will be
+
 
 class Params(Computing):
     """The settings that this stage loads."""
 
     checkpoint_every: CheckpointEvery
     ppo: PPOSettings
+
+
+def plan(params: Params, file: Path) -> None:
+    """Tell what a run will need."""
+    tell_plan(params, params.ppo, file)
 
 
 def main(params: Params) -> str:
@@ -48,6 +60,7 @@ def main(params: Params) -> str:
     if (rows := settings.batch_size // settings.minibatches) < size():
         raise StageError(f"a minibatch has {rows} rows for {size()} processes; raise ppo.batch_size, or lower launcher")
 
+    refuse(settings, PARAMS, device)
     kept = Checkpoints("ppo", params, READS, params.checkpoint_every.ppo)
 
     tokenizer = load_tokenizer("models/sft")
@@ -62,7 +75,10 @@ def main(params: Params) -> str:
 
     validation = validation[: number_of(settings.validation_prompts, len(validation))]
     tracking.begin()
-    run = train_policy(actors, train, validation, settings, params.seed, accelerator, kept)
+    try:
+        run = train_policy(actors, train, validation, settings, params.seed, accelerator, kept)
+    except torch.cuda.OutOfMemoryError as error:
+        raise StageError(after_shortage(settings, PARAMS, device)) from error
     if not is_main():
         return ""
 
@@ -93,4 +109,4 @@ def main(params: Params) -> str:
 
 
 if __name__ == "__main__":
-    stage(begun, Params, main, lower="ppo.micro_batch_size, ppo.batch_size or ppo.max_new_tokens")
+    stage(begun, Params, main, lower="ppo.micro_batch_size, ppo.batch_size or ppo.max_new_tokens", plan=plan)
