@@ -68,7 +68,7 @@ def write_world(folder: Path, name: str, changes: dict[str, Any]) -> None:
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=tokens, eos_token=words[EOS], pad_token=words[PAD], padding_side="left"
     )
-    draw = random.Random(0)
+    draw = random.Random(0)  # noqa: S311 (lengths, not secrets)
     rows = [
         {"prompt": " ".join(draw.choices(words[2:], k=draw.randint(fewest, most))), "split": split}
         for split, count in (("train", 1000), ("validation", params["ppo"]["validation_prompts"] or 128))
@@ -98,10 +98,10 @@ def measure(name: str, changes: dict[str, Any]) -> tuple[float, float]:
         if os.waitpid(child, 0)[1]:
             sys.exit(f"{name}: its models could not be written")
         command = [sys.executable, str(ROOT / "stages/ppo.py")]
-        planned = subprocess.run([*command, "--plan"], cwd=folder, capture_output=True, text=True)
+        planned = subprocess.run([*command, "--plan"], cwd=folder, capture_output=True, text=True)  # noqa: S603 (no user's text)
         print(planned.stdout + planned.stderr, flush=True)
         told = re.search(r"the peak is ([\d,]+) MiB", planned.stdout)
-        process = subprocess.Popen(command, cwd=folder)
+        process = subprocess.Popen(command, cwd=folder)  # noqa: S603 (no user's text)
         _, status, usage = os.wait4(process.pid, 0)
         if told is None or status:
             sys.exit(f"{name}: the {'run' if status else 'plan'} failed")

@@ -541,7 +541,7 @@ def test_a_critic_without_a_reward_model_starts_from_the_policy(tiny_model: Call
     assert not critic(torch.tensor([[2, 3, 4]]), torch.ones(1, 3, dtype=torch.long), 1).any()
 
 
-def gradients(actors: Actors, experience: Experience, with_settings: PPOSettings) -> list[torch.Tensor]:
+def gradients_of(actors: Actors, experience: Experience, with_settings: PPOSettings) -> list[torch.Tensor]:
     """Return the gradients of the first minibatch."""
     rows = torch.arange(with_settings.batch_size // with_settings.minibatches)
     _gradients(actors, on_cpu(), experience, rows, with_settings)
@@ -561,7 +561,7 @@ def test_recomputed_layers_give_the_same_gradients(tiny_model: Callable[..., Any
     assert torch.equal(experience.log_probs, collect(kept, PROMPTS, noise(), with_settings, 0.1).log_probs)
     assert len(calls) == 6 + 2, "each token of the rollout uses the cache, and each micro-batch is scored once"
     calls.clear()
-    both = [gradients(actors, experience, with_settings) for actors in (kept, recomputed)]
+    both = [gradients_of(actors, experience, with_settings) for actors in (kept, recomputed)]
     assert len(both[0]) == len(both[1]) > 0
     assert all(torch.equal(*pair) for pair in zip(*both, strict=True))
     assert calls == [False] * 4, "each of the two micro-batches is computed twice, without dropout"

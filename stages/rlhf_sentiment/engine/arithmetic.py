@@ -121,9 +121,8 @@ class Computing(Launching):
         for name in type(self).model_fields:
             for key in ("dtype", "frozen_dtype"):
                 if getattr(getattr(self, name), key, "float32") == "bfloat16":
-                    raise ValueError(
-                        f"{name}.{key}: bfloat16 needs `arithmetic: fast`, as portable arithmetic is float32 only; or set float32"
-                    )
+                    why = "as portable arithmetic is float32 only; or set float32"
+                    raise ValueError(f"{name}.{key}: bfloat16 needs `arithmetic: fast`, {why}")
         return self
 
 

@@ -120,7 +120,7 @@ class StageParser(Parser):
         if any(word.startswith("--config") for word in words):
             super().error("--params FILE names a file of settings")
         with suppress(ConfigError):  # the repository's params.yaml is damaged
-            if (instead := command(self.stage, words, STAGES.parent / "params.yaml")) is not None:
+            if words and (instead := command(self.stage, words, STAGES.parent / "params.yaml")) is not None:
                 tell(self.prog, f"settings are not options; {instead}")
                 sys.exit(2)
         super().error(message)

@@ -51,7 +51,7 @@ def stage(
             takes the item's name after the settings.
         preview: what `--preview N` runs instead of `main`, for a stage that has a preview. It writes nothing.
         lower: the settings to lower where memory is short.
-        plan: what `--plan` runs instead of `main`, with the settings and their file, for a stage that has it. It writes nothing.
+        plan: what `--plan` runs instead of `main`, with the settings and their file. It writes nothing.
     """
     name, reads, writes = begun.name, begun.reads, begun.writes
     if begun.item is not None:

@@ -1,4 +1,4 @@
-"""Gradient checkpointing (Chen et al. 2016, 1604.06174): keep the input of each layer, and compute the rest again for the gradient."""
+"""Gradient checkpointing (Chen et al. 2016, 1604.06174): keep the input of each layer, and compute the rest again."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager

@@ -154,9 +154,9 @@ def advice(settings: PPOSettings, known: Known, device: torch.device, ranks: int
 def refuse(settings: PPOSettings, params: Path, device: torch.device) -> None:
     """Refuse a run that cannot fit into the memory of the device.
 
-    Responses may be shorter than `ppo.max_new_tokens`, and an estimate can be too high. So a run is refused only where responses
-    of one token would not fit either, with an estimate that is 20 % too high. The cache has memory for full responses in any
-    case.
+    Responses may be shorter than `ppo.max_new_tokens`, and an estimate can be too high. So a run is refused only where
+    responses of one token would not fit either, with an estimate that is 20 % too high. The cache has memory for full
+    responses in any case.
 
     Raises:
         StageError: the message names the settings to change.
@@ -177,9 +177,9 @@ def shortage(plan: Plan, available: int, what: str) -> str:
 
 def after_shortage(settings: PPOSettings, params: Path, device: torch.device) -> str:
     """Return the line for a run that found too little memory on a GPU: the micro-batch that would fit, by the plan."""
-    known = known_of(settings, params)
-    available = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) if device.type == "cuda" else 0
-    return f"the memory of {device} is not enough; {advice(settings, known, device, size(), available)}"
+    available = available_of(device) + (torch.cuda.memory_reserved(device) if device.type == "cuda" else 0)
+    what = advice(settings, known_of(settings, params), device, size(), available)
+    return f"the memory of {device} is not enough; {what}"
 
 
 def tell_plan(computing: Computing, settings: PPOSettings, params: Path) -> None:
@@ -230,8 +230,7 @@ def _print_table(plan: Plan, available: int, device: torch.device) -> None:
     table = Table("part", "MiB", box=box.SIMPLE)
     table.columns[1].justify = "right"
     for name, count in rows.items():
-        if count or name in ("total",):
-            table.add_row(name, f"{count / 2**20:,.0f}", end_section=name.startswith("blocks"))
+        table.add_row(name, f"{count / 2**20:,.0f}", end_section=name.startswith("blocks"))
     Console(width=100).print(table)
 
 

@@ -1,7 +1,7 @@
-"""Count the memory of the passes of PPO, on the models' own code, with tensors that have shapes and no data.
+"""Count the memory of the passes of PPO, on the models' own code, with tensors that have no data.
 
-torch's fake tensors (FakeTensorMode) have no memory. Each operation gives the shape of its result. `Live` adds up what exists at
-the same time. So the count holds for every architecture, for adapters, and for recomputed layers. The work area inside one
+torch's fake tensors (FakeTensorMode) have no memory. Each operation gives the shape of its result. `Live` adds up what exists
+at the same time. So the count holds for every architecture, for adapters, and for recomputed layers. The work area inside one
 operation is not counted.
 """
 
@@ -104,7 +104,7 @@ def empty_actors(config: PretrainedConfig, settings: PPOSettings, reward_adapts:
     """
     config = copy.deepcopy(config)
     config.num_labels = 1
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):  # adapters can be added there, and not to fake tensors
+    with torch.device("meta"):  # adapters can be added there, and not to fake tensors
         policy = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         others = [
             AutoModelForCausalLM.from_config(config, dtype=torch.float32),
@@ -175,7 +175,8 @@ def rows_of(model: PreTrainedModel, count: int, lengths: Lengths) -> Rows:
 
 
 def _logits(model: PreTrainedModel, rows: Rows) -> Tensor:
-    return model(**rows.inputs, logits_to_keep=rows.kept).logits.flatten(0, 1)
+    logits = model(**rows.inputs, logits_to_keep=rows.kept).logits.flatten(0, 1)
+    return logits if packs(model) else logits[torch.arange(len(rows.tokens))]
 
 
 def _known(actors: Actors) -> list[Tensor]:
@@ -187,12 +188,11 @@ def _known(actors: Actors) -> list[Tensor]:
 def scoring(actors: Actors, settings: PPOSettings, count: int, lengths: Lengths) -> int:
     """Return the most bytes while `assess` scores a micro-batch of `count` rows, beyond the weights."""
     rows = rows_of(actors.policy, count, lengths)
-    with Live(_known(actors)) as live:
-        with precision(settings.dtype, torch.device("cpu")):
-            ChosenLogProbs.apply(_logits(actors.policy, rows), rows.tokens, settings.temperature, True)
-            ChosenLogProbs.apply(_logits(actors.reference, rows), rows.tokens, settings.temperature, False)
-            trunk: Any = actors.reward.model.base_model if actors.reward.model is not None else actors.policy.base_model
-            trunk(**rows.inputs)
+    with Live(_known(actors)) as live, precision(settings.dtype, torch.device("cpu")):
+        ChosenLogProbs.apply(_logits(actors.policy, rows), rows.tokens, settings.temperature, True)
+        ChosenLogProbs.apply(_logits(actors.reference, rows), rows.tokens, settings.temperature, False)
+        trunk: Any = actors.reward.model.base_model if actors.reward.model is not None else actors.policy.base_model
+        trunk(**rows.inputs)
     return live.peak
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from math import ceil
 from typing import NamedTuple
 
+import torch
 from torch import nn
 from transformers import PretrainedConfig
 
@@ -21,8 +22,8 @@ from .passes import FAKE, Lengths, empty_actors, exact_kl, rollout, scoring, tra
 
 FLOAT, LONG = 4, 8  # bytes of a float32 and of an int64
 FIRST = 4  # batches in the first rollout, from which `loop.begin` takes the scale of the rewards
-# Measured: the resident memory of glibc's heap, relative to what is in use at its peak. A freed block is often split, so the next
-# block of its size needs new memory. A GPU is measured by what is in use.
+# Measured: the resident memory of glibc's heap, relative to what is in use at its peak. A freed block is often split, so the
+# next block of its size needs new memory. A GPU is measured by what is in use.
 HEAP = 1.25
 # Measured: bytes that the libraries take on a CPU once they compute, for compiled kernels and the stacks of threads.
 KERNELS = 40 * 2**20
@@ -124,12 +125,13 @@ def weights_of(actors: Actors, width: int) -> Weights:
         seen.update(new)
         return sum(weight.numel() * weight.element_size() for weight in new.values())
 
-    sizes = [own(module) for module in (actors.policy, actors.reference, actors.reward.model, actors.critic)]
+    policy, reference, reward, critic = map(own, (actors.policy, actors.reference, actors.reward.model, actors.critic))
     adapted = 0
     if actors.trunk is not None:
         layers = [module for module in actors.policy.modules() if hasattr(module, "lora_A")]
         adapted = FLOAT * sum(layer.weight.numel() for layer in layers)
-    return Weights(*sizes, sum(weight.numel() for weight in actors.parameters()), adapted, width)
+    learning = sum(weight.numel() for weight in actors.parameters())
+    return Weights(policy, reference, reward, critic, learning, adapted, width)
 
 
 def plan_of(
@@ -154,7 +156,8 @@ def plan_of(
         heap: what the allocator holds, relative to what is in use.
         ranks: processes, each of which computes its share of the rows.
     """
-    actors = empty_actors(config, settings, reward_adapts)
+    with torch.random.fork_rng(devices=[]):  # new modules draw their weights, and the run draws the same numbers after a plan
+        actors = empty_actors(config, settings, reward_adapts)
     weights = weights_of(actors, actors.critic.head.in_features if actors.critic.trunk is None else 0)
     minibatch = ceil(settings.batch_size // settings.minibatches / ranks)
     micro = min(settings.micro_batch_size, minibatch)

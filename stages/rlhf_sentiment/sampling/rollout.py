@@ -217,6 +217,7 @@ class ChosenLogProbs(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, tokens: Tensor, temperature: float, with_entropy: bool) -> tuple[Tensor, Tensor]:
+        """Return the log-probabilities and the entropies."""
         chosen, entropy, norms = (logits.new_zeros(len(tokens), dtype=torch.float32) for _ in range(3))
         for rows in few(logits):
             scaled = logits[rows].float() / temperature
@@ -232,6 +233,7 @@ class ChosenLogProbs(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        """Return the gradient of the logits, in their memory."""
         logits, tokens, norms = ctx.saved_tensors
         weight = grads[0] / ctx.temperature  # (N,)
         for rows in few(logits):
