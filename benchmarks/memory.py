@@ -1,4 +1,4 @@
-"""Compare the memory that `python stages/ppo.py --plan` tells with the peak of the run, for five configurations.
+"""Compare the estimate of `python stages/ppo.py --plan` with the measured peak of the run, for five configurations.
 
     python benchmarks/memory.py                        # all five: about 20 minutes on two cores, and 6 GiB of memory
     python benchmarks/memory.py embedded imdb-local    # some of them
@@ -100,12 +100,12 @@ def measure(name: str, changes: dict[str, Any]) -> tuple[float, float]:
         command = [sys.executable, str(ROOT / "stages/ppo.py")]
         planned = subprocess.run([*command, "--plan"], cwd=folder, capture_output=True, text=True)  # noqa: S603 (no user's text)
         print(planned.stdout + planned.stderr, flush=True)
-        told = re.search(r"the peak is ([\d,]+) MiB", planned.stdout)
+        found = re.search(r"the peak is ([\d,]+) MiB", planned.stdout)
         process = subprocess.Popen(command, cwd=folder)  # noqa: S603 (no user's text)
         _, status, usage = os.wait4(process.pid, 0)
-        if told is None or status:
+        if found is None or status:
             sys.exit(f"{name}: the {'run' if status else 'plan'} failed")
-        return float(told[1].replace(",", "")), usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+        return float(found[1].replace(",", "")), usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The plan of PPO's memory: each formula worked by hand, the count of a pass, and what a run is told or refused."""
+"""The plan of PPO's memory: each formula worked by hand, the count of a pass, and which runs are refused."""
 
 import copy
 from collections.abc import Callable
@@ -31,7 +31,7 @@ from rlhf_sentiment.sampling.rollout import exact_kl as real_kl
 
 from .conftest import RunStage, World, assert_names, the_error, tiny_params
 from .test_adapters import LORA
-from .test_ppo_step import actors_of, noise, settings
+from .test_ppo_step import actors_of, gradients_of, noise, settings
 
 GPT2 = GPT2Config(vocab_size=40, n_positions=64, n_embd=16, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0)
 LENGTHS = Lengths(longest=4, mean=4.0, response=6, room=6)

@@ -25,7 +25,7 @@ FIRST = 4  # batches in the first rollout, from which `loop.begin` takes the sca
 # Measured: the resident memory of glibc's heap, relative to what is in use at its peak. A freed block is often split, so the
 # next block of its size needs new memory. A GPU is measured by what is in use.
 HEAP = 1.25
-# Measured: bytes that the libraries take on a CPU once they compute, for compiled kernels and the stacks of threads.
+# Measured: bytes on a CPU for the code of a model's architecture, compiled kernels, and the work areas of products.
 KERNELS = 40 * 2**20
 
 
