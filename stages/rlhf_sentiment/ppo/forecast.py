@@ -19,7 +19,7 @@ from ..engine.params import load
 from ..engine.ranks import size
 from ..engine.records import read_rows
 from ..models.adapters import has_adapter
-from ..models.devices import quiet, resolve_device
+from ..models.devices import prepare_device, quiet
 from ..models.loading import load_tokenizer
 from ..models.tokens import encode
 from ..models.weights import from_pretrained
@@ -34,6 +34,7 @@ from .timing import seconds_of_step
 START, REWARD, PROMPTS = "models/sft", "models/reward", "data/prepared/prompts.jsonl"
 _PROMPT = 16  # tokens of a prompt where there are no prompts yet
 _ERROR = 1.2  # a plan is at most so many times too high (benchmarks/memory.py)
+_MINUTES = 120  # seconds, from which minutes are printed
 _LATER = ("pandas", "safetensors.torch")  # libraries that a run loads after its models
 
 
@@ -189,9 +190,7 @@ def tell_plan(computing: Computing, settings: PPOSettings, params: Path) -> None
         StageError: the run does not fit. The message names the settings to change.
     """
     quiet()
-    device = resolve_device("cpu" if computing.arithmetic == "portable" else computing.device)
-    if computing.threads != "auto":
-        torch.set_num_threads(computing.threads)
+    device = prepare_device(computing, "ppo")
     ranks = 1 if computing.launcher is None else len(environments_of(computing.launcher))
     known = known_of(settings, params)
     plan = _planned(settings, known, device, ranks)
@@ -202,13 +201,14 @@ def tell_plan(computing: Computing, settings: PPOSettings, params: Path) -> None
     if settings.dtype == "auto":
         said.append("dtype auto is taken as float32")
     print(f"ppo: {'; '.join(said)}")
-    seconds, how = seconds_of_step(known.config, settings, lengths, device)
-    step, fits = seconds / ranks, plan.total <= available
-    print(f"ppo: a step takes about {step:.1f} s, and {settings.steps} steps {settings.steps * step / 60:.0f} minutes ({how})")
-    peak = f"{plan.total / 2**20:,.0f} MiB{' in each process' if ranks > 1 else ''}"
-    print(f"ppo: the peak is {peak}, and the run {'fits' if fits else 'does not fit'}", flush=True)
+    fits, each = plan.total <= available, " in each process" if ranks > 1 else ""
+    print(f"ppo: the peak is {plan.total / 2**20:,.0f} MiB{each}, and the run {'fits' if fits else 'does not fit'}", flush=True)
     if not fits:
         raise StageError(shortage(plan, available, advice(settings, known, device, ranks, available)))
+    seconds, how = seconds_of_step(known.config, settings, lengths, device)
+    step, run = seconds / ranks, settings.steps * seconds / ranks
+    time = f"{run:.0f} s" if run < _MINUTES else f"{run / 60:.0f} minutes"
+    print(f"ppo: a step takes about {step:.1f} s, and {settings.steps} steps take {time} ({how})", flush=True)
 
 
 def _print_table(plan: Plan, available: int, device: torch.device) -> None:
