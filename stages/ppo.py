@@ -13,7 +13,9 @@ READS = ["models/sft", "models/reward", "data/prepared/prompts.jsonl"]
 WRITES = ["models/ppo", "reports/ppo.json", "metrics/ppo.json", "plots/ppo.csv", "plots/ppo_validation.csv"]
 
 if __name__ == "__main__":
-    begun = begin("ppo", __doc__, READS, WRITES, has_ranks=True)
+    begun = begin("ppo", __doc__, READS, WRITES, has_ranks=True, has_plan=True)
+
+from pathlib import Path
 
 import torch
 
@@ -27,6 +29,7 @@ from rlhf_sentiment.engine.stage import stage
 from rlhf_sentiment.models.devices import quiet, set_up
 from rlhf_sentiment.models.loading import load_tokenizer, save
 from rlhf_sentiment.ppo.actors import actors_of
+from rlhf_sentiment.ppo.forecast import after_shortage, refuse, tell_plan
 from rlhf_sentiment.ppo.loop import make_accelerator, prompts_of, train_policy
 from rlhf_sentiment.settings.checkpoint_every import CheckpointEvery
 from rlhf_sentiment.settings.counts import number_of
@@ -34,12 +37,19 @@ from rlhf_sentiment.settings.ppo import PPOSettings
 from rlhf_sentiment.training.checkpoints import Checkpoints
 from rlhf_sentiment.training.dtype import settled
 
+PARAMS = Path("params.yaml")  # where the models do not exist yet, it says what they will be
+
 
 class Params(Computing):
     """The settings that this stage loads."""
 
     checkpoint_every: CheckpointEvery
     ppo: PPOSettings
+
+
+def plan(params: Params, file: Path) -> None:
+    """Tell what a run will need."""
+    tell_plan(params, params.ppo, file)
 
 
 def main(params: Params) -> str:
@@ -51,7 +61,8 @@ def main(params: Params) -> str:
         raise StageError(f"a minibatch has {rows} rows for {size()} processes; raise ppo.batch_size, or lower launcher")
     if shards():
         refuse_unsharded(settings, rows)
-
+    else:
+        refuse(settings, PARAMS, device)  # the plan does not know what a rank holds of divided weights
     kept = Checkpoints("ppo", params, READS, params.checkpoint_every.ppo)
 
     tokenizer = load_tokenizer("models/sft")
@@ -70,7 +81,10 @@ def main(params: Params) -> str:
             f"FSDP: {size()} processes need a multiple of {size()} as ppo.validation_prompts (got {len(validation)})"
         )
     tracking.begin()
-    run = train_policy(actors, train, validation, settings, params.seed, accelerator, kept)
+    try:
+        run = train_policy(actors, train, validation, settings, params.seed, accelerator, kept)
+    except torch.cuda.OutOfMemoryError as error:
+        raise StageError(after_shortage(settings, PARAMS, device)) from error
     learned = actors.state()
     if not is_main():
         return ""
@@ -118,4 +132,4 @@ def refuse_unsharded(settings: PPOSettings, rows: int) -> None:
 
 
 if __name__ == "__main__":
-    stage(begun, Params, main, lower="ppo.micro_batch_size, ppo.batch_size or ppo.max_new_tokens")
+    stage(begun, Params, main, lower="ppo.micro_batch_size, ppo.batch_size or ppo.max_new_tokens", plan=plan)

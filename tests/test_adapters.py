@@ -185,6 +185,25 @@ def test_ppo_on_one_trunk(
     )
 
 
+def test_recomputed_layers_use_the_adapter_of_their_first_computation(
+    folders: Callable[..., None], letters: PreTrainedTokenizerBase
+) -> None:
+    """Another adapter acts when the backward pass begins, as it would if the critic computed in between."""
+    folders(with_adapter=True)
+    found = []
+    for recomputes in (False, True):
+        actors = actors_of(settings(lora=lora(), gradient_checkpointing=recomputes), letters, torch.device("cpu"))
+        filled(actors.policy, POLICY)
+        experience = collect(actors, PROMPTS, noise(), settings(), 0.1)
+        loss = actors.learners[0](experience.batch, 1.0).sum()
+        if recomputes:
+            actors.values(experience.batch, None)
+        loss.backward()
+        found.append([weight.grad for weight in of_adapter(actors.policy, POLICY).values()])
+        assert learned(actors, experience, settings())["first_ratio_error"] == 0
+    assert all(torch.equal(one, other) and one.abs().max() > 0 for one, other in zip(*found, strict=True))
+
+
 def test_an_adapter_on_another_model_is_loaded_whole(
     folders: Callable[..., None], letters: PreTrainedTokenizerBase, tiny_model: Callable[..., Any]
 ) -> None:

@@ -162,6 +162,6 @@ def test_a_stage_says_it_before_its_first_line_if_it_depends_on_arithmetic(
         said.append(capsys.readouterr().err)
         return "done"
 
-    stage(Begun("ppo", None, (), (), Path("params.yaml"), None), schema, main)
+    stage(Begun("ppo", None, (), (), Path("params.yaml"), None, False), schema, main)
     assert said == [expected]
     assert capsys.readouterr() == ("ppo: wrote ; done\n", "")

@@ -12,10 +12,12 @@ from transformers import PreTrainedTokenizerBase
 
 from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.models.loading import load_reward_model, save
+from rlhf_sentiment.models.recomputing import recompute
 from rlhf_sentiment.ppo import equations
 from rlhf_sentiment.ppo.actors import Actors, critic_of, make_optimizer
+from rlhf_sentiment.ppo.actors import actors_of as loaded_actors
 from rlhf_sentiment.ppo.loop import LoopState, begin, make_accelerator, take_step
-from rlhf_sentiment.ppo.step import Experience, assess, collect, learn
+from rlhf_sentiment.ppo.step import Experience, _gradients, assess, collect, learn
 from rlhf_sentiment.rewards import Reward, reward_of_model, reward_of_texts
 from rlhf_sentiment.sampling.rollout import Responses, batch_of, score_tokens, uniforms
 from rlhf_sentiment.settings.ppo import PPOSettings
@@ -50,6 +52,8 @@ SETTINGS = PPOSettings(
     missing_eos_penalty=None,
     validation_every=1,
     validation_prompts=1,
+    frozen_dtype="float32",
+    gradient_checkpointing=False,
     lora=None,
 )
 
@@ -535,3 +539,64 @@ def test_a_critic_without_a_reward_model_starts_from_the_policy(tiny_model: Call
         assert ours[name] is not theirs[name]
     critic.rescale(10.0, 2.0)  # the critic has predicted nothing yet, so the value is not -5
     assert not critic(torch.tensor([[2, 3, 4]]), torch.ones(1, 3, dtype=torch.long), 1).any()
+
+
+def gradients_of(actors: Actors, experience: Experience, with_settings: PPOSettings) -> list[torch.Tensor]:
+    """Return the gradients of the first minibatch."""
+    rows = torch.arange(with_settings.batch_size // with_settings.minibatches)
+    _gradients(actors, on_cpu(), experience, rows, with_settings)
+    return [weight.grad for weight in actors.parameters() if weight.grad is not None]
+
+
+@pytest.mark.parametrize("critic", ["separate", "shared"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_recomputed_layers_give_the_same_gradients(tiny_model: Callable[..., Any], critic: str, dtype: str) -> None:
+    kept, recomputed = actors_of(tiny_model, critic), actors_of(tiny_model, critic)
+    recomputed.recompute()
+    calls: list[bool] = []
+    mlp = recomputed.policy.transformer.h[0].mlp
+    mlp.register_forward_pre_hook(lambda module, _: calls.append(module.training))
+    with_settings = settings(dtype=dtype, micro_batch_size=4)
+    experience = collect(recomputed, PROMPTS, noise(), with_settings, 0.1)
+    assert torch.equal(experience.log_probs, collect(kept, PROMPTS, noise(), with_settings, 0.1).log_probs)
+    assert len(calls) == 6 + 2, "each token of the rollout uses the cache, and each micro-batch is scored once"
+    calls.clear()
+    both = [gradients_of(actors, experience, with_settings) for actors in (kept, recomputed)]
+    assert len(both[0]) == len(both[1]) > 0
+    assert all(torch.equal(*pair) for pair in zip(*both, strict=True))
+    assert calls == [False] * 4, "each of the two micro-batches is computed twice, without dropout"
+    assert learned(recomputed, experience, with_settings)["first_ratio_error"] == 0
+
+
+def test_an_architecture_without_layers_to_recompute_is_refused(tiny_model: Callable[..., Any]) -> None:
+    trunk = tiny_model("causal").transformer
+    trunk.supports_gradient_checkpointing = False
+    with pytest.raises(StageError, match=r"^ppo\.gradient_checkpointing: .* a gpt2; set false$"):
+        recompute(trunk)
+
+
+def test_frozen_models_in_bfloat16_take_half_the_memory_and_the_critic_stays_float32(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_model: Callable[..., Any], letters: PreTrainedTokenizerBase
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save(tiny_model("causal"), letters, "models/sft")
+    save(tiny_model("reward", seed=1), letters, "models/reward")
+    half = settings(frozen_dtype="bfloat16")
+    actors = loaded_actors(half, letters, torch.device("cpu"))
+    full = loaded_actors(settings(), letters, torch.device("cpu"))
+    assert {weight.dtype for weight in actors.reference.parameters()} == {torch.bfloat16}
+    assert {weight.dtype for weight in actors.parameters()} == {torch.float32}
+    assert actors.reward.model is not None
+    assert actors.reward.model.score.weight.dtype == torch.float32
+    ours, theirs = (collect(one, PROMPTS, noise(), half, 0.1) for one in (actors, full))
+    assert (theirs.kl_k1 == 0).all()
+    assert 0 < ours.kl_k1.abs().max() < 0.3, "a rounding error"
+    torch.testing.assert_close(ours.scores, theirs.scores, atol=0.05, rtol=0.05)
+    assert not torch.equal(ours.scores, theirs.scores)
+    assert torch.equal(ours.values, theirs.values), "the critic was copied before"
+    assert learned(actors, ours, half)["first_ratio_error"] < 1e-5
+
+
+def test_frozen_models_in_bfloat16_do_not_go_with_adapters() -> None:
+    with pytest.raises(ValueError, match=r"ppo\.frozen_dtype: bfloat16 does not go with ppo\.lora"):
+        settings(frozen_dtype="bfloat16", lora={"rank": 2, "alpha": 2, "dropout": 0.0, "target": "all"})

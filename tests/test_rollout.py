@@ -9,7 +9,7 @@ import torch
 from rlhf_sentiment.models.forward import reward_scores
 from rlhf_sentiment.models.packing import positions
 from rlhf_sentiment.models.value_head import Critic
-from rlhf_sentiment.sampling.rollout import _ChosenLogProbs, _draw, batch_of, exact_kl, respond, score_tokens, uniforms
+from rlhf_sentiment.sampling.rollout import ChosenLogProbs, batch_of, draw, exact_kl, respond, score_tokens, uniforms
 
 EOS, PAD = 0, 1
 PROMPTS = [[5], [7, 8, 9, 10], [11, 12]]
@@ -26,14 +26,14 @@ def test_positions_start_at_the_first_real_token() -> None:
 
 def test_draw_is_the_inverse_of_the_cumulative_distribution() -> None:
     probabilities = torch.tensor([[0.25, 0.0, 0.5, 0.25]]).expand(5, 4)
-    assert _draw(probabilities, torch.tensor([0.0, 0.2499, 0.25, 0.7499, 0.75])).tolist() == [0, 0, 2, 2, 3]
+    assert draw(probabilities, torch.tensor([0.0, 0.2499, 0.25, 0.7499, 0.75])).tolist() == [0, 0, 2, 2, 3]
 
 
 def test_draw_never_takes_a_token_of_probability_zero() -> None:
     probabilities = torch.tensor([[0.0, 0.1, 0.9, 0.0, 0.0]])
     for scale in (1.0, 0.7, 1.0000001, 1e-3, 3.0):  # rounding: the sums are not exactly 1
-        assert _draw(scale * probabilities, torch.tensor([1 - 2**-24])).tolist() == [2]
-        assert _draw(scale * probabilities, torch.tensor([0.0])).tolist() == [1]
+        assert draw(scale * probabilities, torch.tensor([1 - 2**-24])).tolist() == [2]
+        assert draw(scale * probabilities, torch.tensor([0.0])).tolist() == [1]
 
 
 def test_samples_follow_the_tempered_distribution(tiny_model: Callable[..., Any]) -> None:
@@ -112,7 +112,7 @@ def test_chosen_log_probs_and_their_gradient_are_those_of_log_softmax(dtype: tor
     expected = everything.gather(-1, tokens[:, None]).squeeze(-1)
     (expected * weight).sum().backward()
     copy = logits.detach().clone().requires_grad_()
-    found, entropy = _ChosenLogProbs.apply(copy * 1, tokens, 0.7, True)  # "* 1": as from a projection, not a leaf
+    found, entropy = ChosenLogProbs.apply(copy * 1, tokens, 0.7, True)  # "* 1": as from a projection, not a leaf
     (found * weight).sum().backward()
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(entropy, -(everything.exp() * everything).sum(-1), rtol=1e-5, atol=1e-5)

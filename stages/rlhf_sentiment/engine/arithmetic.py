@@ -119,10 +119,10 @@ class Computing(Launching):
                 f"device: {self.device} needs `arithmetic: fast`, because portable arithmetic runs only on the CPU; or set cpu"
             )
         for name in type(self).model_fields:
-            if getattr(getattr(self, name), "dtype", "float32") == "bfloat16":
-                raise ValueError(
-                    f"{name}.dtype: bfloat16 needs `arithmetic: fast`, as portable arithmetic is float32 only; or set float32"
-                )
+            for key in ("dtype", "frozen_dtype"):
+                if getattr(getattr(self, name), key, "float32") == "bfloat16":
+                    why = "as portable arithmetic is float32 only; or set float32"
+                    raise ValueError(f"{name}.{key}: bfloat16 needs `arithmetic: fast`, {why}")
         return self
 
 

@@ -19,7 +19,7 @@ from .ranks import end_with_parent, size
 
 Paths = Sequence[str] | Mapping[str, Sequence[str]]
 
-OPTIONS = ("--help", "--params", "--preview")
+OPTIONS = ("--help", "--params", "--preview", "--plan")
 STAGES = Path(__file__).resolve().parents[2]
 
 
@@ -32,6 +32,7 @@ class Begun(NamedTuple):
         reads, writes: the paths of the stage, or of the item.
         params: the file of settings.
         preview: the number of rows to show, or None to run the stage.
+        plan: whether to tell what the stage will need, and not to run it.
     """
 
     name: str
@@ -40,10 +41,17 @@ class Begun(NamedTuple):
     writes: Sequence[str]
     params: Path
     preview: int | None
+    plan: bool
 
 
 def begin(
-    name: str, doc: str | None, reads: Paths = (), writes: Paths = (), has_preview: bool = False, has_ranks: bool = False
+    name: str,
+    doc: str | None,
+    reads: Paths = (),
+    writes: Paths = (),
+    has_preview: bool = False,
+    has_ranks: bool = False,
+    has_plan: bool = False,
 ) -> Begun:
     """Parse the command line of a stage, and set the variables of arithmetic that its settings ask for.
 
@@ -58,17 +66,19 @@ def begin(
         writes: files and folders that the stage writes.
         has_preview: whether the stage has `--preview N`.
         has_ranks: whether the stage can run in several processes.
+        has_plan: whether the stage has `--plan`.
 
     A stage that dvc.yaml runs once for each of several items (`foreach`) gives `reads` and `writes` by the item's name. The
     first argument on its command line is this name.
     """
-    given = parser_of(name, doc, reads, writes, has_preview).parse_args()
-    item, preview = getattr(given, "item", None), getattr(given, "preview", None)
+    given = parser_of(name, doc, reads, writes, has_preview, has_plan).parse_args()
+    item, preview, plan = getattr(given, "item", None), getattr(given, "preview", None), getattr(given, "plan", False)
     from .arithmetic import pin_for_stage  # it needs pydantic, which `--help` does not
 
     pin_for_stage(given.params, name)
-    _launch(f"{name}@{item}" if item else name, given.params, has_ranks)
-    return Begun(name, item, _of(reads, item), _of(writes, item), given.params, preview)
+    if not plan:
+        _launch(f"{name}@{item}" if item else name, given.params, has_ranks)
+    return Begun(name, item, _of(reads, item), _of(writes, item), given.params, preview, plan)
 
 
 def _launch(stage: str, params: Path, has_ranks: bool) -> None:
@@ -110,13 +120,15 @@ class StageParser(Parser):
         if any(word.startswith("--config") for word in words):
             super().error("--params FILE names a file of settings")
         with suppress(ConfigError):  # the repository's params.yaml is damaged
-            if (instead := command(self.stage, words, STAGES.parent / "params.yaml")) is not None:
+            if words and (instead := command(self.stage, words, STAGES.parent / "params.yaml")) is not None:
                 tell(self.prog, f"settings are not options; {instead}")
                 sys.exit(2)
         super().error(message)
 
 
-def parser_of(name: str, doc: str | None, reads: Paths, writes: Paths, has_preview: bool) -> StageParser:
+def parser_of(
+    name: str, doc: str | None, reads: Paths, writes: Paths, has_preview: bool, has_plan: bool = False
+) -> StageParser:
     """Return the command line of a stage. The arguments are those of `begin`."""
     parser = StageParser(
         prog=f"python stages/{name}.py",
@@ -129,6 +141,8 @@ def parser_of(name: str, doc: str | None, reads: Paths, writes: Paths, has_previ
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE", help="default: %(default)s")
     if has_preview:
         parser.add_argument("--preview", type=_count, metavar="N", help="show N rows of each output, and write nothing")
+    if has_plan:
+        parser.add_argument("--plan", action="store_true", help="tell the memory and the time of the run, and write nothing")
     return parser
 
 

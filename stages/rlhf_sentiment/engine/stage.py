@@ -37,6 +37,7 @@ def stage(
     main: Callable[..., str],
     preview: Callable[[S, int], str] | None = None,
     lower: str = "",
+    plan: Callable[[S, Path], None] | None = None,
 ) -> None:
     """Load the settings, run `main` and exit.
 
@@ -50,6 +51,7 @@ def stage(
             takes the item's name after the settings.
         preview: what `--preview N` runs instead of `main`, for a stage that has a preview. It writes nothing.
         lower: the settings to lower where memory is short.
+        plan: what `--plan` runs instead of `main`, with the settings and their file. It writes nothing.
     """
     name, reads, writes = begun.name, begun.reads, begun.writes
     if begun.item is not None:
@@ -67,6 +69,9 @@ def stage(
         settings = load(schema, begun.params, whole=name == "check")
         if preview is not None and begun.preview is not None:
             print(one_line(f"{name}: wrote nothing; {preview(settings, begun.preview)}"), flush=True)
+            return
+        if plan is not None and begun.plan:
+            plan(settings, begun.params)
             return
         for change in environment.changes(name):
             warn(name, f"{change} (docs/reproducibility.md)")

@@ -7,5 +7,6 @@ tokens         text to token ids and back
 forward        position ids, hidden states, logits, scores
 value_head     the heads of the reward model and the critic
 devices        device, seeds, precision
+recomputing    gradients with less memory
 kernels        matrix products with the same bytes on every processor
 """

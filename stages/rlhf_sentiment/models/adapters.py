@@ -8,6 +8,8 @@ import copy
 import json
 import warnings
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ..engine.errors import StageError
 from ..engine.messages import listed
+from .recomputing import recompute
 from .value_head import reward_class
 
 if TYPE_CHECKING:
@@ -196,6 +199,15 @@ class Trunk:
                 layer.set_adapter(name, inference_mode=name in self._frozen)
             layer._disable_adapters = not acts
         self._acting = name
+
+    def recompute(self) -> None:
+        """Let the layers compute again in the backward pass, with the adapter that acted in the first computation."""
+        recompute(self._model.base_model, lambda: (nullcontext(), self._while_acts(self._acting)))
+
+    @contextmanager
+    def _while_acts(self, name: str | None) -> Iterator[None]:
+        self.act(name)
+        yield
 
 
 def _twin(module: Any) -> Any:

@@ -72,7 +72,8 @@ def logits(model: PreTrainedModel, sequences: Tensor, attention_mask: Tensor, ke
     """
     if packs(model):
         packed = Packed.of(sequences, attention_mask)
-        return model(**packed.inputs(), logits_to_keep=packed.at(kept)).logits[0]
+        # The gradient of `flatten` is a view. That of `[0]` would be a copy.
+        return model(**packed.inputs(), logits_to_keep=packed.at(kept)).logits.flatten(0, 1)
     columns = kept.any(dim=0).nonzero().squeeze(1)
     return model(**_padded(sequences, attention_mask), logits_to_keep=columns).logits[kept[:, columns]]
 

@@ -126,12 +126,17 @@ def made_fast(model: PreTrainedModel) -> PreTrainedModel:
 
     GPT-2's tanh GELU becomes one operation instead of eight, and padding is not computed (packing.py).
     """
+    fuse(model)
+    pack(model)
+    return model
+
+
+def fuse(model: nn.Module) -> None:
+    """Let a GPT-2 compute its activation in one operation."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, NewGELUActivation):
                 setattr(module, name, nn.GELU(approximate="tanh"))
-    pack(model)
-    return model
 
 
 def save(

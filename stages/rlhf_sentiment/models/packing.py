@@ -179,18 +179,23 @@ def packs(model: Any) -> bool:
     return model.config._attn_implementation == BY_ROWS
 
 
+def may_pack(model: PreTrainedModel) -> bool:
+    """Return False where a model's layers look back over a window, or where its attention is not transformers' own."""
+    config = model.config.get_text_config()
+    windows = getattr(config, "sliding_window", None) or getattr(config, "attention_chunk_size", None)
+    others = set(getattr(config, "layer_types", None) or []) - {"full_attention"}
+    return not (windows or others) and model._supports_attention_backend and model.config._attn_implementation == "sdpa"
+
+
 @torch.no_grad()
 def pack(model: PreTrainedModel) -> None:
     """Let a model compute packed batches, where it can.
 
-    A model cannot where its layers look back over a window, or where its attention is not transformers' own. A batch of three
-    rows is computed in both ways, because some models do not hand `groups` on.
+    A batch of three rows is computed in both ways, because some models do not hand `groups` on.
     """
-    config = model.config.get_text_config()
-    windows = getattr(config, "sliding_window", None) or getattr(config, "attention_chunk_size", None)
-    others = set(getattr(config, "layer_types", None) or []) - {"full_attention"}
-    if windows or others or not model._supports_attention_backend or model.config._attn_implementation != "sdpa":
+    if not may_pack(model):
         return
+    config = model.config.get_text_config()
     trunk, device, training = model.base_model.eval(), model.device, model.training
     mask = torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1], [1, 0, 0, 0]], device=device)
     packed = Packed.of(torch.arange(12, device=device).view(3, 4) % config.vocab_size, mask)

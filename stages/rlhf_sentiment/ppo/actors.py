@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..models.adapters import CRITIC, POLICY, REWARD, Trunk, has_adapter, of_adapter
 from ..models.forward import before_responses, reward_scores_and_states, states, width
 from ..models.loading import load_policy, load_reward_model
+from ..models.recomputing import recompute
 from ..models.sharding import clip_gradients, gathered, is_sharded, shard
 from ..models.value_head import Critic
 from ..rewards import Reward, reward_of_model
@@ -95,6 +96,15 @@ class Actors:
         own = self.critic.own()
         return list(policy), [weight for name, weight in self.critic.named_parameters() if name in own]
 
+    def recompute(self) -> None:
+        """Let the models that learn keep less for their gradients, and compute it again (recomputing.py)."""
+        if self.trunk is not None:
+            self.trunk.recompute()
+            return
+        recompute(self.policy.base_model)
+        if self.critic.trunk is not None:
+            recompute(self.critic.trunk)
+
     def score_and_states(self, part: Responses) -> tuple[Tensor, Tensor | None]:
         """Return the raw score of each response, (B,), and what a critic without a trunk reads, (B, T, D) or None."""
         if self.critic.trunk is not None:
@@ -161,17 +171,32 @@ def actors_of(
         StageError: a model cannot be loaded, or `lora` does not fit it.
     """
     if settings.lora is not None:
-        return _on_one_trunk(settings, settings.lora, tokenizer, device, reward)
-    policy = load_policy(_START, device)
-    reward = reward or reward_of_model(load_reward_model(_REWARD, device), settings.missing_eos_penalty)
-    return Actors(
-        policy=policy,
-        reference=load_policy(_START, device).requires_grad_(False),
-        reward=reward,
-        critic=critic_of(settings, policy, reward),
-        eos=tokenizer.eos_token_id,
-        pad=tokenizer.pad_token_id,
-    )
+        actors = _on_one_trunk(settings, settings.lora, tokenizer, device, reward)
+    else:
+        policy, is_given = load_policy(_START, device), reward is not None
+        reward = reward or reward_of_model(load_reward_model(_REWARD, device), settings.missing_eos_penalty)
+        actors = Actors(
+            policy=policy,
+            reference=load_policy(_START, device).requires_grad_(False),
+            reward=reward,
+            critic=critic_of(settings, policy, reward),
+            eos=tokenizer.eos_token_id,
+            pad=tokenizer.pad_token_id,
+        )
+        store(actors.reference, settings.frozen_dtype)
+        if reward.model is not None and not is_given:  # the model of a user stays as it is
+            store(reward.model, settings.frozen_dtype)
+    if settings.gradient_checkpointing:
+        actors.recompute()
+    return actors
+
+
+def store(model: PreTrainedModel, dtype: str) -> None:
+    """Store the weights of a frozen model in a type, in which it then computes. The head of a reward model stays float32."""
+    head = getattr(model, "score", None)
+    for weight in model.parameters():
+        if head is None or weight is not head.weight:
+            weight.data = weight.data.to(getattr(torch, dtype))
 
 
 def _on_one_trunk(

@@ -155,7 +155,7 @@ def respond(
     for t in range(longest):
         seen = None if whole is None else whole[:, : width + t]
         logits = step(model, step_ids, seen, places, cache)  # (n, V)
-        tokens = _draw(warpers(step_ids, logits.float()).softmax(dim=-1), noise[rows, t])
+        tokens = draw(warpers(step_ids, logits.float()).softmax(dim=-1), noise[rows, t])
         responses[rows, t] = tokens
         places = places[:, -1:] + 1
         if (ended := tokens == eos).any():
@@ -181,17 +181,22 @@ def _without(ended: Tensor) -> Tensor:
     return places
 
 
-def _draw(probabilities: Tensor, noise: Tensor) -> Tensor:
+def draw(probabilities: Tensor, noise: Tensor, checked: bool = True) -> Tensor:
     """Return the token at which the cumulative probability exceeds the noise: (B, V), (B,) -> (B,).
 
     A token of probability 0 is never drawn. Noise below 1 in float32 is at most 1 - 2^-24, so that its product with the
     total stays below the total, even after rounding.
 
+    Args:
+        probabilities: of each row, not necessarily with the sum 1. (B, V)
+        noise: from [0, 1). (B,)
+        checked: whether to look for probabilities that are not finite.
+
     Raises:
         StageError: a probability is not finite.
     """
     cumulative = probabilities.cumsum(dim=-1)
-    if not torch.isfinite(cumulative[:, -1]).all():
+    if checked and not torch.isfinite(cumulative[:, -1]).all():
         raise StageError("the model's probabilities are not finite; train it at a lower learning rate, or check its weights")
     return torch.searchsorted(cumulative, noise[:, None] * cumulative[:, -1:], right=True).squeeze(1)
 
@@ -201,7 +206,7 @@ def _logits(model: PreTrainedModel, batch: Responses) -> Tensor:
     return logits(model, batch.sequences, batch.attention_mask, before_responses(batch.attention_mask, batch.length))
 
 
-class _ChosenLogProbs(torch.autograd.Function):
+class ChosenLogProbs(torch.autograd.Function):
     """Compute log softmax(logits / temperature) at the chosen tokens, and the entropy: (N, V), (N,) -> (N,), (N,).
 
     The function makes no second tensor of the size of the logits. `log_softmax` makes up to three: one that it keeps for its
@@ -212,8 +217,9 @@ class _ChosenLogProbs(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, tokens: Tensor, temperature: float, with_entropy: bool) -> tuple[Tensor, Tensor]:
+        """Return the log-probabilities and the entropies."""
         chosen, entropy, norms = (logits.new_zeros(len(tokens), dtype=torch.float32) for _ in range(3))
-        for rows in _few(logits):
+        for rows in few(logits):
             scaled = logits[rows].float() / temperature
             norms[rows] = scaled.logsumexp(dim=-1)
             everything = scaled.sub_(norms[rows, None])
@@ -227,16 +233,17 @@ class _ChosenLogProbs(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        """Return the gradient of the logits, in their memory."""
         logits, tokens, norms = ctx.saved_tensors
         weight = grads[0] / ctx.temperature  # (N,)
-        for rows in _few(logits):
+        for rows in few(logits):
             probabilities = (logits[rows].float() / ctx.temperature).sub_(norms[rows, None]).exp_()
             part = probabilities.mul_(-weight[rows, None])
             logits[rows] = part.scatter_add_(-1, tokens[rows, None], weight[rows, None])
         return logits, None, None, None
 
 
-def _few(logits: Tensor) -> Iterator[slice]:
+def few(logits: Tensor) -> Iterator[slice]:
     """Return slices of rows with about a million logits each, which fit into a CPU's cache."""
     step = max(1, 2**20 // logits.shape[-1])
     return (slice(start, start + step) for start in range(0, len(logits), step))
@@ -257,7 +264,7 @@ class Scored(NamedTuple):
 def score_tokens(model: PreTrainedModel, batch: Responses, temperature: float, with_entropy: bool = False) -> Scored:
     """Return log-probability and entropy of each response token at a temperature, in float32."""
     tokens = batch.responses[batch.response_mask.bool()]
-    chosen, entropy = _ChosenLogProbs.apply(_logits(model, batch), tokens, temperature, with_entropy)
+    chosen, entropy = ChosenLogProbs.apply(_logits(model, batch), tokens, temperature, with_entropy)
     return Scored(batch.spread(chosen), batch.spread(entropy))
 
 
@@ -269,6 +276,17 @@ def exact_kl(model: PreTrainedModel, reference: PreTrainedModel, batch: Response
     estimates the KL between the two models' distributions of responses. The mean log-ratio estimates the same KL with more
     noise.
     """
-    own, other = ((_logits(each, batch).float() / temperature).log_softmax(dim=-1) for each in (model, reference))
-    kl = (own.exp() * (own - other)).sum(dim=-1)  # (M,)
-    return batch.spread(kl).sum(dim=1)
+    own, other = (_logits(each, batch) for each in (model, reference))  # (M, V)
+    return batch.spread(kl_of_logits(own, other, temperature)).sum(dim=1)
+
+
+def kl_of_logits(own: Tensor, other: Tensor, temperature: float) -> Tensor:
+    """Return the KL between the distributions that two tensors of logits give, in nats: (M, V), (M, V) -> (M,).
+
+    A few rows at a time become log-probabilities, so that no further tensor of the size of the logits is needed.
+    """
+    kl = own.new_empty(len(own), dtype=torch.float32)
+    for rows in few(own):
+        p, q = ((x[rows].float() / temperature).log_softmax(dim=-1) for x in (own, other))
+        kl[rows] = (p.exp() * (p - q)).sum(dim=-1)
+    return kl

@@ -57,12 +57,22 @@ class PPOSettings(Products, Prompted, RolloutSettings):
     normalise_reward: bool
     missing_eos_penalty: Annotated[float, Field(ge=0)] | None
     validation_every: Annotated[int, Field(ge=1)]
+    frozen_dtype: Literal["float32", "bfloat16"]
+    gradient_checkpointing: bool
     lora: Lora | None
 
     @model_validator(mode="after")
     def _no_dropout(self) -> Self:
         if self.lora is not None and self.lora.dropout:
             raise ValueError("ppo.lora.dropout must be 0, because log-probabilities would differ from pass to pass")
+        return self
+
+    @model_validator(mode="after")
+    def _frozen_models_are_separate(self) -> Self:
+        if self.lora is not None and self.frozen_dtype == "bfloat16":
+            raise ValueError(
+                "ppo.frozen_dtype: bfloat16 does not go with ppo.lora, whose frozen trunk also computes the policy; set float32"
+            )
         return self
 
     @model_validator(mode="after")
