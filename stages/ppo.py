@@ -59,10 +59,8 @@ def main(params: Params) -> str:
     accelerator = make_accelerator(device)
     if (rows := settings.batch_size // settings.minibatches) < size():
         raise StageError(f"a minibatch has {rows} rows for {size()} processes; raise ppo.batch_size, or lower launcher")
-    if shards():
-        refuse_unsharded(settings, rows)
-    else:
-        refuse(settings, PARAMS, device)  # the plan does not know what a rank holds of divided weights
+    if not shards():  # the plan does not know what a rank holds of divided weights
+        refuse(settings, PARAMS, device)
     kept = Checkpoints("ppo", params, READS, params.checkpoint_every.ppo)
 
     tokenizer = load_tokenizer("models/sft")
@@ -76,10 +74,8 @@ def main(params: Params) -> str:
     validation, more = prompts_of(table, "validation", tokenizer, settings, actors)
 
     validation = validation[: number_of(settings.validation_prompts, len(validation))]
-    if shards() and len(validation) % size():
-        raise StageError(
-            f"FSDP: {size()} processes need a multiple of {size()} as ppo.validation_prompts (got {len(validation)})"
-        )
+    if shards():
+        refuse_unequal(settings, len(validation))
     tracking.begin()
     try:
         run = train_policy(actors, train, validation, settings, params.seed, accelerator, kept)
@@ -115,20 +111,22 @@ def main(params: Params) -> str:
     return f"validation score {before['score']:.2f} -> {after['score']:.2f} at {after['kl']:.2f} nats of KL per response"
 
 
-def refuse_unsharded(settings: PPOSettings, rows: int) -> None:
-    """Refuse settings that sharded models do not support: all ranks compute the same number of passes.
+def refuse_unequal(settings: PPOSettings, validation: int) -> None:
+    """Refuse settings with which ranks that divide the weights would not compute the same number of passes, and adapters.
+
+    Args:
+        settings: the section `ppo`.
+        validation: the number of validation prompts.
 
     Raises:
-        StageError: `rows`, those of a minibatch, do not divide by the number of ranks; or the models are adapters.
+        StageError: the message names the setting to change.
     """
-    if rows % size():
-        raise StageError(
-            f"FSDP: a minibatch has {rows} rows, which {size()} processes cannot share equally; change ppo.batch_size"
-        )
+    rows = settings.batch_size // settings.minibatches
+    for name, count in (("ppo.batch_size / ppo.minibatches", rows), ("ppo.validation_prompts", validation)):
+        if count % size():
+            raise StageError(f"FSDP: {name} should be a multiple of {size()}, the number of processes (got {count})")
     if settings.lora is not None:
-        raise StageError(
-            "FSDP: ppo.lora is not supported, because adapters need little memory; use DDP (docs/scaling/ddp.yaml)"
-        )
+        raise StageError("FSDP: ppo.lora is not supported, because adapters need little memory; use docs/scaling/ddp.yaml")
 
 
 if __name__ == "__main__":

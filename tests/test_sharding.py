@@ -143,7 +143,12 @@ def test_a_checkpoint_of_divided_weights_belongs_to_no_number_of_ranks(ranks: Wo
         ("ppo.py", "ppo.lora", LORA, "ppo.lora is not supported"),
         ("sft.py", "sft.lora", LORA, "sft.lora is not supported"),
         ("ppo.py", "ppo.minibatches", 8, "a minibatch has 1 rows for 2 processes"),
-        ("ppo.py", "ppo.validation_prompts", 3, "a multiple of 2 as ppo.validation_prompts (got 3)"),
+        (
+            "ppo.py",
+            "ppo.validation_prompts",
+            3,
+            "ppo.validation_prompts should be a multiple of 2, the number of processes (got 3)",
+        ),
     ],
 )
 def test_settings_that_divided_weights_do_not_allow(ranks: World, stage: str, key: str, value: Any, said: str) -> None:  # noqa: F811
