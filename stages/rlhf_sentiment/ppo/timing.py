@@ -3,7 +3,6 @@
 import copy
 import time
 from collections.abc import Callable
-from math import ceil
 
 import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
@@ -17,8 +16,7 @@ from ..sampling.rollout import Responses, batch_of, score_tokens
 from ..settings.ppo import PPOSettings
 from .passes import Lengths
 
-_ROWS = 8  # of a timed micro-batch, at most
-_TOKENS = 3  # of a timed rollout
+_TOKENS = 1024  # of a timed micro-batch, at most
 
 
 def seconds_of_step(
@@ -28,7 +26,8 @@ def seconds_of_step(
 
     A step samples the responses, scores them with three models or four, and trains one model or two for some epochs.
     """
-    rows = min(_ROWS, settings.micro_batch_size, settings.batch_size)
+    whole = lengths.mean + lengths.response
+    rows = max(1, min(int(_TOKENS / whole), settings.micro_batch_size, settings.batch_size // settings.minibatches))
     deep = config.get_text_config().num_hidden_layers
     found = []
     for layers in range(1, min(deep, 2) + 1):
@@ -36,8 +35,8 @@ def seconds_of_step(
         found.append(_times(model, settings, rows, lengths, device))
     one, two = found[0], found[-1]
     forward, both, token = (a + (deep - 1) * max(b - a, 0.0) for a, b in zip(one, two, strict=True))
-    parts, critics = ceil(settings.batch_size / rows), int(settings.critic == "separate")
-    prompt = parts * forward * lengths.mean / (lengths.mean + lengths.response)
+    parts, critics = settings.batch_size / rows, int(settings.critic == "separate")
+    prompt = parts * forward * lengths.mean / whole
     total = prompt + lengths.response * token + (3 + critics) * parts * forward
     total += settings.ppo_epochs * parts * (1 + critics) * both
     return total, f"{rows} rows on one and two of {deep} layers with random weights, extrapolated"
@@ -72,7 +71,7 @@ def _times(
         with torch.no_grad(), precision(dtype, device):
             score_tokens(model, batch, settings.temperature, with_entropy=True)
 
-    cache = cache_of(model, prompt + lengths.response + _TOKENS)
+    cache = cache_of(model, prompt + lengths.response)
     ids = torch.full((settings.batch_size, prompt + lengths.response // 2), 2, device=device)
     places = torch.arange(ids.shape[1], device=device).expand_as(ids)
 
@@ -86,12 +85,12 @@ def _times(
 
 
 def _seconds(run: Callable[[], None], device: torch.device) -> float:
-    """Return the shorter time of two runs, after one that loads the kernels."""
+    """Return the shorter time of two runs. The first one also loads the kernels."""
     times = []
-    for _ in range(3):
+    for _ in range(2):
         begin = time.perf_counter()
         run()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - begin)
-    return min(times[1:])
+    return min(times)
