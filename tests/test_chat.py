@@ -76,6 +76,10 @@ def become(row: Row, wanted: tuple[str, ...] = ALL) -> Record:
         ({"prompt": [HI, YES], "chosen": [WHY, said("So.")], "rejected": [WHY, said("No.")]}, [HI, YES, WHY]),
         ({"chosen": [KIND, HI, said("So.")], "rejected": [KIND, HI, said("No.")]}, [KIND, HI]),
         ({"prompt": [KIND, HI], "chosen": [HI, said("So.")], "rejected": [HI, said("No.")]}, [KIND, HI]),
+        (
+            {"prompt": [KIND, HI], "chosen": [HI, YES, WHY, said("So.")], "rejected": [HI, YES, WHY, said("No.")]},
+            [KIND, HI, YES, WHY],
+        ),
         ({"prompt": "Hi", "chosen": [HI, said("So.")], "rejected": [HI, said("No.")]}, [HI]),
         ({"prompt": "Hi", "chosen": said("So."), "rejected": said("No.")}, [HI]),
         ({"prompt": [HI], "completions": ["So.", "No."], "scores": [1, 0]}, [HI]),
