@@ -76,6 +76,10 @@ def become(row: Row, wanted: tuple[str, ...] = ALL) -> Record:
         ({"prompt": [HI, YES], "chosen": [WHY, said("So.")], "rejected": [WHY, said("No.")]}, [HI, YES, WHY]),
         ({"chosen": [KIND, HI, said("So.")], "rejected": [KIND, HI, said("No.")]}, [KIND, HI]),
         ({"prompt": [KIND, HI], "chosen": [HI, said("So.")], "rejected": [HI, said("No.")]}, [KIND, HI]),
+        (
+            {"prompt": [KIND, HI], "chosen": [HI, YES, WHY, said("So.")], "rejected": [HI, YES, WHY, said("No.")]},
+            [KIND, HI, YES, WHY],
+        ),
         ({"prompt": "Hi", "chosen": [HI, said("So.")], "rejected": [HI, said("No.")]}, [HI]),
         ({"prompt": "Hi", "chosen": said("So."), "rejected": said("No.")}, [HI]),
         ({"prompt": [HI], "completions": ["So.", "No."], "scores": [1, 0]}, [HI]),
@@ -176,9 +180,10 @@ def test_bos_comes_from_the_template_alone(tmp_path: Path) -> None:
 
 
 def test_a_prompt_is_the_same_each_day_and_asks_for_no_thoughts() -> None:
-    dated = "{{ strftime_now('%d %b %Y') }}{% if enable_thinking is defined and not enable_thinking %} now{% endif %}"
+    date = "{% if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% endif %}"
+    dated = f"\n  {date}{{% if enable_thinking is false %}} now{{% endif %}}"
     tokenizer = chat_tokenizer(dated)
-    assert tokenizer.decode(encode_prompt(tokenizer, {"prompt": "", "messages": [HI]}, "")) == "26 Jul 2024 now"
+    assert tokenizer.decode(encode_prompt(tokenizer, {"prompt": "", "messages": [HI]}, "")) == "\n26 Jul 2024 now"
 
 
 def test_the_sides_of_a_pair_from_labels_have_their_own_messages(tmp_path: Path) -> None:

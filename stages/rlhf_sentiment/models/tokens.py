@@ -16,7 +16,7 @@ from ..engine.records import Row
 
 _JOINT = "\0"  # where the name of a special token in a message is split. The data have no NUL
 # Some templates write the date of today into a prompt. The ids must be the same each day, so the function has another result.
-_DATE = "{% macro strftime_now(form) %}26 Jul 2024{% endmacro %}"
+_DATE = "{% macro strftime_now(form) %}26 Jul 2024{% endmacro %}\n"  # the templates' settings remove this line end
 
 
 class Habits(NamedTuple):
