@@ -1,6 +1,6 @@
 """Compare the estimate of `python stages/ppo.py --plan` with the measured peak of the run, for five configurations.
 
-    python benchmarks/memory.py                        # all five: about 20 minutes on two cores, and 6 GiB of memory
+    python benchmarks/memory.py                        # all five: about 15 minutes on two cores, and 5 GiB of memory
     python benchmarks/memory.py embedded imdb-local    # some of them
 
 Each configuration has models with random weights, because memory does not depend on them, and prompts of random words. The plan

@@ -28,7 +28,7 @@ from ..settings.counts import number_of
 from ..settings.ppo import PPOSettings
 from ..settings.reward import RewardSettings
 from .passes import Lengths
-from .plan import HEAP, KERNELS, Plan, fitting, plan_of
+from .plan import HEAP, HEAP_ADAPTERS, KERNELS, Plan, fitting, plan_of
 from .timing import seconds_of_step
 
 START, REWARD, PROMPTS = "models/sft", "models/reward", "data/prepared/prompts.jsonl"
@@ -114,7 +114,7 @@ def _libraries(device: torch.device, with_adapters: bool) -> tuple[int, float]:
         return 0, 1.0
     for name in (*_LATER, *(["peft"] if with_adapters else [])):
         importlib.import_module(name)
-    return psutil.Process().memory_info().rss + KERNELS, HEAP
+    return psutil.Process().memory_info().rss + KERNELS, HEAP_ADAPTERS if with_adapters else HEAP
 
 
 def _planned(settings: PPOSettings, known: Known, device: torch.device, ranks: int) -> Plan:
