@@ -128,8 +128,8 @@ def test_a_checkpoint_of_divided_weights_belongs_to_no_number_of_ranks(ranks: Wo
         ranks.run("python", "stages/ppo.py")
         for folder in ranks.folder.glob(".checkpoints/ppo/*/000000003"):
             shutil.rmtree(folder)
-        for file in ranks.folder.glob(".checkpoints/ppo/*/outs.json"):
-            file.unlink()
+        for finished in ranks.folder.glob(".checkpoints/ppo/*/outs.json"):
+            finished.unlink()
         ranks.set("launcher", second)
         assert "goes on from its checkpoint of step 2" in ranks.run("python", "stages/ppo.py")
         for file in files:
