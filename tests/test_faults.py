@@ -115,6 +115,8 @@ sys.argv = ["stages/ppo.py"]
 from rlhf_sentiment.engine.arithmetic import pin_for_stage
 pin_for_stage(pathlib.Path("params.yaml"), "ppo")
 import ppo
+from rlhf_sentiment.engine.params import load
+ppo.refuse(load(ppo.Params, ppo.PARAMS).ppo, ppo.PARAMS, ppo.torch.device("cpu"))  # the plan loads more libraries
 pages = int(open("/proc/self/statm").read().split()[0])
 limit = pages * resource.getpagesize() + (200 << 20)
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
