@@ -146,7 +146,8 @@ def prepare(folder: Path, config: Row, tree: Row, prompt: int) -> int:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-    from rlhf_sentiment.models.adapters import REWARD, add_adapter, save_adapter
+    from rlhf_sentiment.models.adapters import REWARD, add_adapter
+    from rlhf_sentiment.models.devices import quiet
     from rlhf_sentiment.models.loading import load_reward_model, save
     from rlhf_sentiment.settings.lora import Lora
 
@@ -161,6 +162,7 @@ def prepare(folder: Path, config: Row, tree: Row, prompt: int) -> int:
         for k in range(tree["ppo"]["batch_size"] + 2):
             text = " ".join(f"w{word}" for word in rng.integers(2, 100, prompt))
             file.write(json.dumps({"prompt": text, "split": "validation" if k < 2 else "train"}) + "\n")
+    quiet()
     torch.manual_seed(0)
     with chdir(folder):
         settings = dict(config)
@@ -169,12 +171,9 @@ def prepare(folder: Path, config: Row, tree: Row, prompt: int) -> int:
         parameters = policy.num_parameters()
         del policy
         reward = load_reward_model("models/sft", new_head=True)
-        if tree["ppo"]["lora"] is None:
-            save(reward, tokenizer, "models/reward")
-        else:  # ppo reads the adapter alone
+        if tree["ppo"]["lora"] is not None:
             add_adapter(reward, Lora(**tree["ppo"]["lora"]), REWARD, "models/sft", "ppo.lora")
-            save_adapter(reward, REWARD, Path("models/reward/adapter"))
-            tokenizer.save_pretrained("models/reward")
+        save(reward, tokenizer, "models/reward")
     return int(parameters)
 
 

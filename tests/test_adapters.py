@@ -254,6 +254,13 @@ def test_adapters_go_through_every_stage(world: World) -> None:
     validated = pd.read_csv(world / "plots/ppo_validation.csv")
     assert validated["kl"][0] == 0
     assert validated["kl"].iloc[-1] > 0
+    adapter = world / "models/reward/adapter/adapter_model.safetensors"
+    with_dropout = adapter.read_bytes()
+    world.set("reward.lora", LORA)
+    world.run("python", "stages/reward.py")
+    assert adapter.read_bytes() != with_dropout, "dropout changes what is learned"
+    *_, newest = sorted(world.folder.glob(".checkpoints/reward/*/0*/checkpoint-*/model.safetensors"))
+    assert {name for name in load_file(newest) if ".lora_" not in name} == {"score.weight"}, "a checkpoint has what learns"
     world.set("ppo.lora", LORA | {"target": ["nothing"]})
     done = world.run("python", "stages/ppo.py", status=1)
     assert_names(done, "ppo.lora.target", "nothing", "c_attn")

@@ -246,7 +246,7 @@ def _resharding(asked: dict[str, Any]) -> bool:
     """Return whether a layer is divided again after its forward pass, as the section `fsdp_config` says.
 
     Raises:
-        ValueError: it asks for something that models/sharding.py does not do.
+        ValueError: it asks for something that models/fsdp.py does not do.
     """
     done = {"fsdp_version": 2, "fsdp_offload_params": False, "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP"}
     known = {*done, "fsdp_reshard_after_forward"}

@@ -6,7 +6,10 @@ compatibility  what a model must be able to do
 tokens         text to token ids and back
 forward        position ids, hidden states, logits, scores
 value_head     the heads of the reward model and the critic
+adapters       low-rank adapters, and one trunk for several models
 devices        device, seeds, precision
 recomputing    gradients with less memory
+sharing        what several processes exchange: rows, results, decisions
+fsdp           weights that several processes divide
 kernels        matrix products with the same bytes on every processor
 """

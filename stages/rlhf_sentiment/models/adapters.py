@@ -130,21 +130,20 @@ class Trunk:
     """One trunk in memory, shared by models that differ in their adapters.
 
     Each view is a model with modules of its own down to the trunk, whose layers all views share. Before a view computes, its
-    adapter becomes the one that acts, and the only one that learns.
+    adapter becomes the one that acts, and the only one that can learn.
     """
 
     def __init__(self, model: PreTrainedModel, folder: str) -> None:
         """Freeze a causal language model, whose trunk it is. The adapters belong on `folder`, from where it was loaded."""
         self._model, self._folder = model.requires_grad_(False), folder
         self._acting: str | None = None
-        self._frozen: set[str] = set()
 
     def add(self, name: str, lora: "Lora", setting: str) -> None:
         """Add a new adapter, as `add_adapter` does."""
         add_adapter(self._model, lora, name, self._folder, setting)
         self.act(name)
 
-    def load(self, name: str, folder: str, learns: bool) -> Tensor:
+    def load(self, name: str, folder: str) -> Tensor:
         """Add a reward model's adapter, which `save_adapter` wrote to the folder of the model, and return the head, (1, D)."""
         from peft import PeftConfig
 
@@ -152,8 +151,6 @@ class Trunk:
         config = PeftConfig.from_pretrained(str(place))
         config.modules_to_save = None  # the head is not part of the trunk
         _inject(config, trunk, name)
-        if not learns:
-            self._frozen.add(name)
         self.act(name)
         prefix = f"base_model.model.{self._model.base_model_prefix}."
         saved = load_file(place / _WEIGHTS, device=str(self._model.device))
@@ -196,7 +193,7 @@ class Trunk:
         for layer in adapter_layers(self._model.base_model).values():
             acts = name in layer.lora_A
             if acts:
-                layer.set_adapter(name, inference_mode=name in self._frozen)
+                layer.set_adapter(name)
             layer._disable_adapters = not acts
         self._acting = name
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ..engine.ranks import working
+from .fsdp import any_computes
 from .packing import Packed, packs, positions
-from .sharding import any_computes
 
 
 def step(model: PreTrainedModel, ids: Tensor, attention_mask: Tensor | None, places: Tensor, cache: Any) -> Tensor:
@@ -43,7 +43,7 @@ def step(model: PreTrainedModel, ids: Tensor, attention_mask: Tensor | None, pla
 
 @torch.no_grad()
 def step_along(model: PreTrainedModel) -> None:
-    """Compute steps that nobody needs, while other ranks of a sharded model (sharding.py) still take steps."""
+    """Compute steps that nobody needs, while other ranks of a sharded model (fsdp.py) still take steps."""
     one = torch.zeros(1, 1, dtype=torch.long, device=model.device)
     while any_computes(model, False):
         model(input_ids=one, position_ids=one, use_cache=False, logits_to_keep=1)

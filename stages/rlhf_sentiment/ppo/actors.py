@@ -11,16 +11,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..models.adapters import CRITIC, POLICY, REWARD, Trunk, has_adapter, of_adapter
 from ..models.forward import before_responses, reward_scores_and_states, states, width
+from ..models.fsdp import clip_gradients, gathered, is_sharded, shard
 from ..models.loading import load_policy, load_reward_model
 from ..models.recomputing import recompute
-from ..models.sharding import clip_gradients, gathered, is_sharded, shard
 from ..models.value_head import Critic
 from ..rewards import Reward, reward_of_model
 from ..sampling.rollout import Responses, score_tokens
 from ..settings.lora import Lora
 from ..settings.ppo import PPOSettings
 
-_START, _REWARD = "models/sft", "models/reward"
+SFT, REWARD_MODEL = "models/sft", "models/reward"  # folders
 _SHARED_RATE = 3e-3  # of a shared critic: a small network needs a larger rate than a trunk
 
 
@@ -173,11 +173,11 @@ def actors_of(
     if settings.lora is not None:
         actors = _on_one_trunk(settings, settings.lora, tokenizer, device, reward)
     else:
-        policy, is_given = load_policy(_START, device), reward is not None
-        reward = reward or reward_of_model(load_reward_model(_REWARD, device), settings.missing_eos_penalty)
+        policy, is_given = load_policy(SFT, device), reward is not None
+        reward = reward or reward_of_model(load_reward_model(REWARD_MODEL, device), settings.missing_eos_penalty)
         actors = Actors(
             policy=policy,
-            reference=load_policy(_START, device).requires_grad_(False),
+            reference=load_policy(SFT, device).requires_grad_(False),
             reward=reward,
             critic=critic_of(settings, policy, reward),
             eos=tokenizer.eos_token_id,
@@ -207,16 +207,16 @@ def _on_one_trunk(
     A reward model that was trained with an adapter is loaded as this adapter, and a separate critic starts as a copy of it. A
     reward model without one is loaded whole. A separate critic is then a new adapter.
     """
-    trunk = Trunk(load_policy(_START, device), _START)
+    trunk = Trunk(load_policy(SFT, device), SFT)
     trunk.add(POLICY, lora, "ppo.lora")
     policy, reference = trunk.policy(POLICY), trunk.policy(None)
     head = None
     if reward is None:
-        if has_adapter(_REWARD, _START):
-            head = trunk.load(REWARD, _REWARD, learns=False)
+        if has_adapter(REWARD_MODEL, SFT):
+            head = trunk.load(REWARD, REWARD_MODEL)
             model = trunk.reward_model(REWARD, head)
         else:
-            model = load_reward_model(_REWARD, device)
+            model = load_reward_model(REWARD_MODEL, device)
         reward = reward_of_model(model, settings.missing_eos_penalty)
     if settings.critic == "shared":
         critic = critic_of(settings, reference, reward)
@@ -224,7 +224,7 @@ def _on_one_trunk(
         if head is None:
             trunk.add(CRITIC, lora, "ppo.lora")
         else:
-            trunk.load(CRITIC, _REWARD, learns=True)
+            trunk.load(CRITIC, REWARD_MODEL)
         critic = Critic(width(policy), trunk.trunk(CRITIC), CRITIC).to(device)
         if head is not None:
             with torch.no_grad():

@@ -21,17 +21,18 @@ from ..engine.records import read_rows
 from ..models.adapters import has_adapter
 from ..models.devices import prepare_device, quiet
 from ..models.loading import load_tokenizer
-from ..models.tokens import encode
+from ..models.tokens import encode_prompt
 from ..models.weights import from_pretrained
 from ..settings.base import BaseSettings
 from ..settings.counts import number_of
 from ..settings.ppo import PPOSettings
 from ..settings.reward import RewardSettings
+from .actors import REWARD_MODEL, SFT
 from .passes import Lengths
 from .plan import HEAP, HEAP_ADAPTERS, KERNELS, Plan, fitting, plan_of
 from .timing import seconds_of_step
 
-START, REWARD, PROMPTS = "models/sft", "models/reward", "data/prepared/prompts.jsonl"
+PROMPTS = "data/prepared/prompts.jsonl"
 _PROMPT = 16  # tokens of a prompt where there are no prompts yet
 _ERROR = 1.2  # a plan is at most so many times too high (benchmarks/memory.py)
 _MINUTES = 120  # seconds, from which minutes are printed
@@ -70,19 +71,21 @@ def known_of(settings: PPOSettings, params: Path) -> Known:
         StageError: the base model's configuration cannot be read.
     """
     assumed = []
-    if Path(START).exists():
-        config = from_pretrained(AutoConfig, START)
+    if Path(SFT).exists():
+        config = from_pretrained(AutoConfig, SFT)
     else:
         config = _config_of(load(Before, params).base)
-        assumed.append(f"there is no {START}, so the model is that of `base`")
+        assumed.append(f"there is no {SFT}, so the model is that of `base`")
     reward_adapts = False
     if settings.lora is not None:
-        reward_adapts = has_adapter(REWARD, START) if Path(REWARD).exists() else load(Before, params).reward.lora is not None
+        reward_adapts = (
+            has_adapter(REWARD_MODEL, SFT) if Path(REWARD_MODEL).exists() else load(Before, params).reward.lora is not None
+        )
     asked = settings.validation_prompts
     counts, lengths = {"train": 0, "validation": 0}, [_PROMPT]
-    if Path(PROMPTS).exists() and Path(START).exists():
-        tokenizer, rows = load_tokenizer(START), read_rows(PROMPTS, {"prompt": str, "split": str})
-        lengths = [len(encode(tokenizer, row["prompt"])) for row in rows if row["split"] == "train"] or lengths
+    if Path(PROMPTS).exists() and Path(SFT).exists():
+        tokenizer, rows = load_tokenizer(SFT), read_rows(PROMPTS, {"prompt": str, "split": str})
+        lengths = [len(encode_prompt(tokenizer, row, PROMPTS)) for row in rows if row["split"] == "train"] or lengths
         counts["validation"] = sum(row["split"] == "validation" for row in rows)
     else:
         counts["validation"] = asked if isinstance(asked, int) else settings.batch_size

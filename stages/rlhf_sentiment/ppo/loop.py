@@ -22,7 +22,7 @@ from ..engine.records import Row
 from ..engine.stopping import patient
 from ..models.devices import precision, random_states, set_random_states
 from ..models.forward import room_of
-from ..models.sharding import gathered, scattered
+from ..models.fsdp import gathered, scattered
 from ..models.sharing import joined, of_main, own_parts, stops, whole
 from ..models.tokens import encode_prompt
 from ..sampling.rollout import exact_kl, uniforms
@@ -33,6 +33,7 @@ from .actors import Actors, make_optimizer
 from .step import assess, collect, learn, sample, score
 
 ORDER, ROLLOUT, NORMALISE, VALIDATE, SHUFFLE, FIT = range(6)  # purposes of random numbers
+FIRST = 4  # batches in the first rollout, which gives the scale of the rewards
 
 
 @dataclass
@@ -136,7 +137,7 @@ def train_policy(
     saved = kept.newest(read_state)
     state = started(actors, settings, saved, accelerator.device)
     if saved is None:
-        first = [train[k] for k in order[: 4 * settings.batch_size]]
+        first = [train[k] for k in order[: FIRST * settings.batch_size]]
         if actors.is_sharded:  # each rank has the same number of rows
             del first[len(first) - len(first) % size() :]
         begin(actors, first, noise(NORMALISE, 0, len(first)), settings, (seed, FIT))

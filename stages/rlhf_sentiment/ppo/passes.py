@@ -236,7 +236,7 @@ def training(actors: Actors, settings: PPOSettings, count: int, is_last: bool, l
     with Live(_known(actors)) as live:
         for _ in range(times):
             with precision(settings.dtype, device):
-                logits = _logits(_acting(actors, POLICY, actors.policy), rows)
+                logits = _logits(actors.policy, rows)
                 chosen, _ = ChosenLogProbs.apply(logits, rows.tokens, settings.temperature, False)
             del logits
             chosen.sum().backward()
@@ -246,16 +246,9 @@ def training(actors: Actors, settings: PPOSettings, count: int, is_last: bool, l
                 if actors.critic.trunk is None:
                     states = torch.empty(len(rows.tokens), actors.critic.head.in_features)
                 else:
-                    trunk = _acting(actors, CRITIC, actors.critic.trunk)
-                    states = trunk(**rows.inputs).last_hidden_state.flatten(0, 1)[: len(rows.tokens)].clone()
+                    states = actors.critic.trunk(**rows.inputs).last_hidden_state.flatten(0, 1)[: len(rows.tokens)].clone()
                 values = actors.critic.value(states)
             del states
             values.sum().backward()
             del values
     return live.peak
-
-
-def _acting(actors: Actors, name: str, model: Any) -> Any:
-    if actors.trunk is not None:
-        actors.trunk.act(name)
-    return model

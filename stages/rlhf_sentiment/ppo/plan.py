@@ -16,12 +16,13 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig
 
+from ..models.adapters import adapter_layers
 from ..settings.ppo import PPOSettings
 from .actors import Actors
+from .loop import FIRST
 from .passes import FAKE, Lengths, empty_actors, exact_kl, rollout, scoring, training
 
 FLOAT, LONG = 4, 8  # bytes of a float32 and of an int64
-FIRST = 4  # batches in the first rollout, from which `loop.begin` takes the scale of the rewards
 # Measured: the resident memory of glibc's heap, relative to what is in use at its peak. A freed block is often split, so the
 # next block of its size needs new memory. A GPU is measured by what is in use.
 HEAP = 1.25
@@ -130,8 +131,7 @@ def weights_of(actors: Actors, width: int) -> Weights:
     policy, reference, reward, critic = map(own, (actors.policy, actors.reference, actors.reward.model, actors.critic))
     adapted = 0
     if actors.trunk is not None:
-        layers = [module for module in actors.policy.modules() if hasattr(module, "lora_A")]
-        adapted = FLOAT * sum(layer.weight.numel() for layer in layers)
+        adapted = FLOAT * sum(layer.weight.numel() for layer in adapter_layers(actors.policy).values())
     learning = sum(weight.numel() for weight in actors.parameters())
     return Weights(policy, reference, reward, critic, learning, adapted, width)
 

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import BatchSampler, DataLoader
 from transformers import Trainer
@@ -15,7 +14,7 @@ from ..engine.errors import StageError
 from ..engine.ranks import alive, rank, shards, size
 from ..models.adapters import adapter_layers
 from ..models.forward import logits
-from ..models.sharding import clip_gradients, gathered, shard
+from ..models.fsdp import clip_gradients, gathered, is_sharded, shard
 from ..models.sharing import of_each_rank
 
 
@@ -109,8 +108,8 @@ def through(model: Any, compute: Callable[..., Any], *inputs: Any) -> Any:
 
     DDP adds the gradients of the ranks only for what its forward pass returned. A sharded model is whole only in this pass.
     """
-    is_sharded, is_ddp = isinstance(model, FSDPModule), isinstance(model, DistributedDataParallel)
-    if not (is_ddp or (is_sharded and compute is not logits)):  # `logits` calls the model as a whole
+    is_divided, is_ddp = is_sharded(model), isinstance(model, DistributedDataParallel)
+    if not (is_ddp or (is_divided and compute is not logits)):  # `logits` calls the model as a whole
         return compute(model, *inputs)
     module: Any = model.module if is_ddp else model
     own = module.forward
@@ -118,7 +117,7 @@ def through(model: Any, compute: Callable[..., Any], *inputs: Any) -> Any:
     def inside(*given: Any) -> Any:
         module.forward = own
         found = compute(module, *given)
-        return found.clone() if is_sharded else found  # a view would lose the hook that makes its layers whole again
+        return found.clone() if is_divided else found  # a view would lose the hook that makes its layers whole again
 
     module.forward = inside
     try:

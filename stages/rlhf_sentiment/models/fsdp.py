@@ -90,15 +90,13 @@ def clip_gradients(parameters: Sequence[nn.Parameter], most: float) -> float:
 
     Those that are not are averaged over the ranks first. `fully_shard` has averaged the others.
     """
-    parts = [[], []]  # type: list[list[Tensor]]
-    for parameter in parameters:
-        if parameter.grad is not None:
-            parts[isinstance(parameter.grad, DTensor)].append(parameter.grad)
-    for grad in parts[False]:
+    grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    divided, own = ([grad for grad in grads if isinstance(grad, DTensor) == is_divided] for is_divided in (True, False))
+    for grad in own:
         distributed.all_reduce(grad)
         grad.div_(size())
-    norms = [get_total_norm(part) for part in parts if part]
-    total = float(torch.stack([norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]).norm())
-    for grad in (*parts[False], *parts[True]):
+    norms = [gathered(get_total_norm(part)) for part in (divided, own) if part]
+    total = float(torch.stack([norm.cpu() for norm in norms]).norm())
+    for grad in grads:
         grad.mul_(min(1.0, most / (total + 1e-6)))  # as torch.nn.utils.clip_grad_norm_
     return total

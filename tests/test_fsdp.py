@@ -33,6 +33,15 @@ def learn(actors, *arguments):
 """
 
 
+# Rows end after other numbers of tokens, so that a rank ends its rollouts before the other one.
+ENDS = """
+_draw = draw
+
+def draw(probabilities, noise, checked=True):
+    return torch.where(noise > 0.7, 0, _draw(probabilities, noise, checked))  # 0 is EOS
+"""
+
+
 def configuration(**changes: Any) -> dict[str, Any]:
     tree: dict[str, Any] = yaml.safe_load((ROOT / FSDP).read_text())
     tree["fsdp_config"] = {key: value for key, value in (tree["fsdp_config"] | changes).items() if value is not None}
@@ -79,6 +88,7 @@ def test_two_ranks_of_ppo_that_divide_the_weights_equal_one_process(ranks: World
     }.items():
         ranks.set(f"ppo.{name}", value)
     add(ranks, "ppo/step.py", RECORD)
+    add(ranks, "sampling/rollout.py", ENDS)
     files = ["plots/ppo.csv", "plots/ppo_validation.csv", "models/ppo/model.safetensors", "models/ppo/critic.safetensors"]
     run(ranks, "ppo.py", None)
     kept(ranks, tmp_path / "one", *files)
@@ -86,6 +96,7 @@ def test_two_ranks_of_ppo_that_divide_the_weights_equal_one_process(ranks: World
     run(ranks, "ppo.py", FSDP)
     for file in files:
         assert_close(tmp_path / "one" / file, ranks / file)
+    assert pd.read_csv(ranks / "plots/ppo.csv")["finished"].min() > 0.9, "most rows end early"
     for rank in (0, 1):
         for line in (ranks / f"divided-{rank}").read_text().splitlines():
             *trunks, own = (part.split("/") for part in line.split())
