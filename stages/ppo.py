@@ -28,8 +28,8 @@ from rlhf_sentiment.engine.records import read_rows, write_metrics, write_table
 from rlhf_sentiment.engine.stage import stage
 from rlhf_sentiment.models.devices import quiet, set_up
 from rlhf_sentiment.models.loading import load_tokenizer, save
+from rlhf_sentiment.planning.forecast import after_shortage, refuse, tell_plan
 from rlhf_sentiment.ppo.actors import actors_of
-from rlhf_sentiment.ppo.forecast import after_shortage, refuse, tell_plan
 from rlhf_sentiment.ppo.loop import make_accelerator, prompts_of, train_policy
 from rlhf_sentiment.settings.checkpoint_every import CheckpointEvery
 from rlhf_sentiment.settings.counts import number_of

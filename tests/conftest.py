@@ -23,6 +23,8 @@ import portalocker
 import pytest
 import yaml
 
+from .closure import pipeline
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "stages"), str(ROOT / "tools")]
 
@@ -293,6 +295,29 @@ def world(finished_world: World, tmp_path: Path) -> World:
     return World(folder)
 
 
+def run_here(world: World, stage: str, *arguments: str) -> int:
+    """Run a stage script in this process, which has already loaded torch, and return its exit status."""
+    script = f"stages/{stage}.py"
+    with pytest.MonkeyPatch.context() as patched:
+        # Changes of a stage to the whole process must not reach the process that runs the tests.
+        for name in ("stage.listen", "stage.keep_freed_memory", "arithmetic.pin_for_stage"):
+            patched.setattr(f"rlhf_sentiment.engine.{name}", lambda *_: None)
+        patched.chdir(world.folder)
+        patched.setattr(sys, "argv", [script, *arguments])
+        try:
+            runpy.run_path(str(ROOT / script), run_name="__main__")
+        except SystemExit as ended:
+            return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    return 0
+
+
+def run_pipeline(world: World) -> None:
+    """Run every stage in this process. `dvc repro` takes ten times as long, since each stage imports its libraries again."""
+    for stage in pipeline().values():
+        _, script, *arguments = stage["cmd"].split()
+        assert run_here(world, Path(script).stem, *arguments) == 0, stage["cmd"]
+
+
 @dataclass
 class Ended:
     """The status and output of a stage that ran in the process of its test."""
@@ -306,30 +331,17 @@ RunStage = Callable[..., Ended]
 
 
 @pytest.fixture
-def run_stage(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> RunStage:
+def run_stage(capsys: pytest.CaptureFixture[str]) -> RunStage:
     """Return a function that runs a stage script in this process: `run_stage(world, "ppo", "--help")`.
 
-    This process has already loaded torch. The function fails if the exit status of the stage is not `status`. None allows every
-    status.
+    The function fails if the exit status of the stage is not `status`. None allows every status.
     """
-    # Changes of a stage to the whole process must not reach the process that runs the tests.
-    for name in ("stage.listen", "stage.keep_freed_memory", "arithmetic.pin_for_stage"):
-        monkeypatch.setattr(f"rlhf_sentiment.engine.{name}", lambda *_: None)
 
     def run(world: World, stage: str, *arguments: str, status: int | None = 0) -> Ended:
-        script = f"stages/{stage}.py"
         capsys.readouterr()
-        code = 0
-        with monkeypatch.context() as patched:
-            patched.chdir(world.folder)
-            patched.setattr(sys, "argv", [script, *arguments])
-            try:
-                runpy.run_path(str(ROOT / script), run_name="__main__")
-            except SystemExit as ended:
-                code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-        ended_so = Ended(code, *capsys.readouterr())
-        assert status in (None, code), ended_so
-        return ended_so
+        ended = Ended(run_here(world, stage, *arguments), *capsys.readouterr())
+        assert status in (None, ended.status), ended
+        return ended
 
     return run
 

@@ -21,7 +21,7 @@ from rlhf_sentiment.ppo.loop import LoopState, read_state, write_state
 from rlhf_sentiment.ppo.step import collect
 from rlhf_sentiment.settings.lora import Lora
 
-from .conftest import World, assert_names
+from .conftest import RunStage, World, assert_names, run_pipeline
 from .test_ppo_step import PROMPTS, learned, noise, optimizer_of, settings
 
 LORA = {"rank": 2, "alpha": 6, "dropout": 0.0, "target": "all"}
@@ -238,13 +238,13 @@ def test_dropout_is_refused_in_ppo() -> None:
 
 
 @pytest.mark.slow
-def test_adapters_go_through_every_stage(world: World) -> None:
+def test_adapters_go_through_every_stage(world: World, run_stage: RunStage) -> None:
     """The files of the scripts: each model is whole, its adapter stands beside it, and the critic's file has no trunk."""
     for section in ("sft", "reward", "ppo"):
         world.set(f"{section}.lora", LORA | {"dropout": 0.1 if section == "reward" else 0.0})
         world.set(f"{section}.learning_rate", 0.01)
     world.set("ppo.critic", "separate")
-    world.run("dvc", "repro", "evaluate")
+    run_pipeline(world)
     for name, base in (("sft", "models/base"), ("reward", "models/sft"), ("ppo", "models/sft")):
         config = json.loads((world / f"models/{name}/adapter/adapter_config.json").read_text())
         assert config["base_model_name_or_path"] == base
@@ -257,10 +257,10 @@ def test_adapters_go_through_every_stage(world: World) -> None:
     adapter = world / "models/reward/adapter/adapter_model.safetensors"
     with_dropout = adapter.read_bytes()
     world.set("reward.lora", LORA)
-    world.run("python", "stages/reward.py")
+    run_stage(world, "reward")
     assert adapter.read_bytes() != with_dropout, "dropout changes what is learned"
     *_, newest = sorted(world.folder.glob(".checkpoints/reward/*/0*/checkpoint-*/model.safetensors"))
     assert {name for name in load_file(newest) if ".lora_" not in name} == {"score.weight"}, "a checkpoint has what learns"
     world.set("ppo.lora", LORA | {"target": ["nothing"]})
-    done = world.run("python", "stages/ppo.py", status=1)
-    assert_names(done, "ppo.lora.target", "nothing", "c_attn")
+    done = run_stage(world, "ppo", status=1)
+    assert_names(done.err, "ppo.lora.target", "nothing", "c_attn")

@@ -35,7 +35,7 @@ from rlhf_sentiment.sampling.answers import answer
 from rlhf_sentiment.settings.data import DataSettings
 from rlhf_sentiment.settings.reward import RewardSettings
 
-from .conftest import RunStage, World, assert_names, checkout, the_error, tiny_params, write_llama
+from .conftest import RunStage, World, assert_names, checkout, run_pipeline, the_error, tiny_params, write_llama
 from .test_models_of_users import make
 
 START, END = "<|im_start|>", "<|im_end|>"
@@ -316,7 +316,7 @@ def chat_world(tmp_path_factory: pytest.TempPathFactory) -> World:
         world / "models/pretrained/mine"
     )
     tokenizer.save_pretrained(world / "models/pretrained/mine")
-    world.run("dvc", "repro")
+    run_pipeline(world)
     return world
 
 

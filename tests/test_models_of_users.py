@@ -20,7 +20,7 @@ from rlhf_sentiment.models.loading import load_classifier, load_policy, load_rew
 from rlhf_sentiment.models.value_head import Critic
 from rlhf_sentiment.models.weights import _at_most
 
-from .conftest import World, assert_names, checkout, tiny_params, write_classifier
+from .conftest import World, assert_names, checkout, run_pipeline, tiny_params, write_classifier
 
 IDS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}
 SIZE = IDS | {
@@ -495,7 +495,7 @@ def test_an_architecture_runs_through_every_stage(tmp_path: Path, kind: str) -> 
     model.save_pretrained(mine, max_shard_size="20KB" if kind in ("gpt_neox", "qwen3") else "5GB")
     assert (mine / "model.safetensors.index.json").is_file() == (kind in ("gpt_neox", "qwen3"))
     tokenizer.save_pretrained(mine)
-    world.run("dvc", "repro")
+    run_pipeline(world)
     result = json.loads((world / "metrics/evaluation.json").read_text())
     assert CONTESTANTS.keys() <= result.keys()
     assert json.loads((world / "reports/ppo.json").read_text())["first_ratio_error"] < 1e-4

@@ -15,7 +15,7 @@ from .closure import PACKAGE, ROOT, STAGES, closure, pipeline
 
 PIPELINE = pipeline()
 # Folders that a stage may depend on as a whole. It uses most of their files, and a change to any file reruns it.
-FOLDERS = {"data", "engine", "evaluation", "models", "ppo", "sampling", "settings", "training"}
+FOLDERS = {"data", "engine", "evaluation", "models", "planning", "ppo", "sampling", "settings", "training"}
 # Settings that cannot change the bytes of a stage's outs.
 NO_DEP = {"checkpoint_every"}
 

@@ -12,9 +12,8 @@ from transformers import GPT2Config, LlamaConfig, MistralConfig, PreTrainedToken
 
 from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.models.loading import save
-from rlhf_sentiment.ppo import forecast, loop
-from rlhf_sentiment.ppo.passes import FAKE, Lengths, Live, empty_actors, exact_kl, rollout, scoring, training
-from rlhf_sentiment.ppo.plan import (
+from rlhf_sentiment.planning import forecast
+from rlhf_sentiment.planning.memory import (
     Moment,
     Plan,
     Weights,
@@ -25,6 +24,8 @@ from rlhf_sentiment.ppo.plan import (
     plan_of,
     weights_of,
 )
+from rlhf_sentiment.planning.passes import FAKE, Lengths, Live, empty_actors, exact_kl, rollout, scoring, training
+from rlhf_sentiment.ppo import loop
 from rlhf_sentiment.ppo.step import assess
 from rlhf_sentiment.sampling.rollout import Responses, batch_of, respond
 from rlhf_sentiment.sampling.rollout import exact_kl as real_kl

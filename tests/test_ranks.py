@@ -21,7 +21,7 @@ from rlhf_sentiment.engine.errors import ConfigError, StageError
 from rlhf_sentiment.engine.launch import environments_of
 from rlhf_sentiment.engine.params import load
 from rlhf_sentiment.engine.ranks import SIGNS, busy
-from rlhf_sentiment.models import sharing
+from rlhf_sentiment.models import exchange
 from rlhf_sentiment.training.shares import Shares
 
 from .conftest import ROOT, World, assert_names, outs
@@ -103,9 +103,9 @@ def test_the_rows_of_all_ranks_are_the_batch(monkeypatch: pytest.MonkeyPatch, si
     own = []
     for rank in range(size):
         monkeypatch.setenv("RANK", str(rank))
-        own.append(sharing.own_rows(count, blocks))
+        own.append(exchange.own_rows(count, blocks))
     gathered = torch.cat(own)
-    assert gathered[sharing._order(count, blocks)].tolist() == list(range(count))
+    assert gathered[exchange._order(count, blocks)].tolist() == list(range(count))
     parts = [[row for row in rows.tolist() if row < count // blocks] for rows in own]  # of the first block
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
@@ -151,7 +151,7 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("WORLD_SIZE", "3")
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     with pytest.raises(StageError, match="3 processes need as many GPUs, and this machine has 2"):
-        sharing.join(torch.device("cuda"))
+        exchange.join(torch.device("cuda"))
 
 
 def test_a_rank_that_writes_a_large_file_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

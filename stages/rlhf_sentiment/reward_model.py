@@ -14,9 +14,9 @@ from .engine.ranks import working
 from .engine.records import Row
 from .models.adapters import REWARD, add_adapter, set_dropout
 from .models.devices import precision
+from .models.exchange import joined, own_rows, whole
 from .models.forward import reward_scores
 from .models.loading import refuse_longer
-from .models.sharing import joined, own_rows, whole
 from .models.tokens import encode_example, has_template
 from .settings.reward import RewardSettings
 from .training.checkpoints import Checkpoints

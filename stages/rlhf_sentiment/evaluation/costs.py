@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.text import spaced
 from ..engine.records import Row
-from ..models.sharing import of_each_rank, summed
+from ..models.exchange import of_each_rank, summed
 from ..sampling.rollout import exact_kl, score_tokens
 from .samples import batches
 

@@ -20,9 +20,9 @@ from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 from ..engine.errors import StageError
 from ..engine.inputs import require
 from ..engine.messages import listed
+from ..models.exchange import own_share, summed
 from ..models.forward import reward_scores, room_of
 from ..models.loading import load_classifier
-from ..models.sharing import own_share, summed
 from ..models.tokens import encode, encode_whole, ending
 from ..sampling.rollout import pad_prompts
 from ..settings.evaluate import LOCAL

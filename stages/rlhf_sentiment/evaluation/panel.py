@@ -9,9 +9,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..engine.progress import progress_bar
 from ..engine.records import Row
+from ..models.exchange import summed
 from ..models.forward import reward_scores
 from ..models.loading import load_reward_model, load_tokenizer
-from ..models.sharing import summed
 from ..settings.evaluate import EvaluateSettings, short_name
 from .classifier import examine_both
 from .contestants import REFERENCE

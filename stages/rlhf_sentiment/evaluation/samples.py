@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from ..engine.errors import StageError
 from ..engine.ranks import working
 from ..engine.records import Row, read_rows
-from ..models.sharing import own_share
+from ..models.exchange import own_share
 from ..models.tokens import encode_prompt
 from ..sampling.rollout import Responses, batch_of
 from .contestants import CONTESTANTS

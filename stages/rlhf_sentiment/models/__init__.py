@@ -9,7 +9,7 @@ value_head     the heads of the reward model and the critic
 adapters       low-rank adapters, and one trunk for several models
 devices        device, seeds, precision
 recomputing    gradients with less memory
-sharing        what several processes exchange: rows, results, decisions
+exchange       what several processes exchange: rows, results, decisions
 fsdp           weights that several processes divide
 kernels        matrix products with the same bytes on every processor
 """

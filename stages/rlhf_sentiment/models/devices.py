@@ -15,8 +15,8 @@ from ..engine.arithmetic import Computing, why_other_kernels
 from ..engine.elsewhere import why_not_portable
 from ..engine.errors import StageError
 from ..engine.messages import warn
+from .exchange import join
 from .kernels import use_portable_products
-from .sharing import join
 
 _warned: set[str] = set()
 

@@ -21,9 +21,9 @@ from ..engine.ranks import is_main, shards, size, steps_begin
 from ..engine.records import Row
 from ..engine.stopping import patient
 from ..models.devices import precision, random_states, set_random_states
+from ..models.exchange import joined, of_main, own_parts, stops, whole
 from ..models.forward import room_of
 from ..models.fsdp import gathered, scattered
-from ..models.sharing import joined, of_main, own_parts, stops, whole
 from ..models.tokens import encode_prompt
 from ..sampling.rollout import exact_kl, uniforms
 from ..settings.ppo import PPOSettings

@@ -19,8 +19,8 @@ from ..engine.errors import StageError
 from ..engine.ranks import alive, rank, size, working
 from ..engine.records import Row
 from ..models.devices import precision
+from ..models.exchange import joined, of_each_rank, own_parts, own_rows, whole, whole_list
 from ..models.forward import step_along
-from ..models.sharing import joined, of_each_rank, own_parts, own_rows, whole, whole_list
 from ..sampling.rollout import Responses, batch_of, respond, score_tokens
 from ..settings.ppo import PPOSettings
 from . import equations

@@ -16,8 +16,8 @@ from ..engine.messages import shown
 from ..engine.progress import progress_bar
 from ..engine.ranks import rank, size, steps_begin, working
 from ..engine.records import Row
+from ..models.exchange import of_each_rank
 from ..models.forward import room_of
-from ..models.sharing import of_each_rank
 from ..models.tokens import decode_response, encode_prompt, has_template
 from .rollout import respond, uniforms
 

@@ -33,7 +33,7 @@ from ..engine.locks import locked
 from ..engine.messages import warn
 from ..engine.ranks import busy, is_main
 from ..engine.stopping import requested_stop
-from ..models.sharing import of_main
+from ..models.exchange import of_main
 
 T = TypeVar("T")
 

@@ -13,9 +13,9 @@ from transformers import Trainer
 from ..engine.errors import StageError
 from ..engine.ranks import alive, rank, shards, size
 from ..models.adapters import adapter_layers
+from ..models.exchange import of_each_rank
 from ..models.forward import logits
 from ..models.fsdp import clip_gradients, gathered, is_sharded, shard
-from ..models.sharing import of_each_rank
 
 
 class Shares(BatchSampler):

@@ -22,7 +22,7 @@ from ..engine.ranks import shards, steps_begin
 from ..engine.records import Row
 from ..engine.stopping import patient
 from ..models.adapters import adapter_layers
-from ..models.sharing import stops
+from ..models.exchange import stops
 from .checkpoints import Checkpoints
 from .shares import sharded, share_batches
 

@@ -24,10 +24,10 @@ from ..models.forward import step
 from ..models.loading import fuse
 from ..models.packing import BY_ROWS, Group, may_pack, packs
 from ..models.value_head import Critic, reward_class
+from ..ppo.actors import Actors, store
 from ..rewards import reward_of_model
 from ..sampling.rollout import ChosenLogProbs, draw, kl_of_logits
 from ..settings.ppo import PPOSettings
-from .actors import Actors, store
 
 FAKE = FakeTensorMode()  # fake tensors of two modes cannot meet
 

@@ -17,9 +17,9 @@ from torch import nn
 from transformers import PretrainedConfig
 
 from ..models.adapters import adapter_layers
+from ..ppo.actors import Actors
+from ..ppo.loop import FIRST
 from ..settings.ppo import PPOSettings
-from .actors import Actors
-from .loop import FIRST
 from .passes import FAKE, Lengths, empty_actors, exact_kl, rollout, scoring, training
 
 FLOAT, LONG = 4, 8  # bytes of a float32 and of an int64

@@ -23,13 +23,13 @@ from ..models.devices import prepare_device, quiet
 from ..models.loading import load_tokenizer
 from ..models.tokens import encode_prompt
 from ..models.weights import from_pretrained
+from ..ppo.actors import REWARD_MODEL, SFT
 from ..settings.base import BaseSettings
 from ..settings.counts import number_of
 from ..settings.ppo import PPOSettings
 from ..settings.reward import RewardSettings
-from .actors import REWARD_MODEL, SFT
+from .memory import HEAP, HEAP_ADAPTERS, KERNELS, Plan, fitting, plan_of
 from .passes import Lengths
-from .plan import HEAP, HEAP_ADAPTERS, KERNELS, Plan, fitting, plan_of
 from .timing import seconds_of_step
 
 PROMPTS = "data/prepared/prompts.jsonl"
