@@ -82,7 +82,7 @@ pull: setup
 quick: setup
 	pytest -m "not slow"
 
-# For each change that is to be merged: at most 18 minutes on 2 cores. The slowest tests are listed at the end.
+# For each change that is to be merged: 20 to 30 minutes on 2 cores. The slowest tests are listed at the end.
 test: setup
 	pytest --durations=15
 

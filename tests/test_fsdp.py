@@ -76,7 +76,7 @@ def test_what_fsdp_does_not_do_here_is_refused(tmp_path: Path, changes: dict[str
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("critic", ["shared", "separate"])
+@pytest.mark.parametrize("critic", ["separate", pytest.param("shared", marks=pytest.mark.thorough)])
 def test_two_ranks_of_ppo_that_divide_the_weights_equal_one_process(ranks: World, tmp_path: Path, critic: str) -> None:  # noqa: F811
     for name, value in {
         "critic": critic,
@@ -108,7 +108,7 @@ def test_two_ranks_of_ppo_that_divide_the_weights_equal_one_process(ranks: World
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["base", "sft", "reward"])
+@pytest.mark.parametrize("stage", ["sft", *(pytest.param(name, marks=pytest.mark.thorough) for name in ("base", "reward"))])
 def test_a_trainer_that_divides_the_weights_has_the_losses_of_one_process(ranks: World, tmp_path: Path, stage: str) -> None:  # noqa: F811
     run(ranks, f"{stage}.py", None)
     table = f"plots/{stage}.csv"

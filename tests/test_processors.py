@@ -145,7 +145,7 @@ def test_the_pipeline_writes_the_same_bytes_on_other_processors(finished_world: 
 
 
 @emulated
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_killed_run_goes_on_on_another_processor_to_the_same_bytes(world: World, tmp_path: Path) -> None:
     whole = outs(world, *FOLDERS)
     process = start(world, "exec python stages/ppo.py", tmp_path / "log")

@@ -259,7 +259,9 @@ def assess(*arguments, **named):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("critic", "lora"), [("shared", None), ("separate", None), ("separate", LORA)])
+@pytest.mark.parametrize(
+    ("critic", "lora"), [("shared", None), pytest.param("separate", None, marks=pytest.mark.thorough), ("separate", LORA)]
+)
 def test_two_processes_of_ppo_equal_one(ranks: World, tmp_path: Path, critic: str, lora: dict[str, Any] | None) -> None:
     """One process has micro-batches of 2 rows. Each of two ranks has 3 rows of a minibatch, in micro-batches of 2 and 1."""
     ranks.set("ppo.lora", lora)
@@ -299,7 +301,12 @@ def losses(world: World, stage: str) -> list[float]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "count", "lora"),
-    [("base", None, None), ("sft", "rows", None), ("reward", "pairs", None), ("reward", "pairs", LORA)],
+    [
+        ("base", None, None),
+        ("sft", "rows", None),
+        ("reward", "pairs", LORA),
+        pytest.param("reward", "pairs", None, marks=pytest.mark.thorough),
+    ],
 )
 def test_two_processes_of_a_trainer_equal_one(
     ranks: World, tmp_path: Path, stage: str, count: str | None, lora: dict[str, Any] | None
@@ -492,7 +499,7 @@ def through(*inputs):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_ctrl_c_waits_for_a_checkpoint_that_takes_long(ranks: World, tmp_path: Path) -> None:
     add(ranks, "training/checkpoints.py", SLOW_DISK)
     ranks.set("checkpoint_every.sft", 1000)

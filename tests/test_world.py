@@ -162,11 +162,6 @@ def test_a_second_repro_runs_no_stage(world: World) -> None:
     assert "Data and pipelines are up to date." in output  # the words of DVC
 
 
-def test_a_change_of_evaluate_reruns_check_and_evaluate(world: World) -> None:
-    world.set("evaluate.confidence", 0.9)
-    assert world.stages_run(world.run("dvc", "repro")) == ["check", "evaluate"]
-
-
 def test_a_change_of_guards_does_not_sample_again_and_more_samples_do(world: World) -> None:
     world.set("evaluate.guards.max_kl", 0.0)
     output = world.run("dvc", "repro")
