@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import torch
 
+from rlhf_sentiment.engine.errors import StageError
 from rlhf_sentiment.models import probe
 from rlhf_sentiment.training import dtype
 from rlhf_sentiment.training.checkpoints import Checkpoints
 
+from .conftest import assert_names
 from .test_ppo_step import settings
 
 FAST, SLOW = {"float32": 2.4, "bfloat16": 1.0}, {"float32": 1.19, "bfloat16": 1.0}
@@ -65,6 +67,39 @@ def test_the_probe_runs_once_for_each_size_of_model(
     seconds.append(SLOW)
     assert chosen(tiny_model("causal"), kept(every=None)) == "float32", "a damaged file is measured anew"
     assert not seconds
+
+
+@pytest.mark.parametrize("ratio", ["NaN", "-5", "Infinity", "0", "1" * 400, '"fast"', "[" * 20_000])
+def test_a_probe_whose_file_says_no_ratio_runs_again(
+    tiny_model: Callable[..., Any], seconds: list[dict[str, float]], tmp_path: Path, ratio: str
+) -> None:
+    seconds += [SLOW, FAST]
+    assert chosen(tiny_model("causal"), kept(every=None)) == "float32"
+    (file,) = (tmp_path / ".checkpoints/dtype").iterdir()
+    file.write_text(f'{{"speed of bfloat16 relative to float32": {ratio}}}', encoding="utf-8")
+    assert chosen(tiny_model("causal"), kept(every=None)) == "bfloat16"
+
+
+def test_a_probe_whose_file_cannot_be_written_is_used(
+    tiny_model: Callable[..., Any], seconds: list[dict[str, float]], tmp_path: Path
+) -> None:
+    (tmp_path / ".checkpoints").mkdir()
+    (tmp_path / ".checkpoints/dtype").write_text("", encoding="utf-8")
+    seconds.append(FAST)
+    assert chosen(tiny_model("causal"), kept(every=None)) == "bfloat16"
+
+
+@pytest.mark.parametrize("content", ["{}", '["bfloat16"]', '["float16", "x"]'])
+def test_a_damaged_choice_of_a_run_is_one_line(
+    tiny_model: Callable[..., Any], seconds: list[dict[str, float]], content: str
+) -> None:
+    seconds.append(FAST)
+    run = kept()
+    chosen(tiny_model("causal"), run)
+    (run.folder / "dtype.json").write_text(content, encoding="utf-8")
+    with pytest.raises(StageError) as error:
+        chosen(tiny_model("causal"), run)
+    assert_names(error.value, "dtype.json", "delete this file")
 
 
 def test_a_run_that_resumes_keeps_its_type(

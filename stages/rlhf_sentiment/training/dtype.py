@@ -7,6 +7,9 @@ The probe runs once. Its choice is used until the file is deleted, so that two r
 
 import hashlib
 import json
+import os
+from contextlib import suppress
+from math import inf
 from typing import Any, TypeVar
 
 import torch
@@ -14,6 +17,7 @@ from transformers import PreTrainedModel
 
 from ..engine import environment
 from ..engine.arithmetic import Products
+from ..engine.errors import StageError
 from ..models.probe import seconds_of, shapes_of
 from .checkpoints import Checkpoints, checkpoints_folder
 
@@ -31,12 +35,20 @@ def settled(settings: S, arithmetic: str, model: PreTrainedModel, kept: Checkpoi
         model: the model to train. The sizes of its products decide.
         kept: the checkpoints of the run. A run that resumes keeps its type.
         device: where the model will be. None: where it is.
+
+    Raises:
+        StageError: the checkpoints have a choice that is none.
     """
     if settings.dtype != "auto":
         return settings
     dtype = "float32"
     if arithmetic == "fast":
-        dtype, why = kept.choice("dtype", lambda: _probed(model, device or model.device))
+        match kept.choice("dtype", lambda: _probed(model, device or model.device)):
+            case ("float32" | "bfloat16") as dtype, str(why):
+                pass
+            case _:
+                file = kept.folder / "dtype.json"
+                raise StageError(f"{file} does not say float32 or bfloat16; delete this file, and the run chooses again")
         print(f"{kept.stage}: computes products in {dtype} ({kept.stage}.dtype: auto; {why})", flush=True)
     return settings.model_copy(update={"dtype": dtype})
 
@@ -50,12 +62,15 @@ def _probed(model: PreTrainedModel, device: torch.device) -> tuple[str, str]:
     try:
         found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         ratio = float(found["speed of bfloat16 relative to float32"])
-    except (OSError, ValueError, KeyError, TypeError):
+        if not 0 < ratio < inf:
+            raise ValueError(ratio)
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         seconds = seconds_of(shapes, device)
         ratio = round(seconds["float32"] / seconds["bfloat16"], 2)
         found = {"speed of bfloat16 relative to float32": ratio, "machine": environment.machine(), "products": shapes}
-        file.parent.mkdir(parents=True, exist_ok=True)
-        aside = file.with_suffix(".part")
-        aside.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-        aside.replace(file)
+        with suppress(OSError):  # a run needs the file only to choose the same next time
+            file.parent.mkdir(parents=True, exist_ok=True)
+            aside = file.with_suffix(f".{os.getpid()}.part")  # another run may probe at the same time
+            aside.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+            aside.replace(file)
     return "bfloat16" if ratio >= _CLEARLY else "float32", f"bfloat16 is {ratio} times as fast as float32 here"
