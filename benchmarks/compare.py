@@ -26,6 +26,7 @@ SIZES = {
     "distilgpt2": {"layers": 6, "width": 768, "heads": 12, "vocab": 50257, "batch": 16, "micro": 16},
     "small": {"layers": 4, "width": 256, "heads": 4, "vocab": 2048, "batch": 64, "micro": 64},
 }
+TRL = "1.12.0"
 LENGTHS = {"fixed": 0.0, "geometric": 0.03}
 Run = dict[str, Any]
 
@@ -40,6 +41,9 @@ def main() -> None:
     parser.add_argument("--lengths", nargs="+", choices=LENGTHS, default=list(LENGTHS))
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark.jsonl"), help="default: %(default)s")
     asked = parser.parse_args()
+    if min(asked.rounds, asked.updates) < 1:
+        parser.error("--rounds and --updates must be at least 1")
+    check_peer(parser, asked.peer)
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     settings = list(product(asked.sizes, asked.dtypes, asked.lengths))
     found: dict[tuple[str, ...], list[Run]] = {}
@@ -55,6 +59,17 @@ def main() -> None:
             with asked.out.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"side": side, "size": size, "lengths": lengths, "round": number, **figures}) + "\n")
     print(table(found))
+
+
+def check_peer(parser: argparse.ArgumentParser, peer: str) -> None:
+    """End with one line where `peer` is no Python that has the trl to compare with."""
+    question = "import importlib.metadata; print(importlib.metadata.version('trl'))"
+    try:
+        has = subprocess.run([peer, "-c", question], capture_output=True, text=True, check=False).stdout.strip()  # noqa: S603
+    except OSError as error:
+        parser.error(f"--peer: {peer}: {error.strerror}; `make benchmark` makes .venv-trl")
+    if has != TRL:
+        parser.error(f"--peer: {peer} has {f'trl {has}' if has else 'no trl'}, not trl {TRL}; `make benchmark` makes .venv-trl")
 
 
 def run(command: list[str]) -> Run:

@@ -22,13 +22,18 @@ FIXED = {"response": 64, "batch": 16, "micro": 16, "epochs": 1, "updates": 3}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     _, passed_on = parser.parse_known_args()
+    own = {f"--{name}" for name in FIXED}
+    if taken := [word for word in passed_on if word.split("=")[0] in own]:
+        parser.error(f"{taken[0]} is chosen here; pass on only other options of ppo.py")
     exponents: dict[str, dict[str, float]] = {}
     for flag, sizes in SWEEPS.items():
         runs = []
         for size in sizes:
             flags = [f"--{name}={value}" for name, value in (FIXED | {flag: size}).items()]
             command = [sys.executable, str(Path(__file__).with_name("ppo.py")), "--floor", *flags, *passed_on]
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603 (own scripts)
+            done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)  # noqa: S603 (own scripts)
+            if done.returncode:
+                sys.exit(done.returncode)  # ppo.py has said why
             figures = json.loads(done.stdout.splitlines()[-1])
             print(json.dumps(figures), flush=True)
             runs.append(figures)

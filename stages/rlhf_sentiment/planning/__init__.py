@@ -1,4 +1,4 @@
-"""What a run of PPO needs, told before its work: `python stages/ppo.py --plan`.
+"""What a run of PPO needs, before its work: `python stages/ppo.py --plan`.
 
 forecast  the plan that is printed, and what a run is refused for
 memory    the memory of a run, from shapes
