@@ -73,6 +73,14 @@ class Params(Computing):
     ppo: PPOSettings
 
 
+def positive(text: str) -> int:
+    """Return a whole number from 1, as an option of argparse."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} must be at least 1")
+    return number
+
+
 def now(device: torch.device) -> float:
     """Wait until the device has finished its work, and return the time in seconds."""
     if device.type == "cuda":
@@ -84,8 +92,8 @@ def main() -> None:
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, parents=[early], formatter_class=formatter)
     for name, default in SIZES.items():
-        parser.add_argument(f"--{name}", type=int, default=default, help="default: %(default)s")
-    parser.add_argument("--updates", type=int, default=3, help="updates that are counted (default: %(default)s)")
+        parser.add_argument(f"--{name}", type=positive, default=default, help="default: %(default)s")
+    parser.add_argument("--updates", type=positive, default=3, help="updates that are counted (default: %(default)s)")
     parser.add_argument("--critic", choices=["separate", "shared"], default="separate", help="default: %(default)s")
     parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16"], default="auto", help="default: %(default)s")
     parser.add_argument("--eos-rate", type=float, default=0.0, help="probability of EOS at each token (default: %(default)s)")
@@ -102,8 +110,12 @@ def main() -> None:
         "dtype": size.dtype,
         "learning_rate": 1e-8,  # the lengths should stay as they are
     }
-    if size.updates < 1 or size.prompt < 1 or size.vocab < 3:
-        parser.error("--updates and --prompt must be at least 1, --vocab at least 3")
+    if size.vocab < 3:
+        parser.error(f"--vocab is {size.vocab}; it must be at least 3: a token, EOS and padding")
+    if size.width % size.heads:
+        parser.error(f"--width {size.width} must be a multiple of --heads {size.heads}")
+    if size.batch % size.minibatches or (size.batch // size.minibatches) % min(size.micro, size.batch // size.minibatches):
+        parser.error("--minibatches must divide --batch, and --micro must divide a minibatch, or be larger than it")
     if not 0 <= size.eos_rate < 1:
         parser.error("--eos-rate must be at least 0 and below 1")
     try:
@@ -177,8 +189,8 @@ def main() -> None:
         "response_tokens": round(statistics.mean(lengths[1:]), 1),
         **(
             {
-                "tflop": round(products.flop() / 1e12, 3),
-                "tflop_attention": round(products.attention_flop / 1e12, 3),
+                "tflop": float(f"{products.flop() / 1e12:.4g}"),
+                "tflop_attention": float(f"{products.attention_flop / 1e12:.4g}"),
                 "s_floor": round(products.seconds(device), 3),
             }
             if size.floor

@@ -69,6 +69,13 @@ def machine() -> dict[str, str | int]:
     return found
 
 
+def bfloat16_instructions() -> list[str]:
+    """Return the processor's instructions for bfloat16, as Linux names them. Virtual machines may hide its name."""
+    cpus = Path("/proc/cpuinfo")
+    words = cpus.read_text().split() if cpus.is_file() else []
+    return sorted({"amx_bf16", "avx512_bf16", "avx_ne_convert", "bf16", "svebf16"}.intersection(words))
+
+
 def variables() -> dict[str, str]:
     """Return the environment variables that change how the libraries compute, and with how many threads."""
     return {name: value for name, value in sorted(os.environ.items()) if name.startswith(VARIABLES)}

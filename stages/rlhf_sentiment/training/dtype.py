@@ -10,6 +10,7 @@ import json
 import os
 from contextlib import suppress
 from math import inf
+from threading import get_ident
 from typing import Any, TypeVar
 
 import torch
@@ -48,7 +49,9 @@ def settled(settings: S, arithmetic: str, model: PreTrainedModel, kept: Checkpoi
                 pass
             case _:
                 file = kept.folder / "dtype.json"
-                raise StageError(f"{file} does not say float32 or bfloat16; delete this file, and the run chooses again")
+                raise StageError(
+                    f"{file} says neither float32 nor bfloat16; set {kept.stage}.dtype to one of them, for a new run"
+                )
         print(f"{kept.stage}: computes products in {dtype} ({kept.stage}.dtype: auto; {why})", flush=True)
     return settings.model_copy(update={"dtype": dtype})
 
@@ -56,7 +59,7 @@ def settled(settings: S, arithmetic: str, model: PreTrainedModel, kept: Checkpoi
 def _probed(model: PreTrainedModel, device: torch.device) -> tuple[str, str]:
     """Return the faster type on this machine and the reason, from the file of an earlier probe where there is one."""
     shapes = shapes_of(model)
-    about = [shapes, str(device), environment.machine(), torch.__version__]
+    about = [shapes, str(device), environment.machine(), environment.bfloat16_instructions(), torch.__version__]
     name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
     file = checkpoints_folder() / "dtype" / f"{name}.json"
     try:
@@ -70,7 +73,7 @@ def _probed(model: PreTrainedModel, device: torch.device) -> tuple[str, str]:
         found = {"speed of bfloat16 relative to float32": ratio, "machine": environment.machine(), "products": shapes}
         with suppress(OSError):  # a run needs the file only to choose the same next time
             file.parent.mkdir(parents=True, exist_ok=True)
-            aside = file.with_suffix(f".{os.getpid()}.part")  # another run may probe at the same time
+            aside = file.with_suffix(f".{os.getpid()}-{get_ident()}.part")  # another run may probe at the same time
             aside.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
             aside.replace(file)
     return "bfloat16" if ratio >= _CLEARLY else "float32", f"bfloat16 is {ratio} times as fast as float32 here"
