@@ -15,6 +15,7 @@ import argparse
 import json
 import shutil
 import statistics
+import string
 import sys
 import tempfile
 import time
@@ -151,16 +152,17 @@ def prepare(folder: Path, config: Row, tree: Row, prompt: int) -> int:
     from rlhf_sentiment.models.loading import load_reward_model, save
     from rlhf_sentiment.settings.lora import Lora
 
-    words = {"<pad>": 0, "</s>": 1} | {f"w{k}": k for k in range(2, 100)}
-    tokens = Tokenizer(models.WordLevel(words, unk_token="<pad>"))  # noqa: S106 (a token, not a password)
-    tokens.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    letters = string.ascii_letters
+    # Each letter is a token. transformers reads Qwen's tokenizers as byte-level BPE, whatever their file says.
+    tokens = Tokenizer(models.BPE({"<pad>": 0, "</s>": 1} | {letter: k for k, letter in enumerate(letters, 2)}, []))
+    tokens.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokens, eos_token="</s>", pad_token="<pad>")  # noqa: S106
     (folder / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
     (folder / "data/prepared").mkdir(parents=True)
     rng = np.random.default_rng(0)
     with (folder / "data/prepared/prompts.jsonl").open("w") as file:
         for k in range(tree["ppo"]["batch_size"] + 2):
-            text = " ".join(f"w{word}" for word in rng.integers(2, 100, prompt))
+            text = "".join(rng.choice(list(letters), prompt))
             file.write(json.dumps({"prompt": text, "split": "validation" if k < 2 else "train"}) + "\n")
     quiet()
     torch.manual_seed(0)

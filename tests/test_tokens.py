@@ -292,3 +292,14 @@ def test_trl_trains_on_the_given_ids(tmp_path: Path) -> None:
     reward = RewardTrainer(classifier, RewardConfig(**common), train_dataset=pairs, processing_class=tokenizer)
     (batch,) = reward.get_train_dataloader()
     assert batch["input_ids"].tolist() == [[5, 6, 0], [5, 7, 8]]
+
+
+def test_a_tokenizer_that_encodes_no_text_is_one_line(tmp_path: Path) -> None:
+    """transformers reads the tokenizer of a Qwen model as byte-level BPE, also where its file has whole words."""
+    words = Tokenizer(models.WordLevel({"<pad>": 0, "</s>": 1, "w2": 2, "w3": 3}, unk_token="<pad>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>", pad_token="<pad>").save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2"}', encoding="utf-8")
+    with pytest.raises(StageError) as error:
+        encode(load_tokenizer(tmp_path), "w2 w3")
+    assert_names(error.value, str(tmp_path), "no tokens", "tokenizer.json", "Qwen2Tokenizer")

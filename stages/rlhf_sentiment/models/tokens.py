@@ -38,7 +38,7 @@ def habits(tokenizer: PreTrainedTokenizerBase) -> Habits:
     """Return what `tokenizer` adds to every text. The function finds it by encoding one letter.
 
     Raises:
-        StageError: the letter's own tokens change when special tokens are around them.
+        StageError: the tokenizer encodes no text, or the letter's own tokens change when special tokens are around them.
     """
     return _habits(tokenizer, len(tokenizer))
 
@@ -46,7 +46,13 @@ def habits(tokenizer: PreTrainedTokenizerBase) -> Habits:
 @lru_cache(maxsize=16)
 def _habits(tokenizer: PreTrainedTokenizerBase, size: int) -> Habits:
     """Compute `habits` once for each tokenizer. `size` is in the cache's key, for a tokenizer that got more tokens."""
-    some = next(text for text in ("a", *tokenizer.get_vocab()) if _plain(tokenizer, text))  # some tokenizers lack Latin letters
+    texts = ("a", *tokenizer.get_vocab())  # some tokenizers lack Latin letters
+    some = next((text for text in texts if _plain(tokenizer, text)), None)
+    if some is None:
+        raise StageError(
+            f"{tokenizer.name_or_path}: the tokenizer encodes every text as no tokens; tokenizer.json must be of the kind that "
+            f"transformers reads for this model ({type(tokenizer).__name__})"
+        )
     whole, letter = tokenizer(some, split_special_tokens=True)["input_ids"], _plain(tokenizer, some)
     start = next((at for at in range(len(whole)) if whole[at : at + len(letter)] == letter), None)
     if start is None:
