@@ -295,10 +295,11 @@ def test_trl_trains_on_the_given_ids(tmp_path: Path) -> None:
 
 
 def test_a_tokenizer_that_encodes_no_text_is_one_line(tmp_path: Path) -> None:
-    """transformers reads the tokenizer of a Qwen model as byte-level BPE, also where its file has whole words."""
-    words = Tokenizer(models.WordLevel({"<pad>": 0, "</s>": 1, "w2": 2, "w3": 3}, unk_token="<pad>"))
+    """The library reads the tokenizer of a Qwen model as byte-level BPE, also where its file has whole words."""
+    words = Tokenizer(models.WordLevel({"<pad>": 0, "</s>": 1, "w2": 2, "w3": 3}))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>", pad_token="<pad>").save_pretrained(tmp_path)
+    roles = {"eos_token": "</s>", "pad_token": "<pad>"}
+    PreTrainedTokenizerFast(tokenizer_object=words, **roles).save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "qwen2"}', encoding="utf-8")
     with pytest.raises(StageError) as error:
         encode(load_tokenizer(tmp_path), "w2 w3")
