@@ -28,7 +28,7 @@ from rlhf_sentiment.engine.records import read_rows, write_metrics, write_table
 from rlhf_sentiment.engine.stage import stage
 from rlhf_sentiment.models.devices import quiet, set_up
 from rlhf_sentiment.models.loading import load_tokenizer, save
-from rlhf_sentiment.planning.forecast import after_shortage, refuse, tell_plan
+from rlhf_sentiment.planning.forecast import PARAMS, after_shortage, refuse, tell_plan
 from rlhf_sentiment.ppo.actors import actors_of
 from rlhf_sentiment.ppo.loop import make_accelerator, prompts_of, train_policy
 from rlhf_sentiment.settings.checkpoint_every import CheckpointEvery
@@ -36,8 +36,6 @@ from rlhf_sentiment.settings.counts import number_of
 from rlhf_sentiment.settings.ppo import PPOSettings
 from rlhf_sentiment.training.checkpoints import Checkpoints
 from rlhf_sentiment.training.dtype import settled
-
-PARAMS = Path("params.yaml")  # where the models do not exist yet, it says what they will be
 
 
 class Params(Computing):

@@ -30,6 +30,7 @@ from rlhf_sentiment.ppo.step import assess
 from rlhf_sentiment.sampling.rollout import Responses, batch_of, respond
 from rlhf_sentiment.sampling.rollout import exact_kl as real_kl
 
+from .closure import ROOT
 from .conftest import RunStage, World, assert_names, the_error, tiny_params
 from .test_adapters import LORA
 from .test_ppo_step import actors_of, gradients_of, noise, settings
@@ -249,6 +250,34 @@ def test_processes_on_one_cpu_share_its_memory(planned: World, run_stage: RunSta
     assert_names(run_stage(planned, "ppo", "--plan", status=1).out, "MiB in each process")
 
 
+def test_divided_weights_are_not_refused_by_a_plan_that_does_not_count_them(
+    planned: World, run_stage: RunStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned.set("launcher", str(ROOT / "docs/scaling/fsdp2.yaml"))
+    monkeypatch.setattr(forecast, "available_of", lambda _: 220 * MIB)
+    assert_names(run_stage(planned, "ppo", "--plan").out, "FSDP divides the weights", "the run may fit with FSDP")
+
+
+@pytest.mark.parametrize(("cores", "at_once"), [(8, 2), (2, 1)])
+def test_processes_are_faster_only_where_each_has_its_own_cores(
+    planned: World, run_stage: RunStage, monkeypatch: pytest.MonkeyPatch, cores: int, at_once: int
+) -> None:
+    planned.set("launcher", 2)
+    planned.set("threads", 2)
+    planned.set("ppo.steps", 10)
+    monkeypatch.setattr("psutil.cpu_count", lambda: cores)
+    monkeypatch.setattr(forecast, "seconds_of_step", lambda *_: (8.0, "given"))
+    assert_names(
+        run_stage(planned, "ppo", "--plan").out, f"a step takes about {8 / at_once:.1f} s", f"take {80 / at_once:.0f} s"
+    )
+
+
+def test_responses_beyond_the_positions_are_one_line(planned: World, run_stage: RunStage) -> None:
+    planned.set("ppo.max_new_tokens", 100_000)
+    said = the_error("ppo", run_stage(planned, "ppo", "--plan", status=1).err)
+    assert_names(said, "ppo.max_new_tokens 100000", "positions", "lower it")
+
+
 def test_other_stages_have_no_plan(planned: World, run_stage: RunStage) -> None:
     assert_names(run_stage(planned, "sft", "--plan", status=2).err, "--plan")
 
@@ -291,6 +320,14 @@ def test_the_files_say_what_is_known(runnable: World) -> None:
     assert known.lengths == Lengths(4, 23 / 8, 6, 6), "three prompts of 2 letters, three of 3 and two of 4"
     assert (known.validation, known.reward_adapts, known.assumed) == (8, False, [])
     assert known.config.vocab_size == 40
+
+
+def test_the_settings_of_another_file_are_not_planned_with_the_models_of_this_folder(runnable: World) -> None:
+    other = runnable / "other.yaml"
+    other.write_text((runnable / "params.yaml").read_text())
+    known = forecast.known_of(settings(validation_prompts=None), other)
+    assert (known.config.vocab_size, known.lengths.longest) == (2000, 16), "those of its `base`"
+    assert_names("; ".join(known.assumed), "models/sft is not that of", "other.yaml", "no prompts of this run")
 
 
 def test_too_little_memory_on_a_gpu_names_the_micro_batch_that_would_fit(

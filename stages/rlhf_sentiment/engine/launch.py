@@ -23,6 +23,7 @@ import psutil
 from .errors import ConfigError, first_line
 from .messages import listed, tell
 from .ranks import FULL, LAUNCHER, LAYERS_STAY, LOST, SHARDS, SIGNS, STEPS
+from .yaml_files import read_yaml
 
 _POLL = 0.2  # seconds
 _GRACE = 10.0  # seconds for other ranks to end by themselves, once one has ended
@@ -213,13 +214,14 @@ def environments_of(launcher: int | str) -> list[dict[str, str]]:
 
     if not Path(launcher).is_file():
         raise ConfigError(f"launcher: {launcher}: no such file")
+    if "num_processes" not in read_yaml(Path(launcher), "keys such as `num_processes:`"):
+        raise ConfigError(f"launcher: {launcher}: num_processes is missing; write it as `num_processes: 2`")
     try:
         config = launch.load_config_from_file(launcher)
         kind = config.distributed_type
         if kind not in (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU, DistributedType.FSDP):
-            raise ValueError(
-                f"it asks for {kind.value}, but DDP and FSDP are supported; set distributed_type: MULTI_GPU or FSDP"
-            )
+            asked = getattr(kind, "value", kind)
+            raise ValueError(f"it asks for {asked}, but DDP and FSDP are supported; set distributed_type: MULTI_GPU or FSDP")
         reshard = _resharding(config.fsdp_config) if kind == DistributedType.FSDP else False
         parser = launch.launch_command_parser()
         given, _, _ = launch._validate_launch_command(parser.parse_args(["--config_file", launcher, "the stage"]))

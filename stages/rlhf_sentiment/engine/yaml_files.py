@@ -71,8 +71,12 @@ _MOST_VALUES = 10_000
 _MOST_FAULTS = 20
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path, what: str = "sections such as `ppo:`") -> dict[str, Any]:
     """Return the mapping in a YAML file. Its keys are words.
+
+    Args:
+        path: of the file.
+        what: the mapping should have, for the message.
 
     Raises:
         ConfigError: no such file, not YAML (with line and column), too large, or not a mapping.
@@ -95,7 +99,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not YAML: {error}") from None
     if not isinstance(tree, dict):
         held = "is empty" if tree is None else f"holds a {type(tree).__name__}"
-        raise ConfigError(f"{path}: {held}; it should have sections such as `ppo:`")
+        raise ConfigError(f"{path}: {held}; it should have {what}")
     return tree
 
 

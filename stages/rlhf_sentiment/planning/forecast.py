@@ -16,7 +16,7 @@ from ..engine.arithmetic import Computing
 from ..engine.errors import StageError
 from ..engine.launch import environments_of
 from ..engine.params import load
-from ..engine.ranks import size
+from ..engine.ranks import SHARDS, size
 from ..engine.records import read_rows
 from ..models.adapters import has_adapter
 from ..models.devices import prepare_device, quiet
@@ -32,6 +32,7 @@ from .memory import HEAP, HEAP_ADAPTERS, KERNELS, Plan, fitting, plan_of
 from .passes import Lengths
 from .timing import seconds_of_step
 
+PARAMS = Path("params.yaml")
 PROMPTS = "data/prepared/prompts.jsonl"
 _PROMPT = 16  # tokens of a prompt where there are no prompts yet
 _ERROR = 1.2  # a plan is at most so many times too high (benchmarks/memory.py)
@@ -65,33 +66,38 @@ class Known(NamedTuple):
 
 
 def known_of(settings: PPOSettings, params: Path) -> Known:
-    """Return what the files and the settings say of a run.
+    """Return what the files and the settings say of a run. Models and prompts here belong to params.yaml alone.
 
     Raises:
-        StageError: the base model's configuration cannot be read.
+        StageError: the base model's configuration cannot be read, or the model has no positions for the responses.
     """
     assumed = []
-    if Path(SFT).exists():
+    ours = params.absolute() == PARAMS.absolute()
+    if ours and Path(SFT).exists():
         config = from_pretrained(AutoConfig, SFT)
     else:
         config = _config_of(load(Before, params).base)
-        assumed.append(f"there is no {SFT}, so the model is that of `base`")
+        assumed.append(f"{f'there is no {SFT}' if ours else f'{SFT} is not that of {params}'}, so the model is that of `base`")
     reward_adapts = False
     if settings.lora is not None:
-        reward_adapts = (
-            has_adapter(REWARD_MODEL, SFT) if Path(REWARD_MODEL).exists() else load(Before, params).reward.lora is not None
-        )
+        there = ours and Path(REWARD_MODEL).exists()
+        reward_adapts = has_adapter(REWARD_MODEL, SFT) if there else load(Before, params).reward.lora is not None
     asked = settings.validation_prompts
     counts, lengths = {"train": 0, "validation": 0}, [_PROMPT]
-    if Path(PROMPTS).exists() and Path(SFT).exists():
+    if ours and Path(PROMPTS).exists() and Path(SFT).exists():
         tokenizer, rows = load_tokenizer(SFT), read_rows(PROMPTS, {"prompt": str, "split": str})
         lengths = [len(encode_prompt(tokenizer, row, PROMPTS)) for row in rows if row["split"] == "train"] or lengths
         counts["validation"] = sum(row["split"] == "validation" for row in rows)
     else:
         counts["validation"] = asked if isinstance(asked, int) else settings.batch_size
-        assumed.append(f"there are no prompts, so each has {_PROMPT} tokens")
-    room = (getattr(config, "max_position_embeddings", None) or 10**9) - settings.max_new_tokens
-    lengths = [length for length in lengths if length <= room] or [max(1, min(lengths))]
+        assumed.append(f"there are no prompts of this run, so each has {_PROMPT} tokens")
+    positions = getattr(config, "max_position_embeddings", None) or 10**9
+    if (room := positions - settings.max_new_tokens) < 1:
+        raise StageError(
+            f"ppo.max_new_tokens {settings.max_new_tokens} leaves no room for a prompt in the model's {positions} positions; "
+            f"lower it to less than {positions}"
+        )
+    lengths = [length for length in lengths if length <= room] or [room]
     known = Lengths(max(lengths), sum(lengths) / len(lengths), settings.max_new_tokens, settings.max_new_tokens)
     return Known(config, reward_adapts, known, number_of(asked, counts["validation"]), assumed)
 
@@ -189,12 +195,15 @@ def after_shortage(settings: PPOSettings, params: Path, device: torch.device) ->
 def tell_plan(computing: Computing, settings: PPOSettings, params: Path) -> None:
     """Print the memory and the time of a run.
 
+    With FSDP, it is the memory of undivided weights, which is too much. Such a run is not refused.
+
     Raises:
         StageError: the run does not fit. The message names the settings to change.
     """
     quiet()
     device = prepare_device(computing, "ppo")
-    ranks = 1 if computing.launcher is None else len(environments_of(computing.launcher))
+    environments = [] if computing.launcher is None else environments_of(computing.launcher)
+    ranks, divided = max(1, len(environments)), any(SHARDS in variables for variables in environments)
     known = known_of(settings, params)
     plan = _planned(settings, known, device, ranks)
     available = available_of(device) // (ranks if device.type == "cpu" else 1)
@@ -203,13 +212,19 @@ def tell_plan(computing: Computing, settings: PPOSettings, params: Path) -> None
     said = [*known.assumed, f"prompts have {lengths.mean:.0f} tokens on average and responses {lengths.response}, their most"]
     if settings.dtype == "auto":
         said.append("dtype auto is taken as float32")
+    if divided:
+        said.append(
+            "FSDP divides the weights, their gradients and the optimizer, but the table has all of them for each process"
+        )
     print(f"ppo: {'; '.join(said)}")
     fits, each = plan.total <= available, " in each process" if ranks > 1 else ""
-    print(f"ppo: the peak is {plan.total / 2**20:,.0f} MiB{each}, and the run {'fits' if fits else 'does not fit'}", flush=True)
-    if not fits:
+    verdict = "fits" if fits else "may fit with FSDP" if divided else "does not fit"
+    print(f"ppo: the peak is {plan.total / 2**20:,.0f} MiB{each}, and the run {verdict}", flush=True)
+    if not fits and not divided:
         raise StageError(shortage(plan, available, advice(settings, known, device, ranks, available)))
     seconds, how = seconds_of_step(known.config, settings, lengths, device)
-    step, run = seconds / ranks, settings.steps * seconds / ranks
+    at_once = ranks if device.type != "cpu" else max(1, min(ranks, (psutil.cpu_count() or 1) // torch.get_num_threads()))
+    step, run = seconds / at_once, settings.steps * seconds / at_once
     time = f"{run:.0f} s" if run < _MINUTES else f"{run / 60:.0f} minutes"
     print(f"ppo: a step takes about {step:.1f} s, and {settings.steps} steps take {time} ({how})", flush=True)
 

@@ -46,7 +46,7 @@ def _model(config: PretrainedConfig, layers: int, settings: PPOSettings, device:
     less = copy.deepcopy(config)
     text = less.get_text_config()
     text.num_hidden_layers = layers
-    if getattr(text, "layer_types", None):
+    if vars(text).get("layer_types"):  # some kinds compute it from the number of layers
         text.layer_types = text.layer_types[:layers]
     model = made_fast(AutoModelForCausalLM.from_config(less, dtype=torch.float32)).to(device).eval()
     if settings.lora is not None:
