@@ -114,8 +114,6 @@ def main() -> None:
         parser.error(f"--vocab is {size.vocab}; it must be at least 3: a token, EOS and padding")
     if size.width % size.heads:
         parser.error(f"--width {size.width} must be a multiple of --heads {size.heads}")
-    if size.batch % size.minibatches or (size.batch // size.minibatches) % min(size.micro, size.batch // size.minibatches):
-        parser.error("--minibatches must divide --batch, and --micro must divide a minibatch, or be larger than it")
     if not 0 <= size.eos_rate < 1:
         parser.error("--eos-rate must be at least 0 and below 1")
     try:
